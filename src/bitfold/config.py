@@ -1,0 +1,76 @@
+"""The words of a configuration: one declaration serves Python, JSON and the command line.
+
+A configuration is a frozen dataclass whose fields are declared with `word`. The command turns
+each word into an option (`batch_size` becomes `--batch-size`), and `to_json` / `from_json`
+carry it through a file.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from bitfold.errors import BitfoldError, unknown_name
+
+T = TypeVar("T")
+
+
+def word(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,
+    metavar: str | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """Declare one word of a configuration.
+
+    Args:
+        default: its value when it is not said; without one the word is required.
+        help: one sentence for `--help`; it says when to change the word.
+        metavar: how the value is shown in `--help`, such as `FRACTIONS`.
+        choices: the values allowed.
+    """
+    metadata = {"help": help, "metavar": metavar, "choices": choices}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def check_choices(config: Any) -> None:
+    """Raise `UnknownName` for a word whose value is not among its choices."""
+    for field in dataclasses.fields(config):
+        choices = field.metadata.get("choices")
+        value = getattr(config, field.name)
+        if choices and value is not None and value not in choices:
+            raise unknown_name(field.name, str(value), choices)
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """The words of `config` as plain JSON values (tuples become lists)."""
+    out: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        out[field.name] = list(value) if isinstance(value, tuple) else value
+    return out
+
+
+def from_json(kind: type[T], words: Mapping[str, Any]) -> T:
+    """Build a configuration of `kind` from JSON values; unknown words raise `UnknownName`."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for name, value in words.items():
+        if name not in fields:
+            raise unknown_name("word", name, fields)
+        values[name] = tuple(value) if isinstance(value, list) else value
+    required = [
+        name
+        for name, field in fields.items()
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    missing = [name for name in required if name not in values]
+    if missing:
+        raise BitfoldError(
+            f"the configuration lacks {', '.join(missing)}",
+            got=", ".join(values) or "no words",
+            expected=f"at least {', '.join(required)}",
+        )
+    return kind(**values)

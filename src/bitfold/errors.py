@@ -1,0 +1,86 @@
+"""Errors that say what was got, what was expected and what to do.
+
+Every mistake a user can make raises a `BitfoldError`. It is a `ValueError`, so code that
+guards against bad arguments in general catches it too.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class BitfoldError(ValueError):
+    """A mistake the caller can mend.
+
+    Args:
+        problem: one line that says what is wrong.
+        got: what was found.
+        expected: what would have been right.
+        fix: what to do now.
+
+    Example:
+        >>> print(BitfoldError("the width is too small", got=0, expected="1 or more", fix="pass 16"))
+        the width is too small
+          got: 0
+          expected: 1 or more
+          fix: pass 16
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        got: object = None,
+        expected: object = None,
+        fix: str | None = None,
+    ) -> None:
+        self.problem = problem
+        self.got = got
+        self.expected = expected
+        self.fix = fix
+        lines = [problem]
+        for word, text in (("got", got), ("expected", expected), ("fix", fix)):
+            if text is not None:
+                lines.append(f"  {word}: {text}")
+        super().__init__("\n".join(lines))
+
+
+class BudgetTooSmall(BitfoldError):
+    """No plan fits the budget; `minimum` is the least number of bytes that one needs."""
+
+    def __init__(self, problem: str, *, minimum: int, got: object = None, fix: str | None = None):
+        self.minimum = minimum
+        super().__init__(
+            problem,
+            got=got,
+            expected=f"{minimum:,} bytes or more",
+            fix=fix or f"raise the budget to {minimum} bytes, or choose another method",
+        )
+
+
+class IdOutOfRange(BitfoldError, IndexError):
+    """A dense id lies outside `0..num_embeddings-1`."""
+
+
+class UnknownName(BitfoldError):
+    """A name that is not in its list; the message names the nearest one."""
+
+
+def unknown_name(kind: str, got: str, known: Iterable[str]) -> UnknownName:
+    """The error for a name that is not in `known`.
+
+    Example:
+        >>> print(unknown_name("column", "moive_id", ["user_id", "movie_id"]))
+        unknown column 'moive_id'
+          got: moive_id
+          expected: one of user_id, movie_id
+          fix: did you mean 'movie_id'?
+    """
+    names = list(known)
+    near = difflib.get_close_matches(str(got), names, n=1, cutoff=0.5)
+    listed = ", ".join(names) if names else "nothing: there are none"
+    return UnknownName(
+        f"unknown {kind} {got!r}",
+        got=got,
+        expected=f"one of {listed}",
+        fix=f"did you mean {near[0]!r}?" if near else f"name one of them as the {kind}",
+    )

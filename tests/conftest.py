@@ -1,0 +1,15 @@
+"""Fixtures that every test may use."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real public data beside the repository; the test skips where it is missing."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"REAL DATA MISSING: {SHARED_DATA} is not here, so this test did not run")
+    return SHARED_DATA
