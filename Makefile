@@ -1,0 +1,70 @@
+# Every target does its own set-up, in this folder: a virtual environment, the pinned
+# dependencies and the package itself. Nothing outside the folder changes.
+#
+#   make demo        the main job on a synthetic log of a million rows
+#   make test        lint, types, tests (what CI runs)
+#   make test-slow   the tests that take minutes
+#   make picture     draw the README's picture again, from the last demo
+#   make setup       only the set-up, with the development tools
+#   make clean       remove what the targets made
+#
+#   PYTHON=python3.12       another interpreter (3.11 or newer)
+#   TORCH_INDEX=URL         the index that has the build of torch you want
+#   WORKERS=4               test processes
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: demo test test-slow lint types picture setup clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+DEMO_OUT ?= demo-out
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+TORCH_INDEX ?=
+TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+
+demo: $(VENV)/.demo-ready
+	$(BIN)/python -m bitfold.demo --out $(DEMO_OUT)
+
+test: lint types
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --doctest-modules src/bitfold tests
+
+test-slow: $(VENV)/.dev-ready
+	$(BIN)/python -m pytest -m slow tests
+
+lint: $(VENV)/.dev-ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev-ready
+	$(BIN)/mypy
+
+picture: $(VENV)/.demo-ready
+	$(BIN)/python docs/draw.py $(DEMO_OUT)/compare/results.json docs/demo.svg
+
+setup: $(VENV)/.dev-ready
+
+clean:
+	rm -rf $(VENV) $(DEMO_OUT) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# torch first and alone: its build (CPU or GPU) is the machine's choice, and the constraint on
+# the rest accepts any build of the pinned version.
+$(VENV)/.torch-ready: constraints.txt
+	@test -n "$(PYTHON)" || { echo "bitfold needs Python 3.11 or newer; say PYTHON=/path/to/python" >&2; exit 2; }
+	@test -x $(BIN)/python || { echo "set-up: virtual environment in $(VENV) ($(PYTHON))"; $(PYTHON) -m venv $(VENV); }
+	@echo "set-up: $(TORCH) (the large one: a minute or more)"
+	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	@touch $@
+
+$(VENV)/.demo-ready: $(VENV)/.torch-ready pyproject.toml
+	@echo "set-up: bitfold and what it needs to train"
+	@$(PIP) -c constraints.txt -e '.[all]'
+	@touch $@
+
+$(VENV)/.dev-ready: $(VENV)/.torch-ready pyproject.toml
+	@echo "set-up: bitfold and what it needs to be developed"
+	@$(PIP) -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.demo-ready
