@@ -1,0 +1,33 @@
+"""How long work reports where it is: one call, drawn by whoever listens.
+
+Work that takes long (preparing, generating, training, comparing) accepts `progress=None`. The
+command passes a function that draws a bar; a notebook may pass its own.
+"""
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """A listener.
+
+    Calls with the same `stage` move one bar; a new `stage` begins a new one. A stage is over
+    when `done == total`, or when another begins.
+    """
+
+    def __call__(self, stage: str, done: int, total: int | None = None, **facts: object) -> None:
+        """Say how far the work is.
+
+        Args:
+            stage: what is being done, such as `"epoch 2/8"`.
+            done: rows (or whatever the stage counts) finished so far.
+            total: how many there will be; None if that is not known.
+            facts: what is worth showing beside the bar, such as `loss=0.431`.
+        """
+
+
+def silent(stage: str, done: int, total: int | None = None, **facts: object) -> None:
+    """The listener that draws nothing.
+
+    Example:
+        >>> silent("epoch 1/8", 2048, 1_000_000, loss=0.693)
+    """
