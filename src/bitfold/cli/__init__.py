@@ -1,0 +1,18 @@
+"""The command `bitfold`.
+
+main        the group of commands and what happens to errors
+options     a configuration's words as options
+progress    bars on a terminal, sparse lines elsewhere
+tables      results as tables
+logs        prepare, synth
+runs        train, evaluate, predict
+boards      compare
+budgets     methods, plan
+
+A command's file is imported when the command is asked for, so that `bitfold --help` and
+`bitfold prepare` never wait for torch.
+"""
+
+from bitfold.cli.main import main
+
+__all__ = ["main"]
