@@ -1,0 +1,336 @@
+"""The networks above the embeddings: logistic regression, DeepFM, DCNv2, DLRM.
+
+All of them are small, batched over fields, and read the same input: the fields' vectors
+`[B, F, D]` and the numeric features `[B, N]`. First-order terms are learned weights on the
+fields' vectors and not a second table, so the bytes of a model lie in its embeddings alone.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bitfold.errors import BitfoldError, unknown_name
+
+
+def mlp(sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
+    """Linear layers of the given sizes, each but the last followed by ReLU and dropout.
+
+    Weights start with He's variance, which keeps the scale of activations through ReLUs.
+    """
+    layers: list[nn.Module] = []
+    for depth, (inputs, outputs) in enumerate(pairwise(sizes)):
+        layer = nn.Linear(inputs, outputs)
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(layer.bias)
+        layers.append(layer)
+        if depth < len(sizes) - 2:
+            layers.append(nn.ReLU())
+            if dropout:
+                layers.append(nn.Dropout(dropout))
+    return nn.Sequential(*layers)
+
+
+class NumericVectors(nn.Module):
+    """Each numeric feature as a field: its value times a learned vector, `[B,N] -> [B,N,D]`."""
+
+    def __init__(self, num_numeric: int, dim: int) -> None:
+        super().__init__()
+        self.directions = nn.Parameter(torch.randn(num_numeric, dim) * 0.05)
+
+    def forward(self, vectors: Tensor, numeric: Tensor) -> Tensor:
+        """Join the fields' vectors `[B,F,D]` and the numeric ones: `[B,F+N,D]`."""
+        if self.directions.shape[0] == 0:
+            return vectors
+        ours = numeric.unsqueeze(2) * self.directions
+        return torch.cat([vectors, ours.to(vectors.dtype)], dim=1)
+
+
+class LogisticRegression(nn.Module):
+    """The sum of the vectors' components, a weight for each numeric feature, and a bias.
+
+    It is meant for width 1, where each id has one weight.
+    """
+
+    def __init__(self, num_fields: int, dim: int, num_numeric: int) -> None:
+        super().__init__()
+        self.numeric_weight = nn.Parameter(torch.zeros(num_numeric))
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, vectors: Tensor, numeric: Tensor) -> Tensor:
+        """`[B,F,D]` and `[B,N]` -> logits `[B]`."""
+        return vectors.sum(dim=(1, 2)) + numeric @ self.numeric_weight + self.bias
+
+
+class DeepFM(nn.Module):
+    """Linear terms, pairwise products of the vectors, and an MLP, added up.
+
+    Source: Guo et al., DeepFM, IJCAI 2017. Here the linear term of a field is a learned
+    direction in its vector's space.
+
+    Args:
+        num_fields: F.
+        dim: D, width of a vector.
+        num_numeric: N.
+        hidden: sizes of the MLP's hidden layers.
+        dropout: after each hidden layer.
+        linear: keep the linear terms.
+        fm: keep the pairwise products.
+        deep: keep the MLP.
+    """
+
+    def __init__(
+        self,
+        num_fields: int,
+        dim: int,
+        num_numeric: int,
+        *,
+        hidden: Sequence[int] = (256, 128),
+        dropout: float = 0.0,
+        linear: bool = True,
+        fm: bool = True,
+        deep: bool = True,
+    ) -> None:
+        super().__init__()
+        if not (linear or fm or deep):
+            raise BitfoldError(
+                "DeepFM has no part left",
+                got="linear=false, fm=false, deep=false",
+                expected="one part or more",
+            )
+        width = (num_fields + num_numeric) * dim
+        self.fm = fm
+        self.numeric = NumericVectors(num_numeric, dim)
+        self.direction = nn.Parameter(torch.randn(width) * width**-0.5) if linear else None
+        self.deep = mlp([width, *hidden, 1], dropout) if deep else None
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, vectors: Tensor, numeric: Tensor) -> Tensor:
+        """`[B,F,D]` and `[B,N]` -> logits `[B]`."""
+        vectors = self.numeric(vectors, numeric)
+        flat = vectors.flatten(1)
+        logits = self.bias.expand(len(flat))
+        if self.direction is not None:
+            logits = logits + flat @ self.direction
+        if self.fm:
+            squared_sum = vectors.sum(dim=1).square().sum(dim=1)
+            logits = logits + 0.5 * (squared_sum - flat.square().sum(dim=1))
+        if self.deep is not None:
+            logits = logits + self.deep(flat).squeeze(1)
+        return logits
+
+
+class DCNv2(nn.Module):
+    """Cross layers beside an MLP, joined by one linear layer.
+
+    Source: Wang et al., DCN V2, WWW 2021.
+
+    Args:
+        num_fields: F.
+        dim: D, width of a vector.
+        num_numeric: N.
+        hidden: sizes of the MLP's layers; none leaves the cross layers alone.
+        dropout: after each hidden layer.
+        layers: how many cross layers.
+        rank: 0 for full matrices, or the rank of the cross layers' matrices.
+    """
+
+    def __init__(
+        self,
+        num_fields: int,
+        dim: int,
+        num_numeric: int,
+        *,
+        hidden: Sequence[int] = (256, 128),
+        dropout: float = 0.0,
+        layers: int = 2,
+        rank: int = 0,
+    ) -> None:
+        super().__init__()
+        if layers < 0 or rank < 0:
+            raise BitfoldError(
+                "DCNv2's layers and rank must not be negative",
+                got=f"layers={layers}, rank={rank}",
+                expected="0 or more",
+            )
+        width = num_fields * dim + num_numeric
+        self.cross = nn.ModuleList(self._cross(width, rank) for _ in range(layers))
+        self.deep = None
+        if hidden:
+            last = [nn.ReLU()] + ([nn.Dropout(dropout)] if dropout else [])
+            self.deep = nn.Sequential(*mlp([width, *hidden], dropout), *last)
+        self.out = mlp([width + (hidden[-1] if hidden else 0), 1])
+
+    @staticmethod
+    def _cross(width: int, rank: int) -> nn.Module:
+        if rank:
+            return nn.Sequential(
+                _xavier(nn.Linear(width, rank, bias=False)), _xavier(nn.Linear(rank, width))
+            )
+        return _xavier(nn.Linear(width, width))
+
+    def forward(self, vectors: Tensor, numeric: Tensor) -> Tensor:
+        """`[B,F,D]` and `[B,N]` -> logits `[B]`."""
+        first = torch.cat([vectors.flatten(1), numeric.to(vectors.dtype)], dim=1)
+        crossed = first
+        for layer in self.cross:
+            crossed = first * layer(crossed) + crossed
+        if self.deep is not None:
+            crossed = torch.cat([crossed, self.deep(first)], dim=1)
+        logits: Tensor = self.out(crossed)
+        return logits.squeeze(1)
+
+
+class DLRM(nn.Module):
+    """Dot products of all pairs of vectors, and an MLP on top.
+
+    The numeric features pass a bottom MLP into one more vector; without numeric features it is a
+    learned constant, whose products are the fields' first-order terms.
+
+    Source: Naumov et al., Deep Learning Recommendation Model, 2019.
+
+    Args:
+        num_fields: F.
+        dim: D, width of a vector.
+        num_numeric: N.
+        hidden: sizes of the top MLP's hidden layers.
+        dropout: after each hidden layer.
+        bottom: sizes of the bottom MLP's hidden layers.
+    """
+
+    pairs: Tensor
+
+    def __init__(
+        self,
+        num_fields: int,
+        dim: int,
+        num_numeric: int,
+        *,
+        hidden: Sequence[int] = (256, 128),
+        dropout: float = 0.0,
+        bottom: Sequence[int] = (64,),
+    ) -> None:
+        super().__init__()
+        self.bottom = mlp([num_numeric, *bottom, dim], dropout) if num_numeric else None
+        self.constant = None if num_numeric else nn.Parameter(torch.randn(dim) * dim**-0.5)
+        count = num_fields + 1
+        lower = torch.tril_indices(count, count, -1)
+        self.register_buffer("pairs", lower[0] * count + lower[1], persistent=False)
+        self.top = mlp([dim + lower.shape[1], *hidden, 1], dropout)
+
+    def forward(self, vectors: Tensor, numeric: Tensor) -> Tensor:
+        """`[B,F,D]` and `[B,N]` -> logits `[B]`."""
+        if self.bottom is None:
+            dense = self.constant.to(vectors.dtype).expand(len(vectors), -1)  # type: ignore[union-attr]
+        else:
+            dense = self.bottom(numeric).to(vectors.dtype)
+        rows = torch.cat([dense.unsqueeze(1), vectors], dim=1)
+        dots = torch.bmm(rows, rows.transpose(1, 2)).flatten(1)[:, self.pairs]
+        logits: Tensor = self.top(torch.cat([dense, dots.to(dense.dtype)], dim=1))
+        return logits.squeeze(1)
+
+
+def _xavier(layer: nn.Linear) -> nn.Linear:
+    nn.init.xavier_normal_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "lr": LogisticRegression,
+    "deepfm": DeepFM,
+    "dcnv2": DCNv2,
+    "dlrm": DLRM,
+}
+
+
+def build_network(
+    name: str,
+    num_fields: int,
+    embedding_dim: int,
+    num_numeric: int = 0,
+    *,
+    seed: int = 0,
+    **options: Any,
+) -> nn.Module:
+    """A network that turns vectors `[B,F,D]` and numeric features `[B,N]` into logits `[B]`.
+
+    Args:
+        name: lr, deepfm, dcnv2 or dlrm.
+        num_fields: F.
+        embedding_dim: D.
+        num_numeric: N.
+        seed: of the weights; the global random state is left as it was.
+        **options: of the network (its class names them), as values or as text (`"false"`,
+            `"256,128"`).
+
+    Raises:
+        UnknownName: a network or an option that is not there.
+        BitfoldError: an option's text that cannot be read.
+
+    Example:
+        >>> import torch
+        >>> network = build_network("deepfm", 3, 4, hidden=(8,), linear=False)
+        >>> network(torch.randn(5, 3, 4), torch.empty(5, 0)).shape
+        torch.Size([5])
+    """
+    if name not in NETWORKS:
+        raise unknown_name("network", name, NETWORKS)
+    kind = NETWORKS[name]
+    defaults = network_options(name)
+    values = {}
+    for option, value in options.items():
+        if option not in defaults:
+            raise unknown_name(f"option of network {name}", option, defaults)
+        values[option] = _read_option(option, value, defaults[option])
+    _check_sizes(values)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return kind(num_fields, embedding_dim, num_numeric, **values)
+
+
+def network_options(name: str) -> Mapping[str, Any]:
+    """The options of a network and their defaults.
+
+    Example:
+        >>> network_options("dcnv2")["layers"]
+        2
+    """
+    parameters = inspect.signature(NETWORKS[name]).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def _read_option(name: str, value: Any, default: Any) -> Any:
+    """An option's value, from text where it comes as text; its default decides the type."""
+    text = str(value).strip().lower()
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+                text
+            ]
+        if isinstance(default, tuple):
+            parts = text.split(",") if isinstance(value, str) else value
+            return tuple(int(part) for part in parts if str(part).strip())
+        return type(default)(value)
+    except (KeyError, TypeError, ValueError):
+        kind = "true or false" if isinstance(default, bool) else type(default).__name__
+        kind = "sizes such as 256,128" if isinstance(default, tuple) else kind
+        raise BitfoldError(
+            f"cannot read the network's option {name}", got=repr(value), expected=kind
+        ) from None
+
+
+def _check_sizes(options: Mapping[str, Any]) -> None:
+    for name in ("hidden", "bottom"):
+        if any(size < 1 for size in options.get(name, ())):
+            raise BitfoldError(
+                f"a layer of {name} has no units", got=options[name], expected="sizes of 1 or more"
+            )
+    if not 0 <= options.get("dropout", 0.0) < 1:
+        raise BitfoldError(
+            "dropout is out of range", got=options["dropout"], expected="0 or more, below 1"
+        )
