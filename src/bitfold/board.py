@@ -1,0 +1,274 @@
+"""The board of a comparison: which cells it has, their figures, and what they add up to.
+
+`bitfold.compare` runs the cells; this file names them and keeps their figures.
+"""
+
+import csv
+import io
+import json
+import os
+import re
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bitfold.config import word
+from bitfold.errors import BitfoldError, unknown_name
+
+FULL = "full"
+FULL_BUDGET = "1x"
+COLUMNS = (
+    "method",
+    "budget",
+    "seed",
+    "auc",
+    "logloss",
+    "gauc",
+    "bytes",
+    "ratio",
+    "training_bytes",
+    "rows_per_second",
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with options of its own, such as `binary-code:strategy=skip,fusion=product`."""
+
+    name: str
+    method: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """What a comparison adds to the words of training.
+
+    Example:
+        >>> words = CompareConfig(methods=("full", "binary-code:blocks=3"), budgets=("10x",))
+        >>> [variant.name for variant in words.variants]
+        ['full', 'binary-code:blocks=3']
+    """
+
+    methods: tuple[str, ...] = word(
+        (FULL, "hash", "binary-code"),
+        help="What to compare. Options of one entry follow a colon: "
+        "binary-code:strategy=skip,fusion=product.",
+        metavar="METHODS",
+    )
+    budgets: tuple[str, ...] = word(
+        ("10x", "100x"),
+        help="Ratios of the full table (100x) or bytes (64MiB); full appears once, as 1x.",
+        metavar="BUDGETS",
+    )
+    seeds: int = word(3, help="How many seeds: --seed and the numbers after it.", metavar="N")
+    keep_runs: bool = word(
+        False, help="Keep each cell's run (OUT/runs) for evaluate and predict; they take disk."
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "methods", tuple(joined(self.methods)))
+        object.__setattr__(self, "budgets", tuple(dict.fromkeys(self.budgets)))
+        if not self.methods:
+            raise BitfoldError(
+                "there is nothing to compare", got="no methods", fix="name some with --methods"
+            )
+        if self.seeds < 1:
+            raise BitfoldError(
+                "a comparison needs a seed", got=f"seeds {self.seeds}", expected="1 or more"
+            )
+        variants = self.variants
+        if not self.budgets and any(variant.method != FULL for variant in variants):
+            raise BitfoldError(
+                "a comparison needs a budget",
+                got="no budgets",
+                expected="ratios or bytes, such as 10x,100x",
+            )
+        names = [variant.name for variant in variants]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise BitfoldError(f"{twice[0]!r} is compared twice", got=", ".join(names))
+
+    @property
+    def variants(self) -> list[Variant]:
+        """The entries of `methods`, read."""
+        return [parse_variant(text) for text in self.methods]
+
+
+def joined(parts: Sequence[str]) -> Iterator[str]:
+    """Entries of a comma-separated list whose own options hold commas, put together again.
+
+    Example:
+        >>> list(joined(["hash", "binary-code:strategy=skip", "fusion=product"]))
+        ['hash', 'binary-code:strategy=skip,fusion=product']
+    """
+    entry = ""
+    for part in parts:
+        if "=" in part and ":" not in part and ":" in entry:
+            entry += "," + part
+            continue
+        if entry:
+            yield entry
+        entry = part
+    if entry:
+        yield entry
+
+
+def parse_variant(text: str) -> Variant:
+    """Read `method` or `method:option=value,...`.
+
+    Example:
+        >>> parse_variant("binary-code:blocks=3").options
+        {'blocks': '3'}
+    """
+    method, colon, rest = text.partition(":")
+    options: dict[str, str] = {}
+    for pair in rest.split(",") if colon else []:
+        name, sign, value = pair.partition("=")
+        if not sign or not name.strip():
+            raise BitfoldError(
+                "an entry of --methods cannot be read",
+                got=repr(text),
+                expected="METHOD or METHOD:OPTION=VALUE,..., such as binary-code:strategy=skip",
+            )
+        options[name.strip()] = value.strip()
+    return Variant(text, method.strip(), options)
+
+
+def options_of(
+    variant: Variant, settings: Mapping[str, str], known: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
+    """The options of one entry: `option=value` for each method that has it, `method.option=value`
+    for that method, and the entry's own, which win.
+
+    Args:
+        variant: the entry.
+        settings: the words of `--set`.
+        known: the option names of each method that is compared.
+
+    Raises:
+        BitfoldError: a method or an option that nothing in the comparison has.
+    """
+    general: dict[str, str] = {}
+    special: dict[str, str] = {}
+    for key, value in settings.items():
+        method, dot, option = key.rpartition(".")
+        if dot and method not in known:
+            raise unknown_name("method in --set", method, known)
+        having = [method] if dot else [name for name in known if option in known[name]]
+        if not having or option not in known[having[0]]:
+            owners = [method] if dot else list(known)
+            raise unknown_name(
+                f"option of {' or '.join(owners)}",
+                option,
+                dict.fromkeys(name for owner in owners for name in known[owner]),
+            )
+        if variant.method in having:
+            (special if dot else general)[option] = value
+    return {**general, **special, **variant.options}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a comparison."""
+
+    variant: Variant
+    budget: str
+    seed: int
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.variant.name} {self.budget} seed {self.seed}"
+
+    @property
+    def slug(self) -> str:
+        """For file names."""
+        return re.sub(r"[^A-Za-z0-9.=-]+", "_", f"{self.variant.name}-{self.budget}-{self.seed}")
+
+
+def cells(words: CompareConfig, seed: int) -> list[Cell]:
+    """Every cell, cheapest disappointment first: all methods at one seed, then the next seed."""
+    return [
+        Cell(variant, budget, seed + step)
+        for step in range(words.seeds)
+        for variant in words.variants
+        for budget in ((FULL_BUDGET,) if variant.method == FULL else words.budgets)
+    ]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method at a budget, over its seeds. Means; spreads are standard deviations (n - 1).
+
+    `kept` is the mean AUC as a share of the full table's. `refusal` says why there are no figures.
+    """
+
+    method: str
+    budget: str
+    seeds: int = 0
+    means: Mapping[str, float] = field(default_factory=dict)
+    spreads: Mapping[str, float | None] = field(default_factory=dict)
+    kept: float | None = None
+    refusal: str | None = None
+
+
+def lines(
+    results: Sequence[Mapping[str, Any]], refused: Sequence[Mapping[str, Any]] = ()
+) -> list[Line]:
+    """The results added up, in their order, then what could not be built."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in results:
+        groups.setdefault((row["method"], row["budget"]), []).append(row)
+    whole = [row["auc"] for row in results if row["budget"] == FULL_BUDGET]
+    best = statistics.fmean(whole) if whole else None
+    out = []
+    for (method, budget), rows in groups.items():
+        numbers = {
+            name: [row[name] for row in rows if isinstance(row.get(name), int | float)]
+            for name in (*COLUMNS[3:], "map_bytes")
+        }
+        means = {name: statistics.fmean(values) for name, values in numbers.items() if values}
+        spreads = {
+            name: statistics.stdev(values) if len(values) > 1 else None
+            for name, values in numbers.items()
+        }
+        kept = means["auc"] / best if best and "auc" in means else None
+        out.append(Line(method, budget, len(rows), means, spreads, kept))
+    out += [Line(row["method"], row["budget"], refusal=row["reason"]) for row in refused]
+    return out
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or none: what stands at `path` is never half of anything."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_results(
+    out: Path, results: Sequence[Mapping[str, Any]], refused: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write `results.json` and `results.csv`."""
+    board = {"results": list(results), "refused": list(refused)}
+    write_text(out / "results.json", json.dumps(board, indent=1) + "\n")
+    more = dict.fromkeys(
+        name
+        for row in results
+        for name, value in row.items()
+        if not isinstance(value, dict | list) and name not in COLUMNS
+    )
+    text = io.StringIO()
+    table = csv.DictWriter(text, [*COLUMNS, *more], extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    table.writerows(results)
+    write_text(out / "results.csv", text.getvalue())
