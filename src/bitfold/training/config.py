@@ -1,0 +1,143 @@
+"""The words that say how a click model is trained."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from bitfold.config import check_choices, word
+from bitfold.errors import BitfoldError
+
+NETWORK_NAMES = ("lr", "deepfm", "dcnv2", "dlrm")
+OPTIMIZERS = ("adam", "adamw", "adagrad", "sgd")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a click model is trained: the words of `bitfold train` and `compare`.
+
+    Raises:
+        BitfoldError: a word whose value cannot be right, whatever the log holds.
+
+    Example:
+        >>> TrainConfig(embedding="hash", budget="10x").batch_size
+        2048
+    """
+
+    embedding: str = word(
+        "binary-code", help="Embedding method; `bitfold methods` lists them.", metavar="METHOD"
+    )
+    budget: str | None = word(
+        None,
+        help="Bytes for the embeddings: 64MiB, 100x (a share of the full table) or a number. "
+        "Without one the method's own default holds.",
+        metavar="BYTES",
+    )
+    width: int = word(
+        16,
+        help="Numbers in an embedding vector; logistic regression (lr) always has 1.",
+        metavar="D",
+    )
+    set: dict[str, str] = word(
+        {}, help="An option of the embedding method.", metavar="OPTION=VALUE"
+    )
+    bags: str = word(
+        "mean",
+        help="How the vectors of a multi-valued field are pooled.",
+        choices=("mean", "sum", "max"),
+    )
+    network: str = word("deepfm", help="The network above the embeddings.", choices=NETWORK_NAMES)
+    hidden: tuple[int, ...] = word(
+        (256, 128), help="Sizes of the network's hidden layers.", metavar="SIZES"
+    )
+    dropout: float = word(
+        0.0, help="Share of hidden units dropped in training; raise it when the model overfits."
+    )
+    network_set: dict[str, str] = word(
+        {}, help="Another option of the network, such as linear=false.", metavar="OPTION=VALUE"
+    )
+    epochs: int = word(8, help="Passes over the training part at most.")
+    batch_size: int = word(2048, help="Rows in a step.")
+    lr: float = word(1e-3, help="Learning rate.")
+    optimizer: str = word("adam", help="How weights are updated.", choices=OPTIMIZERS)
+    weight_decay: float = word(
+        0.0,
+        help="Weight decay of the network (L2 for adam, adagrad and sgd; decoupled for adamw).",
+    )
+    embedding_decay: float = word(
+        0.0, help="Weight decay of the embeddings; raise it when rare ids overfit."
+    )
+    patience: int = word(
+        2, help="Stop after this many epochs without a better validation AUC; 0 never stops."
+    )
+    precision: str = word(
+        "32", help="bf16: matrix products in bfloat16, weights in float32.", choices=("32", "bf16")
+    )
+    device: str = word(
+        "auto", help="Where to train: auto takes a GPU if there is one.", metavar="DEVICE"
+    )
+    devices: int = word(1, help="Processes that train together, each on a share of the rows.")
+    seed: int = word(0, help="Seed of the weights, the rows' order and dropout.")
+    checkpoint_steps: int = word(
+        1000, help="Steps between checkpoints; 0: at the end of each epoch only."
+    )
+    log_steps: int = word(100, help="Steps between the lines of the training log.")
+    keep_log: bool = word(
+        False, help="Keep the prepared log in RUN/log after training from raw data."
+    )
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        try:
+            sizes = tuple(int(size) for size in self.hidden)
+        except (TypeError, ValueError):
+            raise BitfoldError(
+                "hidden cannot be read", got=repr(self.hidden), expected="sizes such as 256,128"
+            ) from None
+        object.__setattr__(self, "hidden", sizes)
+        if any(size < 1 for size in sizes):
+            raise BitfoldError(
+                "a hidden layer has no units", got=sizes, expected="sizes of 1 or more"
+            )
+        for name in ("width", "epochs", "batch_size", "devices", "log_steps"):
+            self._whole(name, 1)
+        for name in ("patience", "seed", "checkpoint_steps"):
+            self._whole(name, 0)
+        self._number("lr", above=0)
+        self._number("weight_decay")
+        self._number("embedding_decay")
+        self._number("dropout", below=1)
+        if self.budget is not None and not isinstance(self.budget, str):
+            object.__setattr__(self, "budget", str(self.budget))
+
+    def _whole(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise BitfoldError(
+                f"{name} is out of range",
+                got=repr(value),
+                expected=f"a whole number, {least} or more",
+            )
+
+    def _number(self, name: str, *, above: float | None = None, below: float | None = None) -> None:
+        value: Any = getattr(self, name)
+        right = isinstance(value, int | float) and not isinstance(value, bool)
+        if right and math.isfinite(value):
+            right = value >= 0 if above is None else value > above
+            right = right and (below is None or value < below)
+            if right:
+                return
+        least = "0 or more" if above is None else f"above {above}"
+        most = "" if below is None else f", below {below}"
+        raise BitfoldError(
+            f"{name} is out of range", got=repr(value), expected=f"a number {least}{most}"
+        )
+
+    @property
+    def vector_width(self) -> int:
+        """D, as the network needs it: logistic regression has one weight an id."""
+        return 1 if self.network == "lr" else self.width
+
+    def network_options(self, known: tuple[str, ...]) -> dict[str, Any]:
+        """The options of the network: its own words, and those of `network_set`."""
+        words = {"hidden": self.hidden, "dropout": self.dropout}
+        return {name: words[name] for name in words if name in known} | dict(self.network_set)
