@@ -5,8 +5,6 @@
 
 import csv
 import io
-import json
-import os
 import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +14,7 @@ from typing import Any
 
 from bitfold.config import word
 from bitfold.errors import BitfoldError, unknown_name
+from bitfold.files import atomic, write_json
 
 FULL = "full"
 FULL_BUDGET = "1x"
@@ -241,26 +240,11 @@ def lines(
     return out
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or none: what stands at `path` is never half of anything."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-
-
 def write_results(
     out: Path, results: Sequence[Mapping[str, Any]], refused: Sequence[Mapping[str, Any]]
 ) -> None:
     """Write `results.json` and `results.csv`."""
-    board = {"results": list(results), "refused": list(refused)}
-    write_text(out / "results.json", json.dumps(board, indent=1) + "\n")
+    write_json(out / "results.json", {"results": list(results), "refused": list(refused)})
     more = dict.fromkeys(
         name
         for row in results
@@ -271,4 +255,5 @@ def write_results(
     table = csv.DictWriter(text, [*COLUMNS, *more], extrasaction="ignore", lineterminator="\n")
     table.writeheader()
     table.writerows(results)
-    write_text(out / "results.csv", text.getvalue())
+    with atomic(out / "results.csv") as part:
+        part.write_text(text.getvalue(), encoding="utf-8")

@@ -149,7 +149,12 @@ def words(*kinds: type[Any], without: Sequence[str] = ()) -> Callable[[Command],
 
     The options arrive as text (None where not given); `build` makes configurations of them.
     """
-    found = [word for kind in kinds for word in words_of(kind).values() if word.name not in without]
+    found = [
+        (word, TITLES.get(kind.__name__, "Options"))
+        for kind in kinds
+        for word in words_of(kind).values()
+        if word.name not in without
+    ]
 
     def decorate(command: Command) -> Command:
         command = click.option(
@@ -158,18 +163,53 @@ def words(*kinds: type[Any], without: Sequence[str] = ()) -> Callable[[Command],
             metavar="FILE",
             help="JSON file of words, such as a run's config.json. Words said here win over it.",
         )(command)
-        for word in reversed(found):
-            command = _option(word)(command)
+        for word, title in reversed(found):
+            command = _option(word, title)(command)
         return command
 
     return decorate
 
 
-def _option(word: Word) -> Callable[[Command], Command]:
+TITLES = {
+    "DataConfig": "How raw files are read",
+    "TrainConfig": "Training",
+    "CompareConfig": "Comparison",
+    "SynthConfig": "The log",
+}
+
+
+class WordOption(click.Option):
+    """An option that knows under which title `--help` shows it."""
+
+    def __init__(self, *args: Any, title: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.title = title
+
+
+class WordCommand(click.Command):
+    """A command whose `--help` groups its options by what they configure."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options under their titles."""
+        titles: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                title = param.title if isinstance(param, WordOption) else "Options"
+                titles.setdefault(title, []).append(record)
+        for title, records in titles.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+def _option(word: Word, title: str) -> Callable[[Command], Command]:
     help = word.help + _default(word)
     if word.type is bool:
         name = word.name.replace("_", "-")
-        return click.option(f"--{name}/--no-{name}", word.name, default=None, help=help)
+        return click.option(
+            f"--{name}/--no-{name}", word.name, default=None, help=help, cls=WordOption, title=title
+        )
     metavar = word.metavar or ("|".join(word.choices) if word.choices else None)
     if metavar is None:
         if word.pairs:
@@ -179,7 +219,14 @@ def _option(word: Word) -> Callable[[Command], Command]:
         else:
             metavar = {int: "N", float: "X"}.get(word.type, "TEXT")
     return click.option(
-        word.option, word.name, multiple=word.pairs, default=None, help=help, metavar=metavar
+        word.option,
+        word.name,
+        multiple=word.pairs,
+        default=None,
+        help=help,
+        metavar=metavar,
+        cls=WordOption,
+        title=title,
     )
 
 

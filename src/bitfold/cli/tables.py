@@ -12,10 +12,18 @@ from bitfold.board import FULL, Line
 FILE_WIDTH = 160  # where no terminal says how wide it is, nothing is cut
 
 
-def console() -> Console:
-    """Where results go: stdout."""
+def show(*parts: Table | str) -> None:
+    """Print tables and texts on stdout, one below the other."""
     out = Console(highlight=False)
-    return out if out.is_terminal else Console(highlight=False, width=FILE_WIDTH)
+    if out.is_terminal:
+        for part in parts:
+            out.print(part, markup=False)
+        return
+    out = Console(highlight=False, width=FILE_WIDTH)
+    with out.capture() as captured:
+        for part in parts:
+            out.print(part, markup=False)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def table(title: str, columns: Sequence[str], *, left: int = 1) -> Table:

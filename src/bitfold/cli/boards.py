@@ -1,0 +1,59 @@
+"""`bitfold compare`: methods at equal bytes on one log."""
+
+from typing import Any
+
+import click
+
+from bitfold.board import CompareConfig
+from bitfold.cli.options import WordCommand, build, file_words, words, words_of
+from bitfold.cli.plugins import plugins
+from bitfold.cli.progress import drawing
+from bitfold.cli.tables import board_table, show
+from bitfold.data.config import DataConfig
+from bitfold.training.config import TrainConfig
+
+CELL = ("embedding", "budget")  # each cell's own: said by --methods and --budgets
+
+
+@click.command(cls=WordCommand, short_help="Compare methods at equal bytes.")
+@click.argument("data", nargs=-1, required=True, metavar="DATA...")
+@click.option("--out", required=True, metavar="DIR", help="Where the results are written.")
+@click.option("--resume", is_flag=True, help="Go on with --out: finished cells are kept.")
+@click.option("--force", is_flag=True, help="Replace the comparison in --out.")
+@words(CompareConfig, TrainConfig, DataConfig, without=CELL)
+@plugins
+def compare(
+    data: tuple[str, ...],
+    out: str,
+    resume: bool,
+    force: bool,
+    config_file: str | None,
+    **given: Any,
+) -> None:
+    """Train methods at equal bytes on one log with one split, and table quality against bytes.
+
+    DATA is a prepared log, or raw files read as `bitfold prepare` reads them. `full` is the
+    full table at its best epoch; it appears once, as budget 1x. Options of a method:
+    `--set blocks=3` (each method that has it), `--set binary-code.blocks=3` (that method), or
+    in the list itself, `--methods hash,binary-code:strategy=skip`.
+
+    \b
+    bitfold compare clicks.csv.gz --label 'rating>=4' --fields user,item,age \\
+        --methods full,hash,binary-code --budgets 10x,100x --seeds 3 --out board
+    """
+    from bitfold.compare import compare as run
+
+    kinds = (CompareConfig, TrainConfig, DataConfig)
+    file = file_words(config_file, [name for kind in kinds for name in words_of(kind)])
+    file = {name: value for name, value in file.items() if name not in CELL}
+    board = build(CompareConfig, given, file)
+    training = build(TrainConfig, given, file)
+    reading = build(DataConfig, given, file)
+    with drawing(keep=("cells",)) as progress:
+        found = run(
+            data, reading, training, board, out, resume=resume, force=force, progress=progress
+        )
+    show(
+        board_table("Quality at equal bytes", found.lines),
+        f"results: {found.out}/results.json, {found.out}/results.csv",
+    )

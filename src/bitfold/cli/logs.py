@@ -1,0 +1,69 @@
+"""`bitfold prepare` and `bitfold synth`: logs before training. Nothing here needs torch."""
+
+from typing import Any
+
+import click
+
+from bitfold.cli.options import WordCommand, build, file_words, words, words_of
+from bitfold.cli.progress import drawing
+from bitfold.cli.tables import figure, show, table
+from bitfold.data.config import DataConfig
+from bitfold.data.synthetic import SynthConfig
+
+
+@click.command(cls=WordCommand, short_help="Write a prepared log.")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("--out", required=True, metavar="DIR", help="The prepared log to write.")
+@click.option("--force", is_flag=True, help="Replace --out if it exists.")
+@words(DataConfig)
+def prepare(
+    inputs: tuple[str, ...], out: str, force: bool, config_file: str | None, **given: Any
+) -> None:
+    """Read raw logs once and write a prepared log: ids hashed, rows dealt to train, valid, test.
+
+    INPUT is one or more files or patterns: CSV, TSV or Parquet, also .gz or .zst.
+
+    \b
+    bitfold prepare clicks.csv.gz --label 'rating>=4' --fields user,item,age \\
+        --group user --split random:0.8,0.1,0.1 --out log
+    """
+    from bitfold.data.prepare import prepare as run
+
+    config = build(DataConfig, given, file_words(config_file, list(words_of(DataConfig))))
+    with drawing() as progress:
+        log = run(inputs, out, config, force=force, progress=progress)
+    rows = ", ".join(f"{count:,} {part}" for part, count in log.rows.items())
+    made = table(f"{out}: {rows}", ("field", "distinct ids", "missing", "share of the top id"))
+    for name, stats in log.stats.items():
+        made.add_row(name, *(figure(word, stats[word]) for word in ("distinct", "missing", "top")))
+    show(made)
+
+
+@click.command(cls=WordCommand, short_help="Write a synthetic click log.")
+@click.option(
+    "--out",
+    required=True,
+    metavar="PATH",
+    help="x.parquet, x.csv, x.csv.gz or x.csv.zst; without a suffix a directory of shards.",
+)
+@click.option("--force", is_flag=True, help="Replace --out if it exists.")
+@words(SynthConfig)
+def synth(out: str, force: bool, config_file: str | None, **given: Any) -> None:
+    """Write a synthetic click log of any size; the best AUC that any model could reach is known.
+
+    \b
+    bitfold synth --rows 1e6 --ids 2e6 --out clicks.parquet
+    """
+    from bitfold.data.synthetic import synthesize
+
+    config = build(SynthConfig, given, file_words(config_file, list(words_of(SynthConfig))))
+    with drawing() as progress:
+        report = synthesize(
+            config, out, force=force, progress=lambda done, total: progress(out, done, total)
+        )
+    seconds = max(report.seconds, 1e-9)
+    show(
+        f"{out}: {report.rows:,} rows, {sum(report.distinct.values()):,} distinct ids, "
+        f"{report.positive_rate:.1%} clicked, {report.rows / seconds:,.0f} rows/s\n"
+        f"best AUC that any model could reach: {report.bayes_auc:.4f}"
+    )
