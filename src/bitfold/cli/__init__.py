@@ -1,7 +1,9 @@
 """The command `bitfold`.
 
 main        the group of commands and what happens to errors
+words       a configuration's words, read from text or JSON
 options     a configuration's words as options
+plugins     methods from a file of the user's
 progress    bars on a terminal, sparse lines elsewhere
 tables      results as tables
 logs        prepare, synth

@@ -5,10 +5,11 @@ from typing import Any
 import click
 
 from bitfold.board import CompareConfig
-from bitfold.cli.options import WordCommand, build, file_words, words, words_of
+from bitfold.cli.options import WordCommand, build, file_words, words
 from bitfold.cli.plugins import plugins
 from bitfold.cli.progress import drawing
 from bitfold.cli.tables import board_table, show
+from bitfold.cli.words import words_of
 from bitfold.data.config import DataConfig
 from bitfold.training.config import TrainConfig
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bitfold.cli.options import Word, WordCommand, build, file_words, parse, words, words_of
+from bitfold.cli.options import WordCommand, build, file_words, words
 from bitfold.cli.plugins import plugins
 from bitfold.cli.tables import figure, show, size, table
+from bitfold.cli.words import Word, parse, words_of
 from bitfold.errors import BitfoldError
 from bitfold.training.config import TrainConfig
 

@@ -4,9 +4,10 @@ from typing import Any
 
 import click
 
-from bitfold.cli.options import WordCommand, build, file_words, words, words_of
+from bitfold.cli.options import WordCommand, build, file_words, words
 from bitfold.cli.progress import drawing
 from bitfold.cli.tables import figure, show, table
+from bitfold.cli.words import words_of
 from bitfold.data.config import DataConfig
 from bitfold.data.synthetic import SynthConfig
 
