@@ -7,7 +7,7 @@ carry it through a file.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from bitfold.errors import BitfoldError, unknown_name
 
@@ -74,3 +74,53 @@ def from_json(kind: type[T], words: Mapping[str, Any]) -> T:
             expected=f"at least {', '.join(required)}",
         )
     return kind(**values)
+
+
+def parse_words(kind: type[T], words: Mapping[str, Any], what: str = "option") -> T:
+    """Build a configuration of `kind` from values or from text such as a command line gives.
+
+    Args:
+        kind: a frozen dataclass of words whose types are bool, int, float or str, or None.
+        words: values of those types, or text: `"3"`, `"true"`, `"none"`.
+        what: how an unknown word is called in the error.
+
+    Raises:
+        UnknownName: for a word that `kind` does not have.
+        BitfoldError: for text that is not of the word's type.
+    """
+    hints = get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for name, value in words.items():
+        if name not in names:
+            raise unknown_name(what, name, names)
+        values[name] = _parse(name, hints[name], value)
+    return kind(**values)
+
+
+def _parse(name: str, hint: Any, value: Any) -> Any:
+    kinds = get_args(hint) or (hint,)
+    if value is None or (isinstance(value, str) and value.lower() == "none"):
+        if type(None) in kinds:
+            return None
+    elif isinstance(value, str) and str not in kinds:
+        text = value.strip().lower()
+        if bool in kinds and text in ("true", "false", "yes", "no", "1", "0"):
+            return text in ("true", "yes", "1")
+        for number in (int, float):
+            if number in kinds:
+                try:
+                    return number(text)
+                except ValueError:
+                    continue
+    elif isinstance(value, bool):
+        if bool in kinds:
+            return value
+    elif any(
+        kind is not bool and kind is not type(None) and isinstance(value, kind) for kind in kinds
+    ):
+        return value
+    elif isinstance(value, int) and float in kinds:
+        return float(value)
+    expected = " or ".join("none" if kind is type(None) else kind.__name__ for kind in kinds)
+    raise BitfoldError(f"{name} has a value of the wrong type", got=repr(value), expected=expected)

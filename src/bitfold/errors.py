@@ -18,11 +18,11 @@ class BitfoldError(ValueError):
         fix: what to do now.
 
     Example:
-        >>> print(BitfoldError("the width is too small", got=0, expected="1 or more", fix="pass 16"))
+        >>> print(BitfoldError("the width is too small", got=0, expected="1 or more", fix="say 16"))
         the width is too small
           got: 0
           expected: 1 or more
-          fix: pass 16
+          fix: say 16
     """
 
     def __init__(

@@ -1,0 +1,166 @@
+"""Cells: a program run over tensors of ids, in plain torch.
+
+The same function serves single ids `[B, F]` and bags of ids `[T]` with a field each. Fields may
+differ in their number of lookups: shorter ones are padded, and `present` says which are real.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bitfold.address.codes import byte_tables
+from bitfold.address.mixing import int64, mix_torch, shift_of
+from bitfold.address.program import Lookup, Program
+
+
+class Address(nn.Module):
+    """Turns ids into cells. Shapes: `B` rows, `F` fields, `C` chunks, `K` most terms of a field.
+
+    Everything here follows from the program, so nothing is stored in the state dict; the
+    tensors are made anew whenever the module moves, from the meta device too.
+    """
+
+    real: Tensor
+    tables: Tensor
+    byte_shift: Tensor
+    byte_start: Tensor
+
+    def __init__(self, program: Program, device: torch.device | str | None = None) -> None:
+        super().__init__()
+        self.program = program
+        self.num_fields = len(program.fields)
+        self.chunks = program.chunks
+        self.most_terms = max(program.terms)
+        self.ragged = len(set(program.terms)) > 1
+        lookups = list(program)
+        self.mixed = any(lookup.source.salt is not None for lookup in lookups)
+        self.all_mixed = all(lookup.source.salt is not None for lookup in lookups)
+        self.dealt = any(lookup.source.deal > 1 for lookup in lookups)
+        self.one_source = all(len({each.source for each in part}) == 1 for part in program.fields)
+        self.powers_of_two = all(_is_power(p) for p in lookups)
+        self.unsigned = not self.powers_of_two and any(
+            p.source.salt is not None and p.source.code_bits == 64 for p in lookups
+        )
+        self.divided = any(lookup.divisor > 1 for lookup in lookups)
+        self.rotated = any(lookup.offset for lookup in lookups)
+        for name, value in self._constants().items():
+            self.register_buffer(name, value.to(device), persistent=False)
+
+    def cells(self, ids: Tensor, field: Tensor | None = None) -> Tensor:
+        """The cells of ids.
+
+        Args:
+            ids: int64 `[B, F]`, or `[T]` with `field`.
+            field: int64 `[T]`, the field of each id of a bag.
+
+        Returns:
+            int64 `[B, F, C, K]`, or `[T, C, K]`. Padding reads cell 0.
+        """
+
+        def of(name: str) -> Tensor:
+            values: Tensor = getattr(self, name)
+            return values if field is None else values[field]
+
+        code = ids.unsqueeze(-1)
+        if self.mixed:
+            mixed = mix_torch(code, of("salt"), of("mix_shift"), of("mix_mask"), of("mix_high"))
+            mixed = (mixed >> of("drop")) & of("keep")
+            code = mixed if self.all_mixed else torch.where(of("is_mixed"), mixed, code)
+        if self.dealt:
+            code = self._deal(code, of)
+        digit = self._digit(code, of)
+        if self.rotated:
+            digit = (digit + of("offset")) % of("span")
+        cells = digit + of("base")
+        return cells.reshape(*cells.shape[:-1], self.chunks, self.most_terms)
+
+    def _digit(self, code: Tensor, of: Callable[[str], Tensor]) -> Tensor:
+        if self.powers_of_two:
+            return (code >> of("divisor_shift")) & of("radix_mask")
+        digit = (code // of("divisor") if self.divided else code) % of("radix")
+        if self.unsigned:  # torch divides signed numbers only: a 64-bit code needs shifts
+            shifted = (code >> of("divisor_shift")) & of("radix_mask")
+            digit = torch.where(of("is_power"), shifted, digit)
+        return digit
+
+    def _deal(self, code: Tensor, of: Callable[[str], Tensor]) -> Tensor:
+        index = (code.unsqueeze(-1) >> self.byte_shift) & 255
+        index = index + self.byte_start + of("table_start").unsqueeze(-1)
+        return self.tables[index].sum(-1)
+
+    def present(self, field: Tensor | None = None) -> Tensor | None:
+        """Which cells are real: bool `[F, C, K]` or `[T, C, K]`; None where all of them are."""
+        if not self.ragged:
+            return None
+        return self.real if field is None else self.real[field]
+
+    def _constants(self) -> dict[str, Tensor]:
+        grid = [self._pad(lookups) for lookups in self.program.fields]
+
+        def per_lookup(of: Callable[[Lookup], int], padding: int = 0) -> Tensor:
+            return int64([[padding if p is None else of(p) for p in row] for row in grid])
+
+        def per_source(of: Callable[[Lookup], int]) -> Tensor:
+            if self.one_source:  # one code per field serves all its lookups
+                return int64([[of(part[0])] for part in self.program.fields])
+            return per_lookup(of)
+
+        values = {
+            "radix": per_lookup(lambda p: p.radix, 1),
+            "base": per_lookup(lambda p: p.base),
+            "divisor": per_lookup(lambda p: p.divisor, 1),
+        }
+        if self.rotated:
+            values["offset"] = per_lookup(lambda p: p.offset)
+            values["span"] = per_lookup(lambda p: p.span, 1)
+        if self.powers_of_two or self.unsigned:
+            values["divisor_shift"] = per_lookup(lambda p: _log2(p.divisor) or 0)
+            values["radix_mask"] = per_lookup(lambda p: p.radix - 1)
+            values["is_power"] = per_lookup(_is_power).bool()
+        if self.mixed:
+            values["is_mixed"] = per_source(lambda p: p.source.salt is not None).bool()
+            values["salt"] = per_source(lambda p: p.source.salt or 0)
+            values["mix_shift"] = per_source(lambda p: shift_of(p.source.mix_bits))
+            values["mix_mask"] = per_source(lambda p: (1 << p.source.mix_bits) - 1)
+            values["mix_high"] = per_source(lambda p: (1 << (p.source.mix_bits // 2)) - 1)
+            values["drop"] = per_source(lambda p: p.source.mix_bits - p.source.code_bits)
+            values["keep"] = per_source(lambda p: (1 << p.source.code_bits) - 1)
+        if self.dealt:
+            kinds = sorted({(p.source.code_bits, p.source.deal) for p in self.program})
+            tables = np.concatenate([byte_tables(bits, deal) for bits, deal in kinds])
+            values["tables"] = torch.from_numpy(tables.reshape(-1))
+            start = per_source(lambda p: kinds.index((p.source.code_bits, p.source.deal)) * 2048)
+            values["table_start"] = start
+            values["byte_shift"] = torch.arange(0, 64, 8)
+            values["byte_start"] = torch.arange(8) * 256
+        if self.ragged:
+            real = torch.tensor([[p is not None for p in row] for row in grid])
+            values["real"] = real.reshape(len(grid), self.chunks, self.most_terms)
+        return values
+
+    def _pad(self, lookups: tuple[Lookup, ...]) -> list[Lookup | None]:
+        terms = len(lookups) // self.chunks
+        padding: list[Lookup | None] = [None] * (self.most_terms - terms)
+        row: list[Lookup | None] = []
+        for chunk in range(self.chunks):
+            row += [*lookups[chunk * terms : (chunk + 1) * terms], *padding]
+        return row
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Address":
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, value in self._constants().items():
+            old = getattr(self, name)
+            if not old.is_meta:
+                old.copy_(value)
+        return self
+
+
+def _is_power(lookup: Lookup) -> bool:
+    return _log2(lookup.divisor) is not None and _log2(lookup.radix) is not None
+
+
+def _log2(value: int) -> int | None:
+    return value.bit_length() - 1 if value & (value - 1) == 0 else None

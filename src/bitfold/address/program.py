@@ -1,0 +1,169 @@
+"""Programs: an address as data, ragged over fields.
+
+A field's lookups each read one cell of the pool. A lookup takes its field's id through
+
+    code = the id itself (raw), or the top `code_bits` bits of mix(id, salt, mix_bits)
+    code = skip(code, code_bits, deal)              when deal > 1
+    cell = base + ((code // divisor) % radix + offset) % span
+
+A program is plain data: it goes into a plan's JSON, decides every cell, and is what a kernel
+runs. `Address` is its plain-torch interpreter, `cells_int` its definition.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from bitfold.address.codes import deal_skip
+from bitfold.address.mixing import MIX_VERSION, mix_int, signed
+
+PROGRAM_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a lookup's code comes from.
+
+    Args:
+        salt: what the mixer is salted with, or None for the raw id.
+        mix_bits: the width the id is mixed in: 64 for hashed ids, the code's width for dense
+            ids, so that they stay distinct.
+        code_bits: how many bits, from the top, are kept as the code.
+        deal: the number of blocks the code's bits are dealt to by skip; 1 leaves them in order.
+    """
+
+    salt: int | None = None
+    mix_bits: int = 64
+    code_bits: int = 64
+    deal: int = 1
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """One digit of a code and the rows it chooses from: `radix` of `span` rows from `base` on."""
+
+    source: Source
+    radix: int
+    base: int
+    divisor: int = 1
+    offset: int = 0
+    span: int = 0
+
+    def __post_init__(self) -> None:
+        if self.span == 0:
+            object.__setattr__(self, "span", self.radix)
+
+
+@dataclass(frozen=True)
+class Program:
+    """The lookups of every field, chunk by chunk.
+
+    Args:
+        chunks: `C`, how many pieces are concatenated. Field `f` has `C * K_f` lookups; lookup
+            `c * K_f + k` is term `k` of chunk `c`.
+        fields: the lookups of each field.
+        rows: cells in the pool.
+    """
+
+    chunks: int
+    fields: tuple[tuple[Lookup, ...], ...]
+    rows: int
+
+    def __post_init__(self) -> None:
+        for lookups in self.fields:
+            assert lookups, "a field has no lookups"
+            assert len(lookups) % self.chunks == 0, "lookups do not fill the chunks"
+            for lookup in lookups:
+                assert lookup.radix <= lookup.span, "a digit does not fit its span"
+                assert 0 <= lookup.base <= self.rows - lookup.span, "a slice leaves the pool"
+
+    def __iter__(self) -> Iterator[Lookup]:
+        for lookups in self.fields:
+            yield from lookups
+
+    @property
+    def lookups(self) -> int:
+        """Lookups of all fields together."""
+        return sum(len(lookups) for lookups in self.fields)
+
+    @property
+    def terms(self) -> tuple[int, ...]:
+        """`K_f`, the terms of a chunk, for each field."""
+        return tuple(len(lookups) // self.chunks for lookups in self.fields)
+
+    @property
+    def plain(self) -> bool:
+        """Whether ids are rows as they stand, so that shapes alone decide the cells."""
+        return all(
+            lookup.source.salt is None
+            and lookup.source.deal == 1
+            and lookup.divisor == 1
+            and lookup.offset == 0
+            and len(lookups) == 1
+            for lookups in self.fields
+            for lookup in lookups
+        )
+
+    @cached_property
+    def fingerprint(self) -> int:
+        """A signed 64-bit digest of everything that decides a cell."""
+        text = json.dumps([PROGRAM_VERSION, MIX_VERSION, self.to_json()], sort_keys=True)
+        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        return signed(int.from_bytes(digest, "little"))
+
+    def cells_int(self, field: int, value: int) -> list[int]:
+        """The cells of one id in Python integers: the definition that every path must equal."""
+        cells = []
+        for lookup in self.fields[field]:
+            source = lookup.source
+            code = value & ((1 << 64) - 1)
+            if source.salt is not None:
+                code = mix_int(code, source.salt, source.mix_bits)
+                code >>= source.mix_bits - source.code_bits
+            if source.deal > 1:
+                code = deal_skip(code, source.code_bits, source.deal)
+            digit = (code // lookup.divisor) % lookup.radix
+            cells.append(lookup.base + (digit + lookup.offset) % lookup.span)
+        return cells
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "chunks": self.chunks,
+            "rows": self.rows,
+            "fields": [[_compact(asdict(lookup)) for lookup in each] for each in self.fields],
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Program":
+        """The program that `to_json` wrote."""
+        return cls(
+            chunks=values["chunks"],
+            rows=values["rows"],
+            fields=tuple(
+                tuple(Lookup(**{**each, "source": Source(**each["source"])}) for each in lookups)
+                for lookups in values["fields"]
+            ),
+        )
+
+
+def _compact(lookup: dict[str, Any]) -> dict[str, Any]:
+    lookup["source"] = {k: v for k, v in lookup["source"].items() if v is not None}
+    return lookup
+
+
+def place(sizes: Sequence[int]) -> tuple[list[int], int]:
+    """The first row of each slice when slices of these sizes lie one after another, and the end.
+
+    Example:
+        >>> place([3, 2, 4])
+        ([0, 3, 5], 9)
+    """
+    bases, end = [], 0
+    for size in sizes:
+        bases.append(end)
+        end += size
+    return bases, end

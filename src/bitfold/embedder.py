@@ -1,0 +1,231 @@
+"""Embedders: modules that turn the ids of `F` fields into vectors.
+
+`Embedder` is the contract, `Corridor` the module behind every method that is an address, a pool
+and a fusion.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bitfold.address import Address
+from bitfold.errors import BitfoldError, IdOutOfRange
+from bitfold.fuse import fusion_named
+from bitfold.plan_format import DTYPES, Plan
+from bitfold.pool import DensePool
+from bitfold.pooling import bags_of, check_offsets, check_pooling, pool
+
+
+class Embedder(nn.Module):
+    """The contract of a group of fields: `B` rows, `F` fields, `T` ids in bags, `D` width."""
+
+    plan: Plan
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Vectors `[B, F, D]` of int64 ids `[B, F]`."""
+        raise NotImplementedError
+
+    def forward_bags(
+        self,
+        ids: Tensor,
+        offsets: Tensor,
+        weights: Tensor | None = None,
+        mode: str = "sum",
+        padding_idx: int | None = None,
+    ) -> Tensor:
+        """Vectors `[B, F, D]` of bags: int64 ids `[T]`, offsets `[F * B + 1]`, field-major."""
+        raise NotImplementedError
+
+    def bytes(self, phase: str = "serving") -> dict[str, int]:
+        """Bytes by kind, to serve or to train (before any optimizer's state)."""
+        raise NotImplementedError
+
+    def serving(self) -> "Embedder":
+        """A packed and frozen copy; the bytes of its state dict are `bytes("serving")`."""
+        raise NotImplementedError
+
+    def reset_parameters(self) -> None:
+        """Draw fresh weights from the seed."""
+        raise NotImplementedError
+
+
+class Corridor(Embedder):
+    """An address, a pool and a fusion.
+
+    Args:
+        plan: where every number lies.
+        std: the deviation of a fresh vector's components.
+        seed: what fresh weights are drawn from.
+        device: where they live; on `"meta"` nothing is drawn.
+        sparse: whether the pool's gradient is sparse.
+    """
+
+    limits: Tensor
+    fingerprint: Tensor
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        std: float,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        sparse: bool = False,
+    ) -> None:
+        super().__init__()
+        self.plan, self.std, self.seed = plan, std, seed
+        program, dtype = plan.program, DTYPES[plan.dtype]
+        width = plan.embedding_dim // program.chunks
+        self.address = Address(program, device)
+        self.pool = DensePool(program.rows, width, sparse=sparse, device=device, dtype=dtype)
+        self.fuse = fusion_named(plan.fusion, program, device=device, dtype=dtype)
+        self.num_fields = len(plan.fields)
+        self.dense = any(not field.hashed for field in plan.fields)
+        self.all_dense = all(not field.hashed for field in plan.fields)
+        limits = [field.num_embeddings or 0 for field in plan.fields]
+        self.register_buffer("limits", torch.tensor(limits, device=device), persistent=False)
+        if not program.plain:
+            mark = torch.tensor(program.fingerprint, device=device)
+            self.register_buffer("fingerprint", mark)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw fresh weights: the same for the same seed, on every device."""
+        if self.pool.weight.is_meta:
+            return
+        generator = torch.Generator().manual_seed(self.seed)
+        with torch.no_grad():
+            self.fuse.init_(self.pool.weight, self.plan.program, self.std, generator)
+            self._restore()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Vectors `[B, F, D]` of int64 ids `[B, F]`."""
+        if ids.dim() != 2 or ids.shape[1] != self.num_fields:
+            raise BitfoldError(
+                "ids of the wrong shape",
+                got=list(ids.shape),
+                expected=f"[B, {self.num_fields}], a column for each field",
+            )
+        ids = self._checked(ids)
+        pieces = self.pool(self.address.cells(ids))
+        fused: Tensor = self.fuse(pieces, self.address.present())
+        return fused.flatten(-2)
+
+    def forward_bags(
+        self,
+        ids: Tensor,
+        offsets: Tensor,
+        weights: Tensor | None = None,
+        mode: str = "sum",
+        padding_idx: int | None = None,
+    ) -> Tensor:
+        """Vectors `[B, F, D]` of bags; ids equal to `padding_idx` are left out of them."""
+        check_pooling(mode, weights)
+        bags = offsets.shape[0] - 1 if offsets.dim() == 1 else -1
+        if ids.dim() != 1 or bags < 0 or bags % self.num_fields:
+            raise BitfoldError(
+                "bags of the wrong shape",
+                got=f"ids {list(ids.shape)}, offsets {list(offsets.shape)}",
+                expected=f"ids [T], offsets [{self.num_fields} * B + 1], field by field",
+            )
+        if weights is not None and weights.shape != ids.shape:
+            raise BitfoldError(
+                "per_sample_weights of the wrong shape",
+                got=list(weights.shape),
+                expected=f"{list(ids.shape)}, as the ids",
+            )
+        check_offsets(offsets, ids.shape[0])
+        rows = bags // self.num_fields
+        bag = bags_of(offsets, ids.shape[0])
+        field = bag // max(rows, 1)
+        ids = self._checked(ids, field)
+        pieces = self.pool(self.address.cells(ids, field))
+        vectors = self.fuse(pieces, self.address.present(field), field).flatten(-2)
+        keep = None if padding_idx is None else ids != padding_idx
+        pooled = pool(vectors, bag, bags, mode, weights=weights, keep=keep)
+        by_field = pooled.reshape(self.num_fields, rows, pooled.shape[-1])
+        return by_field.transpose(0, 1).contiguous()
+
+    def bytes(self, phase: str = "serving") -> dict[str, int]:
+        """Bytes by kind; training adds one gradient for each weight."""
+        if phase not in ("serving", "training"):
+            raise BitfoldError("unknown phase", got=phase, expected="serving or training")
+        kinds = {"weights": self.pool.weight.nbytes}
+        learned = sum(weight.nbytes for weight in self.fuse.parameters())
+        if learned:
+            kinds["fusion"] = learned
+        if phase == "training":
+            kinds["gradients"] = sum(weight.nbytes for weight in self.parameters())
+        if not self.plan.program.plain:
+            kinds["fingerprint"] = self.fingerprint.nbytes
+        return kinds
+
+    def serving(self) -> "Corridor":
+        """A frozen copy in evaluation mode."""
+        return copy.deepcopy(self).eval().requires_grad_(False)
+
+    def _checked(self, ids: Tensor, field: Tensor | None = None) -> Tensor:
+        if ids.dtype == torch.int32:
+            ids = ids.long()
+        if ids.dtype != torch.int64:
+            raise BitfoldError("ids are integers", got=ids.dtype, expected="torch.int64")
+        if not self.dense or ids.is_meta:
+            return ids
+        limit = self.limits if field is None else self.limits[field]
+        bad = (ids < 0) | (ids >= limit)
+        if not self.all_dense:
+            bad = bad & (limit > 0)
+        if torch.compiler.is_compiling():
+            torch._assert_async(~bad.any(), "a dense id is outside 0..num_embeddings-1")
+        elif bool(bad.any()):
+            self._complain(ids, field, bad)
+        return ids
+
+    def _complain(self, ids: Tensor, field: Tensor | None, bad: Tensor) -> None:
+        where = bad.nonzero()[0]
+        place = [int(step) for step in where]
+        number = place[-1] if field is None else int(field[place[0]])
+        spec = self.plan.fields[number]
+        raise IdOutOfRange(
+            f"an id of field {spec.name!r} is out of range",
+            got=f"{int(ids[tuple(where)])} at {place} ({int(bad.sum())} such ids)",
+            expected=f"0 to {(spec.num_embeddings or 0) - 1}",
+            fix="check how the ids were made, or use hashed ids (num_embeddings=None)",
+        )
+
+    def _restore(self) -> None:
+        if not self.limits.is_meta:
+            self.limits.copy_(
+                torch.tensor([field.num_embeddings or 0 for field in self.plan.fields])
+            )
+        if not self.plan.program.plain and not self.fingerprint.is_meta:
+            self.fingerprint.fill_(self.plan.program.fingerprint)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Corridor":
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._restore()
+        return self
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        key = f"{prefix}fingerprint"
+        if not self.plan.program.plain and key in state_dict:
+            got, expected = int(state_dict[key]), self.plan.program.fingerprint
+            if got != expected:
+                raise BitfoldError(
+                    "these weights belong to another address: every row would be wrong",
+                    got=f"fingerprint {got}",
+                    expected=f"fingerprint {expected}",
+                    fix="build the module from the plan that was saved with the weights",
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if self.limits.is_meta and not state_dict.get(f"{prefix}pool.weight", self.limits).is_meta:
+            self._materialize(state_dict[f"{prefix}pool.weight"].device)
+
+    def _materialize(self, device: torch.device) -> None:
+        for part in (self, self.address, self.fuse):
+            for name, buffer in part.named_buffers(recurse=False):
+                if buffer.is_meta:
+                    setattr(part, name, torch.empty_like(buffer, device=device))
+        self._apply(lambda tensor: tensor)

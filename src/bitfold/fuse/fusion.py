@@ -1,0 +1,202 @@
+"""Fusions: how the `K` terms of a chunk become one piece of the vector.
+
+Chunks are concatenated whatever the fusion; *concat* is the case of one term per chunk. Each
+fusion knows how its pool starts, so that a vector's components have standard deviation `std`
+whatever the number of terms.
+"""
+
+import math
+from collections.abc import Callable
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+
+from bitfold.address.program import Program
+from bitfold.errors import unknown_name
+
+FieldOf = Tensor | None
+
+
+class Fusion(nn.Module):
+    """Reduces pieces `[..., C, K, w]` to `[..., C, w]`; absent terms are passed as `present`."""
+
+    name: str
+
+    def forward(self, pieces: Tensor, present: Tensor | None, field: FieldOf = None) -> Tensor:
+        """Fuse.
+
+        Args:
+            pieces: `[B, F, C, K, w]`, or `[T, C, K, w]` with the field of each id.
+            present: bool `[F, C, K]` or `[T, C, K]`; None where every term is real.
+            field: int64 `[T]`, or None for the first form.
+        """
+        raise NotImplementedError
+
+    def init_(
+        self, weight: Tensor, program: Program, std: float, generator: torch.Generator
+    ) -> None:
+        """Fill the pool `weight` `[R, w]` so that fused components have deviation `std`."""
+        scales = torch.ones(weight.shape[0])
+        for lookups, terms in zip(program.fields, program.terms, strict=True):
+            for lookup in lookups:
+                scales[lookup.base : lookup.base + lookup.span] = self.scale(std, terms)
+        weight.copy_(torch.randn(weight.shape, generator=generator) * scales[:, None])
+
+    def scale(self, std: float, terms: int) -> float:
+        """The deviation of one term's numbers when `terms` of them are fused."""
+        raise NotImplementedError
+
+
+def _only(pieces: Tensor, present: Tensor | None, neutral: float) -> Tensor:
+    if present is None:
+        return pieces
+    return pieces.masked_fill(~present.unsqueeze(-1), neutral)
+
+
+class Sum(Fusion):
+    """The sum of the terms."""
+
+    name = "sum"
+
+    def forward(self, pieces: Tensor, present: Tensor | None, field: FieldOf = None) -> Tensor:
+        """Fuse."""
+        if pieces.shape[-2] == 1:
+            return pieces.squeeze(-2)
+        return _only(pieces, present, 0.0).sum(-2)
+
+    def scale(self, std: float, terms: int) -> float:
+        """Variances add."""
+        return std / math.sqrt(terms)
+
+
+class Mean(Fusion):
+    """The mean of the terms."""
+
+    name = "mean"
+
+    def forward(self, pieces: Tensor, present: Tensor | None, field: FieldOf = None) -> Tensor:
+        """Fuse."""
+        total = _only(pieces, present, 0.0).sum(-2)
+        if present is None:
+            return total / pieces.shape[-2]
+        return total / present.sum(-1, keepdim=True).to(total.dtype)
+
+    def scale(self, std: float, terms: int) -> float:
+        """A mean of `K` has a `K`-th of the variance of one."""
+        return std * math.sqrt(terms)
+
+
+class Concat(Sum):
+    """One term per chunk: the chunks alone make the vector."""
+
+    name = "concat"
+
+
+class Product(Fusion):
+    """The elementwise product of the terms.
+
+    The first term starts around zero and carries the deviation; the others start around one, so
+    that every block's gradient is alive from the first step.
+    """
+
+    name = "product"
+    spread = 0.1
+
+    def forward(self, pieces: Tensor, present: Tensor | None, field: FieldOf = None) -> Tensor:
+        """Fuse."""
+        if pieces.shape[-2] == 1:
+            return pieces.squeeze(-2)
+        return reduce(torch.mul, _only(pieces, present, 1.0).unbind(-2))
+
+    def scale(self, std: float, terms: int) -> float:
+        """The deviation of the first term: what the others' spread adds is taken off."""
+        return float(std / (1 + self.spread**2) ** ((terms - 1) / 2))
+
+    def init_(
+        self, weight: Tensor, program: Program, std: float, generator: torch.Generator
+    ) -> None:
+        """Fill the first slices around zero, the others around one; a shared pool around zero."""
+        rows = weight.shape[0]
+        scales, means = torch.full((rows,), self.spread), torch.ones(rows)
+        first, later = torch.zeros(rows, dtype=torch.bool), torch.zeros(rows, dtype=torch.bool)
+        for lookups, terms in zip(program.fields, program.terms, strict=True):
+            for position, lookup in enumerate(lookups):
+                cells = slice(lookup.base, lookup.base + lookup.span)
+                if position % terms == 0:
+                    scales[cells], means[cells] = self.scale(std, terms), 0.0
+                (later if position % terms else first)[cells] = True
+        if bool((first & later).any()):  # one row plays both parts: all terms start alike
+            alike = first & later
+            scales[alike], means[alike] = std ** (1 / max(program.terms)), 0.0
+        noise = torch.randn(weight.shape, generator=generator)
+        weight.copy_(noise * scales[:, None] + means[:, None])
+
+
+class Weighted(Fusion):
+    """A sum with one learned weight per lookup, starting at 1."""
+
+    name = "weighted"
+    places: Tensor
+
+    def __init__(
+        self,
+        program: Program,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.importance = nn.Parameter(torch.empty(program.lookups, device=device, dtype=dtype))
+        position, rows = 0, []
+        most = max(program.terms)
+        for terms in program.terms:
+            row = []
+            for _ in range(program.chunks):
+                row.append([*range(position, position + terms), *([0] * (most - terms))])
+                position += terms
+            rows.append(row)
+        self._places = rows
+        places = torch.tensor(rows, device=device)
+        self.register_buffer("places", places, persistent=False)
+
+    def forward(self, pieces: Tensor, present: Tensor | None, field: FieldOf = None) -> Tensor:
+        """Fuse."""
+        weights = self.importance[self.places if field is None else self.places[field]]
+        return (_only(pieces, present, 0.0) * weights.unsqueeze(-1)).sum(-2)
+
+    def init_(
+        self, weight: Tensor, program: Program, std: float, generator: torch.Generator
+    ) -> None:
+        """Fill the pool as for a sum, and the weights with 1."""
+        super().init_(weight, program, std, generator)
+        with torch.no_grad():
+            self.importance.fill_(1.0)
+
+    def scale(self, std: float, terms: int) -> float:
+        """As for a sum: the weights start at 1."""
+        return std / math.sqrt(terms)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Weighted":
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if not self.places.is_meta:
+            self.places.copy_(torch.tensor(self._places))
+        return self
+
+
+FUSIONS = ("sum", "mean", "product", "concat", "weighted")
+
+
+def fusion_named(
+    name: str,
+    program: Program,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Fusion:
+    """The fusion of that name for a program."""
+    if name == "weighted":
+        return Weighted(program, device=device, dtype=dtype)
+    for kind in (Sum, Mean, Product, Concat):
+        if kind.name == name:
+            return kind()
+    raise unknown_name("fusion", name, FUSIONS)

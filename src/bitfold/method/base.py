@@ -1,0 +1,113 @@
+"""What a method is: options, and a plan for fields, a width and a budget."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from bitfold.address.program import Program
+from bitfold.config import check_choices, to_json
+from bitfold.embedder import Corridor, Embedder
+from bitfold.errors import BitfoldError
+from bitfold.fields import Field
+from bitfold.plan_format import Plan, dtype_size
+
+FINGERPRINT_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """One way to make vectors of ids. A subclass is a frozen dataclass of its options (words).
+
+    Register it by its name in `bitfold.method.registry`, by an entry point of the group
+    `bitfold.methods`, or with `--plugin FILE`.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    summary: ClassVar[str]
+    when: ClassVar[str]
+    hashed_ids: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+
+    @abstractmethod
+    def plan(
+        self, fields: Sequence[Field], dim: int, budget: int | None, *, seed: int, dtype: str
+    ) -> Plan:
+        """How the fields' vectors are stored within `budget` bytes.
+
+        Raises:
+            BudgetTooSmall: if nothing fits; it names the least number of bytes that does.
+        """
+
+    def build(
+        self, plan: Plan, *, seed: int, device: torch.device | str | None, sparse: bool
+    ) -> Embedder:
+        """The module that a plan describes, with fresh weights drawn from `seed`."""
+        return Corridor(plan, std=self.std_of(plan), seed=seed, device=device, sparse=sparse)
+
+    def std_of(self, plan: Plan) -> float:
+        """The deviation of a fresh vector's components."""
+        return DEFAULT_STD
+
+    def finish(
+        self,
+        fields: Sequence[Field],
+        dim: int,
+        budget: int | None,
+        dtype: str,
+        program: Program,
+        fusion: str,
+    ) -> Plan:
+        """The plan of a corridor method, its bytes counted and held against the budget."""
+        width, size = dim // program.chunks, dtype_size(dtype)
+        kinds = {"weights": program.rows * width * size}
+        if fusion == "weighted":
+            kinds["fusion"] = program.lookups * size
+        if not program.plain:
+            kinds["fingerprint"] = FINGERPRINT_BYTES
+        plan = Plan(
+            method=self.name,
+            method_version=self.version,
+            options=to_json(self),
+            fields=tuple(fields),
+            embedding_dim=dim,
+            budget=budget,
+            dtype=dtype,
+            program=program,
+            fusion=fusion,
+            by_kind=kinds,
+        )
+        assert budget is None or plan.bytes <= budget, "a plan exceeds its budget"
+        return plan
+
+
+DEFAULT_STD = 0.01
+
+
+def dense_only(method: str, fields: Sequence[Field]) -> None:
+    """Raise if a field has hashed ids."""
+    for field in fields:
+        if field.num_embeddings is None:
+            raise BitfoldError(
+                f"method {method!r} keeps a row per id and cannot take hashed ids",
+                got=f"field {field.name!r} without num_embeddings",
+                expected="dense ids 0..V-1",
+                fix="map the values to dense ids with a vocabulary, or choose hash or binary-code",
+            )
+
+
+def check_options(method: str, options: Mapping[str, Any], **least: int) -> None:
+    """Raise unless each named option is None or at least its least value."""
+    for name, minimum in least.items():
+        value = options[name]
+        if value is not None and value < minimum:
+            raise BitfoldError(
+                f"{name} of method {method!r} is too small",
+                got=value,
+                expected=f"{minimum} or more",
+            )

@@ -1,0 +1,230 @@
+"""Binary-code hash embedding: an id's bits, dealt into blocks, each block picks a row.
+
+Source: Yan, Wang, Liu, Lin, Lee, Xu, Zheng, "Binary Code based Hash Embedding for Web-scale
+Applications", CIKM 2021, arXiv 2109.02471. Two forms of the digits:
+
+- *binary*, as in the paper: blocks of bits, so radices are powers of two (`block_bits`, or
+  `blocks` without a budget);
+- *mixed radices*: with a budget, digits whose radices add up to exactly the rows it buys.
+
+The tuple of digits is unique for every dense id. A hashed id is as unique as its code: see
+`codes_of` for how wide that is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bitfold.address.codes import MOST_CODE_BITS
+from bitfold.address.program import Program
+from bitfold.address.radices import MOST_BLOCKS
+from bitfold.config import word
+from bitfold.errors import BitfoldError
+from bitfold.fields import Field
+from bitfold.fuse import FUSIONS
+from bitfold.method.allocation import allocate, check_minimum
+from bitfold.method.base import FINGERPRINT_BYTES, Method, check_options
+from bitfold.method.digits import Code, Digits, code_of, lay_out, least_rows_of, whole
+from bitfold.method.hash import check_allocation, field_sizes
+from bitfold.plan_format import Plan, dtype_size
+
+
+@dataclass(frozen=True)
+class BinaryCode(Method):
+    """Blocks of an id's code choose rows; the rows are fused."""
+
+    strategy: str = word(
+        "succession",
+        help="how bits are dealt to blocks: runs of neighbours, or every M-th bit",
+        choices=("succession", "skip"),
+    )
+    blocks: int | None = word(
+        None, help="M, digits per id; as few as the budget allows when not said"
+    )
+    block_bits: int | None = word(
+        None, help="bits per block, for the paper's power-of-two tables; the last may be shorter"
+    )
+    digits: str = word(
+        "positional",
+        help="residues use every row of balanced radices; positional digits fit tightly",
+        choices=("positional", "residues"),
+    )
+    balance: float = word(
+        0.0, help="0: one large block, the others as small as uniqueness allows; 1: equal blocks"
+    )
+    sharing: str = word(
+        "slices",
+        help="a slice of rows a block, one shared by a field's blocks, or one for all fields",
+        choices=("slices", "shared", "fields"),
+    )
+    fusion: str = word("product", help="how the rows become one vector", choices=FUSIONS)
+    code_bits: int | None = word(
+        None, help="S, bits of a hashed id's code; ceil(log2 n) + 10 for n ids when not said"
+    )
+    mix: bool = word(
+        False, help="shuffle dense ids one to one first, when their order means nothing"
+    )
+    allocation: float = word(
+        1.0, help="rows go to fields by size**allocation; 1: one ratio for all, 0: small ones whole"
+    )
+
+    name: ClassVar[str] = "binary-code"
+    summary: ClassVar[str] = "an id's code in digits; each digit picks a row, the rows are fused"
+    when: ClassVar[str] = "the default: every id keeps a vector of its own at any budget"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_options(self.name, vars(self), blocks=1, block_bits=1, code_bits=1)
+        check_allocation(self.allocation)
+        if not 0 <= self.balance <= 1:
+            raise BitfoldError("balance is out of range", got=self.balance, expected="0 to 1")
+        for words, most in (
+            ("code_bits", MOST_CODE_BITS),
+            ("block_bits", 40),
+            ("blocks", MOST_BLOCKS),
+        ):
+            value = getattr(self, words)
+            if value is not None and value > most:
+                raise BitfoldError(f"{words} is too large", got=value, expected=f"{most} or fewer")
+        if self.blocks is not None and self.block_bits is not None:
+            raise BitfoldError(
+                "blocks and block_bits say the same thing twice",
+                got=f"blocks={self.blocks}, block_bits={self.block_bits}",
+                expected="one of them",
+            )
+        if self.fusion == "concat" and self.block_bits is not None:
+            raise BitfoldError(
+                "concat needs the same number of blocks in every field",
+                got=f"block_bits={self.block_bits}",
+                expected="blocks=M",
+            )
+
+    def plan(
+        self, fields: Sequence[Field], dim: int, budget: int | None, *, seed: int, dtype: str
+    ) -> Plan:
+        """Digits for every field, within the budget to the row."""
+        chunks = self._chunks(dim)
+        if self.block_bits is not None or budget is None:
+            program = self._binary(fields, chunks, seed)
+        else:
+            program = self._mixed(fields, dim // chunks, budget, dtype, chunks, seed)
+        if budget is not None:
+            needed = self._bytes(program.rows, program.lookups, dim // chunks, dtype)
+            check_minimum(self.name, needed, budget, "fewer block_bits make smaller tables")
+        return self.finish(fields, dim, budget, dtype, program, self.fusion)
+
+    def _chunks(self, dim: int) -> int:
+        if self.fusion != "concat":
+            return 1
+        chunks = self.blocks or 2
+        if dim % chunks:
+            raise BitfoldError(
+                "concatenated blocks must divide the width",
+                got=f"width {dim}, {chunks} blocks",
+                expected="a number of blocks that divides the width",
+            )
+        return chunks
+
+    def _bytes(self, rows: int, lookups: int, width: int, dtype: str) -> int:
+        size = dtype_size(dtype)
+        learned = lookups * size if self.fusion == "weighted" else 0
+        return rows * width * size + learned + FINGERPRINT_BYTES
+
+    def _binary(self, fields: Sequence[Field], chunks: int, seed: int) -> Program:
+        """Power-of-two blocks: the form's sizes follow from the bits, not from a budget."""
+        parts: list[Digits] = []
+        for index, field in enumerate(fields):
+            code = code_of(field, index, seed, self.strategy, self.mix, self.code_bits)
+            blocks = chunks if chunks > 1 else self.blocks
+            if self.block_bits is None and blocks is None:
+                blocks = 2
+            digits = code.binary(self.strategy, blocks, self.block_bits)
+            small = field.num_embeddings
+            if small and self.sharing == "slices" and small * chunks <= sum(digits.radices):
+                digits = whole(small, chunks)
+            parts.append(digits)
+        return lay_out(parts, chunks, self.sharing, seed)
+
+    def _mixed(
+        self, fields: Sequence[Field], width: int, budget: int, dtype: str, chunks: int, seed: int
+    ) -> Program:
+        """Mixed radices that add up to the rows that the budget buys."""
+        field_sizes(self.name, fields, budget)
+        codes = [
+            code_of(field, index, seed, self.strategy, self.mix, self.code_bits)
+            for index, field in enumerate(fields)
+        ]
+        blocks = chunks if chunks > 1 else self.blocks
+        lookups = len(fields) * chunks  # a guess that learned weights per lookup can raise
+        while True:
+            spent = self._bytes(0, lookups, width, dtype)
+            rows = max(0, budget - spent) // (width * dtype_size(dtype))
+            if self.sharing == "fields":
+                parts = self._one_pool(codes, rows, chunks, blocks, width, dtype, budget, lookups)
+            else:
+                parts = self._own_rows(codes, rows, chunks, blocks, width, dtype, budget, lookups)
+            program = lay_out(parts, chunks, self.sharing, seed)
+            if self.fusion != "weighted" or program.lookups <= lookups:
+                return program
+            lookups = program.lookups
+
+    def _own_rows(
+        self,
+        codes: list[Code],
+        rows: int,
+        chunks: int,
+        blocks: int | None,
+        width: int,
+        dtype: str,
+        budget: int,
+        lookups: int,
+    ) -> list[Digits]:
+        shared = self.sharing == "shared"
+        least = [least_rows_of(code, blocks, chunks, shared) for code in codes]
+        minimum = self._bytes(sum(least), lookups, width, dtype)
+        check_minimum(self.name, minimum, budget, self._remedy(minimum))
+        most = [code.most_rows(chunks, low) for code, low in zip(codes, least, strict=True)]
+        sizes = [code.ids for code in codes]
+        shares = allocate(sizes, least, most, rows, self.allocation)
+        parts = []
+        for code, share in zip(codes, shares, strict=True):
+            if code.dense and share >= code.ids * chunks:
+                parts.append(whole(code.ids, chunks))
+            elif shared:
+                parts.append(code.shared(share, blocks, self.digits))
+            else:
+                parts.append(code.sliced(share, blocks, self.digits, self.balance))
+        return parts
+
+    def _one_pool(
+        self,
+        codes: list[Code],
+        rows: int,
+        chunks: int,
+        blocks: int | None,
+        width: int,
+        dtype: str,
+        budget: int,
+        lookups: int,
+    ) -> list[Digits]:
+        least = max(least_rows_of(code, blocks, chunks, shared=True) for code in codes)
+        minimum = self._bytes(least, lookups, width, dtype)
+        check_minimum(self.name, minimum, budget)
+        parts: dict[int, Digits] = {}
+        left = rows
+        for index in sorted(range(len(codes)), key=lambda i: codes[i].ids):
+            code = codes[index]
+            cost = code.ids * chunks
+            if code.dense and cost * 4 * len(codes) <= rows and left - cost >= least:
+                parts[index] = whole(code.ids, chunks)
+                left -= cost
+        for index, code in enumerate(codes):
+            if index not in parts:
+                parts[index] = code.shared(left, blocks, self.digits)
+        return [parts[index] for index in range(len(codes))]
+
+    def _remedy(self, minimum: int) -> str:
+        words = f"raise the budget to {minimum} bytes"
+        if self.sharing != "fields":
+            words += ", or let all fields share one pool (sharing=fields)"
+        return words

@@ -1,0 +1,236 @@
+"""The digits of a binary code: which code a field has, and its radices within some rows."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bitfold.address.codes import block_lengths, succession_lengths
+from bitfold.address.mixing import derive_salt
+from bitfold.address.program import Lookup, Program, Source
+from bitfold.address.radices import (
+    MOST_BLOCKS,
+    coprime_radices,
+    divisors,
+    fewest_blocks,
+    fit_radices,
+    least_radices,
+    least_rows,
+)
+from bitfold.errors import BitfoldError
+from bitfold.fields import Field
+
+SPARE_BITS = 10  # 2**10 codes an id: under 0.1 % of the ids share theirs
+LEAST_SPARE_BITS = 2  # what a hashed code keeps when the budget is tight
+HASHED_BITS = 63  # torch divides signed numbers
+EVEN_BITS = 52  # up to here positional digits of a 63-bit code are even to 1 in 2**11
+FewestBlocks = Callable[[int, int], int | None]  # (codes, most blocks) -> fewest blocks
+
+MOST_HASHED_BLOCKS = 4  # a hashed code gives up spare bits before it takes more blocks than this
+
+
+@dataclass(frozen=True)
+class Digits:
+    """One field's digits: their source and radices, and the divisors before them."""
+
+    source: Source
+    radices: tuple[int, ...]
+    divisors: tuple[int, ...]
+    slices: bool = False  # whether each digit reads its own slice whatever the sharing
+
+
+@dataclass(frozen=True)
+class Code:
+    """The code of one field.
+
+    Args:
+        ids: how many ids the field has.
+        dense: whether ids are `0..ids-1`.
+        size: how many codes must be told apart.
+        bits: `S`, the bits of the code.
+        least_bits: the fewest bits the code may shrink to.
+        salt: what the mixer is salted with, None for raw ids.
+        skip: whether the bits are dealt round-robin.
+    """
+
+    ids: int
+    dense: bool
+    size: int
+    bits: int
+    least_bits: int
+    salt: int | None
+    skip: bool
+
+    def most_rows(self, chunks: int, least: int) -> int:
+        """The rows beyond which the field has no use for more."""
+        return max(least, self.ids * chunks)
+
+    def source(self, radices: Sequence[int]) -> Source:
+        """Where digits with these radices come from."""
+        if self.dense:
+            bits, deal = self.bits, len(radices) if self.skip else 1
+            if self.salt is None:
+                return Source(None, 64, bits if self.skip else 64, deal)
+            return Source(self.salt, bits, bits, deal)
+        if self.skip:
+            return Source(self.salt, 64, min(HASHED_BITS, _floor_log2(radices)), len(radices))
+        exact = self.least_bits == self.bits
+        return Source(self.salt, 64, min(HASHED_BITS, self.bits) if exact else HASHED_BITS)
+
+    def binary(self, strategy: str, blocks: int | None, block_bits: int | None) -> Digits:
+        """Power-of-two blocks, as in the paper."""
+        if block_bits is not None and strategy == "succession":
+            lengths = succession_lengths(self.bits, block_bits)
+        else:
+            count = blocks or -(-self.bits // (block_bits or 1))
+            lengths = block_lengths(self.bits, count)
+        shifts = [sum(lengths[:m]) for m in range(len(lengths))]
+        radices = [1 << length for length in lengths]
+        if self.dense and self.salt is None and not self.skip:  # rows no id reaches are not made
+            radices = [
+                min(radix, ((self.size - 1) >> shift) + 1)
+                for radix, shift in zip(radices, shifts, strict=True)
+            ]
+        if self.dense:
+            source = self.source(radices)
+        else:
+            source = Source(self.salt, 64, self.bits, len(radices) if self.skip else 1)
+        return Digits(source, tuple(radices), tuple(1 << shift for shift in shifts))
+
+    def sliced(self, rows: int, blocks: int | None, digits: str, balance: float) -> Digits:
+        """Digits that each read a slice of their own; the slices add up to `rows`."""
+        size, count = self._fit(lambda size, most: fewest_blocks(size, rows, most), blocks)
+        fit = coprime_radices if digits == "residues" and not self.skip else fit_radices
+        radices = fit(size, count, rows, balance) or fit_radices(size, count, rows, balance)
+        assert radices is not None, "the caller checks the minimum"
+        wide = not self.dense and math.prod(radices) > 1 << EVEN_BITS
+        if wide and not self.skip and (coprime := coprime_radices(size, count, rows, balance)):
+            radices = coprime
+        before = (1,) * count if _coprime(radices, digits, wide, self.skip) else divisors(radices)
+        return Digits(self.source(radices), radices, before)
+
+    def shared(self, rows: int, blocks: int | None, digits: str) -> Digits:
+        """Digits that all read the same `rows` rows."""
+
+        def fewest(size: int, most: int) -> int | None:
+            for count in range(2, most + 1):
+                if rows**count >= size:
+                    return count
+            return 1 if rows >= size else None
+
+        size, count = self._fit(fewest, blocks)
+        radices: tuple[int, ...] = (rows,) * count
+        before = divisors(radices)
+        wide = not self.dense and rows**count > 1 << EVEN_BITS
+        if (digits == "residues" or wide) and not self.skip:
+            residues = _descending_coprimes(rows, count)
+            if math.prod(residues) >= size:
+                radices, before = residues, (1,) * count
+        return Digits(self.source(radices), radices, before)
+
+    def _fit(self, fewest: FewestBlocks, blocks: int | None) -> tuple[int, int]:
+        """The codes to tell apart and the blocks for it: as wide a code as the rows allow."""
+        if self.dense:
+            return self.size, blocks or fewest(self.size, MOST_BLOCKS) or 1
+        for bits in range(self.bits, self.least_bits - 1, -1):
+            most = blocks or min(MOST_BLOCKS, MOST_HASHED_BLOCKS)
+            count = fewest(1 << bits, most)
+            if count is not None:
+                return 1 << bits, blocks or count
+        size = 1 << self.least_bits
+        return size, blocks or fewest(size, MOST_BLOCKS) or 1
+
+
+def code_of(
+    field: Field, index: int, seed: int, strategy: str, mix: bool, code_bits: int | None
+) -> Code:
+    """The code of a field's ids."""
+    skip = strategy == "skip"
+    if field.num_embeddings is not None:
+        ids = field.num_embeddings
+        bits = max(1, (ids - 1).bit_length())
+        salt = derive_salt(seed, index) if mix else None
+        size = 1 << bits if mix or skip else ids
+        return Code(ids, True, size, bits, bits, salt, skip)
+    salt = derive_salt(seed, index)
+    if code_bits is None and field.distinct is None:
+        raise BitfoldError(
+            f"field {field.name!r} has hashed ids and no known width of code",
+            got="neither distinct nor code_bits",
+            expected="Field(..., distinct=n), or code_bits=S",
+            fix="S = ceil(log2 n) + 10 bits keep under 0.1 % of n ids from sharing a code",
+        )
+    ids = field.distinct or 1 << min(60, code_bits or 60)
+    needed = (ids - 1).bit_length()
+    bits = code_bits or min(HASHED_BITS, needed + SPARE_BITS)
+    least = code_bits or min(HASHED_BITS, needed + LEAST_SPARE_BITS)
+    return Code(ids, False, 1 << bits, bits, least, salt, skip)
+
+
+def least_rows_of(code: Code, blocks: int | None, chunks: int, shared: bool) -> int:
+    """The fewest rows with which every code keeps digits of its own."""
+    size = code.size if code.dense else 1 << code.least_bits
+    counts = [blocks] if blocks else range(1, MOST_BLOCKS + 1)
+    if shared:
+        rows = min(least_radices(size, count)[0] for count in counts)
+    else:
+        rows = sum(least_radices(size, blocks)) if blocks else least_rows(size)
+    return min(rows, code.ids * chunks) if code.dense else rows
+
+
+def whole(ids: int, chunks: int) -> Digits:
+    """A row of its own for every dense id: a slice for each chunk."""
+    return Digits(Source(), (ids,) * chunks, (1,) * chunks, slices=True)
+
+
+def lay_out(parts: Sequence[Digits], chunks: int, sharing: str, seed: int) -> Program:
+    """Place every digit's rows in one pool."""
+    end, bases, spans = 0, [], []
+    pooled = [max(part.radices) for part in parts if not part.slices]
+    common = max(pooled, default=0)
+    if sharing == "fields":
+        end = common
+    for part in parts:
+        if part.slices or sharing == "slices":
+            starts = [end + sum(part.radices[:m]) for m in range(len(part.radices))]
+            end += sum(part.radices)
+            bases.append(starts)
+            spans.append(part.radices)
+        else:
+            span = common if sharing == "fields" else max(part.radices)
+            start = 0 if sharing == "fields" else end
+            end += span if sharing == "shared" else 0
+            bases.append([start] * len(part.radices))
+            spans.append((span,) * len(part.radices))
+    fields = []
+    for index, part in enumerate(parts):
+        lookups = []
+        for m, radix in enumerate(part.radices):
+            span = spans[index][m]
+            turned = sharing == "fields" and not part.slices
+            offset = derive_salt(seed, index, m) % span if turned else 0
+            lookups.append(
+                Lookup(part.source, radix, bases[index][m], part.divisors[m], offset, span)
+            )
+        fields.append(tuple(lookups))
+    return Program(chunks, tuple(fields), end)
+
+
+def _coprime(radices: Sequence[int], digits: str, wide: bool, skip: bool) -> bool:
+    if skip or not (digits == "residues" or wide):
+        return False
+    pairs = [(a, b) for i, a in enumerate(radices) for b in radices[i + 1 :]]
+    return all(math.gcd(a, b) == 1 for a, b in pairs)
+
+
+def _descending_coprimes(start: int, count: int) -> tuple[int, ...]:
+    chosen: list[int] = []
+    candidate = start
+    while len(chosen) < count and candidate > 1:
+        if all(math.gcd(candidate, other) == 1 for other in chosen):
+            chosen.append(candidate)
+        candidate -= 1
+    return tuple(chosen) + (1,) * (count - len(chosen))
+
+
+def _floor_log2(radices: Sequence[int]) -> int:
+    return math.prod(radices).bit_length() - 1

@@ -1,0 +1,91 @@
+"""The hash trick: every id shares a row with the ids that hash to it.
+
+Source: Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", ICML 2009.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bitfold.address.mixing import derive_salt
+from bitfold.address.program import Lookup, Program, Source, place
+from bitfold.config import word
+from bitfold.errors import BitfoldError
+from bitfold.fields import Field
+from bitfold.method.allocation import allocate, check_minimum
+from bitfold.method.base import FINGERPRINT_BYTES, Method
+from bitfold.plan_format import Plan, dtype_size
+
+HASH_BITS = 63  # torch divides signed numbers
+
+
+@dataclass(frozen=True)
+class Hash(Method):
+    """`row = mix(id) mod R_f` in each field's own `R_f` rows."""
+
+    allocation: float = word(
+        1.0, help="rows go to fields by size**allocation; 1: one ratio for all, 0: small ones whole"
+    )
+
+    name: ClassVar[str] = "hash"
+    summary: ClassVar[str] = "the hash trick: ids that hash alike share one row"
+    when: ClassVar[str] = "as the baseline; ids that collide can't be told apart"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_allocation(self.allocation)
+
+    def plan(
+        self, fields: Sequence[Field], dim: int, budget: int | None, *, seed: int, dtype: str
+    ) -> Plan:
+        """Rows in proportion to the fields' sizes."""
+        rows = hashed_rows(self.name, fields, dim, budget, dtype, self.allocation)
+        bases, end = place(rows)
+        lookups = []
+        for index, (field, size, base) in enumerate(zip(fields, rows, bases, strict=True)):
+            whole = field.num_embeddings == size
+            source = Source() if whole else Source(derive_salt(seed, index), code_bits=HASH_BITS)
+            lookups.append((Lookup(source, size, base),))
+        program = Program(1, tuple(lookups), end)
+        return self.finish(fields, dim, budget, dtype, program, "sum")
+
+
+def check_allocation(exponent: float) -> None:
+    """Raise unless the exponent lies between 0 and 1."""
+    if not 0 <= exponent <= 1:
+        raise BitfoldError("allocation is out of range", got=exponent, expected="0 to 1")
+
+
+def field_sizes(method: str, fields: Sequence[Field], budget: int | None) -> list[int]:
+    """Each field's ids; hashed fields of unknown size count alike."""
+    if budget is None:
+        raise BitfoldError(
+            f"method {method!r} needs a budget",
+            got="none",
+            expected='bytes, "64MiB" or a ratio such as "100x"',
+        )
+    known = [field.size for field in fields if field.size is not None]
+    guess = max(known, default=2**40)
+    return [field.size or guess for field in fields]
+
+
+def hashed_rows(
+    method: str,
+    fields: Sequence[Field],
+    dim: int,
+    budget: int | None,
+    dtype: str,
+    exponent: float,
+    *,
+    part: int = 1,
+    least: int = 1,
+) -> list[int]:
+    """Rows of each field when any number of rows works; a row holds `dim / part` numbers."""
+    sizes = field_sizes(method, fields, budget)
+    assert budget is not None
+    unit = dim // part * dtype_size(dtype)
+    minimum = len(fields) * least * unit + FINGERPRINT_BYTES
+    check_minimum(method, minimum, budget)
+    room = (budget - FINGERPRINT_BYTES) // unit
+    most = [max(least, size * part) for size in sizes]
+    return allocate(sizes, [least] * len(sizes), most, room, exponent)

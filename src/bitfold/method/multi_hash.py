@@ -1,0 +1,65 @@
+"""Several hashes: an id's vector is fused from the rows that `k` salted hashes choose.
+
+Two ids look alike only if all their rows meet. Source: Serra and Karatzoglou, "Getting Deep
+Recommenders Fit: Bloom Embeddings for Sparse Binary Input/Output Networks", RecSys 2017.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bitfold.address.mixing import derive_salt
+from bitfold.address.program import Lookup, Program, Source, place
+from bitfold.config import word
+from bitfold.errors import BitfoldError
+from bitfold.fields import Field
+from bitfold.method.base import Method, check_options
+from bitfold.method.hash import HASH_BITS, check_allocation, hashed_rows
+from bitfold.plan_format import Plan
+
+
+@dataclass(frozen=True)
+class MultiHash(Method):
+    """`k` rows an id, from one slice of rows a field, summed or concatenated."""
+
+    hashes: int = word(2, help="k, the rows fused for an id; more tell ids apart, and read more")
+    fusion: str = word("sum", help="how the rows are fused", choices=("sum", "mean", "concat"))
+    allocation: float = word(
+        1.0, help="rows go to fields by size**allocation; 1: one ratio for all, 0: small ones whole"
+    )
+
+    name: ClassVar[str] = "multi-hash"
+    summary: ClassVar[str] = "k salted hashes an id, their rows summed or concatenated"
+    when: ClassVar[str] = "a simple step up from hash: collisions of all k rows are rare"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_options(self.name, vars(self), hashes=1)
+        check_allocation(self.allocation)
+
+    def plan(
+        self, fields: Sequence[Field], dim: int, budget: int | None, *, seed: int, dtype: str
+    ) -> Plan:
+        """Rows in proportion to the fields' sizes; a field's hashes share its rows."""
+        chunks = self.hashes if self.fusion == "concat" else 1
+        if dim % chunks:
+            raise BitfoldError(
+                "concatenated hashes must divide the width",
+                got=f"width {dim}, {self.hashes} hashes",
+                expected="a number of hashes that divides the width",
+            )
+        rows = hashed_rows(self.name, fields, dim, budget, dtype, self.allocation, part=chunks)
+        bases, end = place(rows)
+        lookups = []
+        for index, (field, size, base) in enumerate(zip(fields, rows, bases, strict=True)):
+            if field.num_embeddings is not None and size == field.num_embeddings * chunks:
+                whole = field.num_embeddings
+                part = tuple(Lookup(Source(), whole, base + c * whole) for c in range(chunks))
+            else:
+                part = tuple(
+                    Lookup(Source(derive_salt(seed, index, k), code_bits=HASH_BITS), size, base)
+                    for k in range(self.hashes)
+                )
+            lookups.append(part)
+        program = Program(chunks, tuple(lookups), end)
+        return self.finish(fields, dim, budget, dtype, program, self.fusion)

@@ -1,0 +1,115 @@
+"""The list of methods: the built-in ones, and those that others register.
+
+A package registers a method by an entry point of the group `bitfold.methods` that names a
+subclass of `Method`; the command also takes `--plugin FILE`.
+"""
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from bitfold.errors import BitfoldError, unknown_name
+from bitfold.method.base import Method
+
+BUILT_IN = {
+    "full": "bitfold.method.full:Full",
+    "hash": "bitfold.method.hash:Hash",
+    "multi-hash": "bitfold.method.multi_hash:MultiHash",
+    "binary-code": "bitfold.method.binary_code:BinaryCode",
+}
+GROUP = "bitfold.methods"
+
+_plugins: dict[str, type[Method]] = {}
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What a method is, for people."""
+
+    summary: str
+    when: str
+    hashed_ids: bool
+    version: int
+
+
+@cache
+def _registered() -> dict[str, type[Method]]:
+    kinds = {}
+    for name, path in BUILT_IN.items():
+        module, _, attribute = path.partition(":")
+        kinds[name] = getattr(importlib.import_module(module), attribute)
+    for entry in entry_points(group=GROUP):
+        _check(entry.name, entry.load(), kinds)
+        kinds[entry.name] = entry.load()
+    return kinds
+
+
+def _check(name: str, kind: object, known: dict[str, type[Method]]) -> None:
+    if not (isinstance(kind, type) and issubclass(kind, Method)):
+        raise BitfoldError(
+            f"method {name!r} is not a Method", got=repr(kind), expected="a subclass of Method"
+        )
+    if name in known or getattr(kind, "name", None) != name:
+        raise BitfoldError(
+            f"method {name!r} can't be registered",
+            got=f"name {getattr(kind, 'name', None)!r}; known: {', '.join(known)}",
+            expected="a name of its own, the same in the class and in the registration",
+        )
+
+
+def method_kinds() -> dict[str, type[Method]]:
+    """Every method's class by name."""
+    return {**_registered(), **_plugins}
+
+
+def method_kind(name: str) -> type[Method]:
+    """The class of the method of that name; `UnknownName` names the nearest."""
+    kinds = method_kinds()
+    if name not in kinds:
+        raise unknown_name("method", name, kinds)
+    return kinds[name]
+
+
+def methods() -> dict[str, MethodInfo]:
+    """Every method by name: what it is and when to use it.
+
+    Example:
+        >>> methods()["hash"].summary
+        'the hash trick: ids that hash alike share one row'
+    """
+    return {
+        name: MethodInfo(kind.summary, kind.when, kind.hashed_ids, kind.version)
+        for name, kind in method_kinds().items()
+    }
+
+
+def load_plugin(path: str | Path) -> list[str]:
+    """Register every `Method` that a Python file defines; returns their names.
+
+    Raises:
+        BitfoldError: if the file is missing, or defines no method, or one that is known already.
+    """
+    file = Path(path)
+    spec = importlib.util.spec_from_file_location(f"bitfold_plugin_{file.stem}", file)
+    if not file.is_file() or spec is None or spec.loader is None:
+        raise BitfoldError("no plugin there", got=str(path), expected="a Python file (.py)")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = [
+        kind
+        for kind in vars(module).values()
+        if isinstance(kind, type)
+        and issubclass(kind, Method)
+        and kind.__module__ == module.__name__
+    ]
+    if not found:
+        raise BitfoldError(
+            "the plugin defines no method", got=str(path), expected="a subclass of bitfold.Method"
+        )
+    for kind in found:
+        _check(kind.name, kind, method_kinds())
+        _plugins[kind.name] = kind
+    return [kind.name for kind in found]

@@ -1,0 +1,148 @@
+"""Plans: everything that decides where an id's numbers lie, as data."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from bitfold.address.program import Program
+from bitfold.bytesize import full_bytes
+from bitfold.errors import BitfoldError
+from bitfold.fields import Field
+
+PLAN_VERSION = 1
+
+DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def dtype_name(dtype: torch.dtype | str | None) -> str:
+    """The name of a floating dtype; None means torch's default."""
+    found = torch.get_default_dtype() if dtype is None else dtype
+    name = str(found).removeprefix("torch.")
+    if name not in DTYPES:
+        raise BitfoldError(
+            "an embedding holds floating numbers", got=name, expected=" or ".join(DTYPES)
+        )
+    return name
+
+
+def dtype_size(name: str) -> int:
+    """Bytes of one number."""
+    return DTYPES[name].itemsize
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a method stores the vectors of some fields within a budget.
+
+    Args:
+        method: the method's name, and `method_version` its version.
+        options: the method's options, all of them.
+        fields: what is embedded.
+        embedding_dim: `D`.
+        budget: the bytes allowed, or None.
+        dtype: the name of the numbers' type.
+        program: the address, for a method of the corridor.
+        fusion: the fusion's name, for a method of the corridor.
+        by_kind: serving bytes by kind.
+    """
+
+    method: str
+    method_version: int
+    options: dict[str, Any]
+    fields: tuple[Field, ...]
+    embedding_dim: int
+    budget: int | None
+    dtype: str
+    program: Program
+    fusion: str
+    by_kind: dict[str, int]
+
+    @property
+    def bytes(self) -> int:
+        """Serving bytes, of every kind."""
+        return sum(self.by_kind.values())
+
+    @property
+    def ratio(self) -> float | None:
+        """Bytes of the full float32 table over the plan's; None if a field's size is unknown."""
+        if any(field.size is None for field in self.fields):
+            return None
+        return full_bytes(self.fields, self.embedding_dim) / self.bytes
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a field, for tables: name, ids, rows, lookups, bytes, radices.
+
+        Rows that fields share count in each of them.
+        """
+        width = self.embedding_dim // self.program.chunks
+        out = []
+        for field, lookups in zip(self.fields, self.program.fields, strict=True):
+            slices = {(lookup.base, lookup.span) for lookup in lookups}
+            rows = sum(span for _, span in slices)
+            out.append(
+                {
+                    "field": field.name,
+                    "ids": field.size,
+                    "hashed": field.hashed,
+                    "rows": rows,
+                    "lookups": len(lookups),
+                    "radices": [lookup.radix for lookup in lookups],
+                    "bytes": rows * width * dtype_size(self.dtype),
+                }
+            )
+        return out
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "plan_version": PLAN_VERSION,
+            "method": self.method,
+            "method_version": self.method_version,
+            "options": dict(self.options),
+            "fields": [asdict(field) for field in self.fields],
+            "embedding_dim": self.embedding_dim,
+            "budget": self.budget,
+            "dtype": self.dtype,
+            "program": self.program.to_json(),
+            "fusion": self.fusion,
+            "by_kind": dict(self.by_kind),
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Plan":
+        """The plan that `to_json` wrote.
+
+        Raises:
+            BitfoldError: if it was written by a newer bitfold, or lacks a part.
+        """
+        version = values.get("plan_version")
+        if not isinstance(version, int) or version > PLAN_VERSION:
+            raise BitfoldError(
+                "this plan has a format that is not known here",
+                got=f"plan_version {version}",
+                expected=f"{PLAN_VERSION} or older",
+                fix="install the bitfold that wrote it, or a newer one",
+            )
+        try:
+            return cls(
+                method=values["method"],
+                method_version=values["method_version"],
+                options=values["options"],
+                fields=tuple(Field(**each) for each in values["fields"]),
+                embedding_dim=values["embedding_dim"],
+                budget=values["budget"],
+                dtype=values["dtype"],
+                program=Program.from_json(values["program"]),
+                fusion=values["fusion"],
+                by_kind=values["by_kind"],
+            )
+        except (KeyError, TypeError) as error:
+            raise BitfoldError(
+                "this plan lacks a part", got=repr(error), expected="what Plan.to_json writes"
+            ) from error

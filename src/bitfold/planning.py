@@ -1,0 +1,59 @@
+"""From fields, a width, a method and a budget to a plan."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from bitfold.bytesize import parse_budget
+from bitfold.config import parse_words
+from bitfold.errors import BitfoldError
+from bitfold.fields import Field
+from bitfold.method.registry import method_kind
+from bitfold.plan_format import Plan, dtype_name
+
+
+def plan(
+    fields: Sequence[Field],
+    embedding_dim: int,
+    *,
+    method: str = "binary-code",
+    budget: int | str | None = None,
+    seed: int = 0,
+    dtype: torch.dtype | str | None = None,
+    **options: Any,
+) -> Plan:
+    """How a method would store these fields' vectors within a budget.
+
+    Args:
+        fields: what is embedded.
+        embedding_dim: `D`, numbers per vector.
+        method: one of `bitfold.methods()`.
+        budget: serving bytes: a number, `"64MiB"`, or a ratio to the full float32 table, `"100x"`.
+        seed: what the hashes are salted from.
+        dtype: the numbers' type; torch's default dtype if None.
+        options: the method's own.
+
+    Raises:
+        BudgetTooSmall: if nothing fits; `.minimum` is the least number of bytes that does.
+        UnknownName: for a method or option that does not exist.
+        BitfoldError: for a width, field or budget that makes no sense.
+
+    Example:
+        >>> made = plan([Field("user", 6040), Field("movie", 3706)], 16, budget="10x")
+        >>> made.bytes <= 62374
+        True
+    """
+    if not fields:
+        raise BitfoldError("there are no fields", got="an empty list", expected="one or more")
+    names = [field.name for field in fields]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BitfoldError("fields share a name", got=", ".join(twice), expected="one name each")
+    if isinstance(embedding_dim, bool) or not isinstance(embedding_dim, int) or embedding_dim < 1:
+        raise BitfoldError(
+            "the embedding's width is too small", got=embedding_dim, expected="1 or more numbers"
+        )
+    size = None if budget is None else parse_budget(budget, fields, embedding_dim)
+    recipe = parse_words(method_kind(method), options, what=f"option of method {method!r}")
+    return recipe.plan(tuple(fields), embedding_dim, size, seed=seed, dtype=dtype_name(dtype))

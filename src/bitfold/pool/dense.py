@@ -1,0 +1,39 @@
+"""A dense pool: rows of trained numbers, read whole."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class DensePool(nn.Module):
+    """`R` rows of `w` trained numbers.
+
+    Args:
+        rows: `R`.
+        width: `w`, numbers per row.
+        sparse: whether the gradient is a sparse tensor that holds the rows of the batch alone.
+
+    Shapes:
+        cells int64 `[...]` -> pieces `[..., w]`.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        width: int,
+        *,
+        sparse: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.sparse = sparse
+        self.weight = nn.Parameter(torch.empty(rows, width, device=device, dtype=dtype))
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """Read the rows at `cells`."""
+        return F.embedding(cells, self.weight, sparse=self.sparse)
+
+    def extra_repr(self) -> str:
+        """Rows and width."""
+        return f"{self.weight.shape[0]}, {self.weight.shape[1]}"

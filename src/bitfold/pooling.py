@@ -1,0 +1,95 @@
+"""Pooling: a bag's vectors become one."""
+
+import torch
+from torch import Tensor
+
+from bitfold.errors import BitfoldError, unknown_name
+
+MODES = ("sum", "mean", "max")
+
+
+def check_pooling(mode: str, weights: Tensor | None) -> None:
+    """Raise for a mode that does not exist, or for weights outside a sum."""
+    if mode not in MODES:
+        raise unknown_name("mode", mode, MODES)
+    if weights is not None and mode != "sum":
+        raise BitfoldError(
+            "per_sample_weights are for sums",
+            got=f"mode={mode!r}",
+            expected="mode='sum', as in torch.nn.EmbeddingBag",
+            fix="for a weighted mean, divide the weights by their sum",
+        )
+
+
+def pool(
+    vectors: Tensor,
+    bag: Tensor,
+    bags: int,
+    mode: str,
+    *,
+    weights: Tensor | None = None,
+    keep: Tensor | None = None,
+) -> Tensor:
+    """Reduce vectors to bags; an empty bag is zero.
+
+    Sums run in float32 where the vectors are narrower.
+
+    Args:
+        vectors: `[T, D]`.
+        bag: int64 `[T]`, the bag of each vector.
+        bags: how many bags there are.
+        mode: `sum`, `mean` or `max`.
+        weights: `[T]`, for sums alone.
+        keep: bool `[T]`; vectors left out are not in any bag.
+
+    Returns:
+        `[bags, D]`.
+    """
+    dtype = vectors.dtype
+    if dtype in (torch.float16, torch.bfloat16):
+        vectors = vectors.float()
+    if weights is not None:
+        vectors = vectors * weights.to(vectors.dtype).unsqueeze(-1)
+    empty = vectors.new_zeros(bags, vectors.shape[-1])
+    if mode == "max":
+        index = bag.unsqueeze(-1).expand_as(vectors)
+        if keep is not None:  # what is left out goes to a bag of its own
+            index = torch.where(keep.unsqueeze(-1), index, bags)
+            empty = vectors.new_zeros(bags + 1, vectors.shape[-1])
+        out = empty.scatter_reduce(0, index, vectors, "amax", include_self=False)[:bags]
+        return out.to(dtype)
+    if keep is not None:
+        vectors = vectors.masked_fill(~keep.unsqueeze(-1), 0.0)
+    out = empty.index_add(0, bag, vectors)
+    if mode == "mean":
+        one = vectors.new_ones(vectors.shape[0]) if keep is None else keep.to(vectors.dtype)
+        count = vectors.new_zeros(bags).index_add(0, bag, one)
+        out = out / count.clamp(min=1.0).unsqueeze(-1)
+    return out.to(dtype)
+
+
+def bags_of(offsets: Tensor, total: int) -> Tensor:
+    """The bag of each of `total` ids, from `bags + 1` offsets.
+
+    Example:
+        >>> bags_of(torch.tensor([0, 2, 2, 3]), 3)
+        tensor([0, 0, 2])
+    """
+    counts = offsets.diff()
+    numbers = torch.arange(counts.shape[0], device=offsets.device)
+    return torch.repeat_interleave(numbers, counts, output_size=total)
+
+
+def check_offsets(offsets: Tensor, total: int) -> None:
+    """Raise unless the offsets start at 0, never fall and end at `total`."""
+    if offsets.is_meta:
+        return
+    good = (offsets[0] == 0) & (offsets[-1] == total) & (offsets.diff() >= 0).all()
+    if torch.compiler.is_compiling():
+        torch._assert_async(good, "offsets must start at 0, never fall, and end at the ids' number")
+    elif not bool(good):
+        raise BitfoldError(
+            "the offsets do not cut the ids into bags",
+            got=f"first {int(offsets[0])}, last {int(offsets[-1])}, {total} ids",
+            expected=f"offsets that start at 0, never fall and end at {total}",
+        )
