@@ -1,0 +1,270 @@
+"""One chunk of raw columns to ids, numbers, label, weight, group and time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bitfold.data.config import DataConfig
+from bitfold.data.labels import numbers, read_labels, read_times
+from bitfold.data.rows import Rows
+from bitfold.errors import BitfoldError
+from bitfold.hashing import canonical_text, cross_ids, hash_expr
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_TEXTS_A_CHUNK = 1024
+_TEXTS_KEPT = 1 << 16
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """What a categorical field is made of.
+
+    Args:
+        kind: `plain`, `bag` (several values a row), `cross` or `bucket` (of a number).
+        parts: the raw columns.
+    """
+
+    name: str
+    kind: str
+    parts: tuple[str, ...]
+
+
+def field_specs(config: DataConfig) -> list[FieldSpec]:
+    """The fields in order: `fields`, then crosses, then bucketised numbers.
+
+    Example:
+        >>> config = DataConfig(fields=("a", "b"), cross=("a*b",))
+        >>> [spec.name for spec in field_specs(config)]
+        ['a', 'b', 'a*b']
+    """
+    specs = [
+        FieldSpec(name, "bag" if name in config.multi else "plain", (name,))
+        for name in config.fields
+    ]
+    specs += [FieldSpec("*".join(parts), "cross", parts) for parts in config.crosses]
+    if config.transform.kind == "buckets":
+        specs += [FieldSpec(name, "bucket", (name,)) for name in config.numeric]
+    names = [spec.name for spec in specs]
+    for name in names:
+        if names.count(name) > 1:
+            raise BitfoldError(
+                f"two fields are named {name!r}",
+                got=", ".join(names),
+                expected="each name once",
+                fix=f"{name} cannot be a field and a bucketised number at once",
+            )
+    return specs
+
+
+class Encoder:
+    """Turns chunks into frames of ids and numbers.
+
+    The frame of `n` rows has the columns `f0..` (Int64 ids, or lists of them for bags) for all
+    fields but bucketised ones, `n0..` (Float64, NaN where missing) for numeric columns, and,
+    where the configuration names them and the chunk has them, `label`, `weight` (Float32),
+    `group` (Int64), `time` (Float64) and `part` (the split column's own values).
+    """
+
+    def __init__(self, config: DataConfig, *, scoring: bool = False) -> None:
+        self.config = config
+        self.scoring = scoring
+        self.specs = field_specs(config)
+        self.texts: dict[str, dict[int, str]] = {}
+        if not self.specs and not config.numeric:
+            raise BitfoldError(
+                "no fields are named",
+                got="neither fields nor numeric columns",
+                expected="the categorical columns of the log",
+                fix="say --fields user,item",
+            )
+
+    @cached_property
+    def required(self) -> list[str]:
+        """The raw columns that must be there."""
+        config = self.config
+        names = [part for spec in self.specs for part in spec.parts]
+        names += config.numeric
+        if not self.scoring:
+            names += [name for name in self._extra if name]
+        return list(dict.fromkeys(names))
+
+    @cached_property
+    def optional(self) -> list[str]:
+        """The raw columns that are read where they are there."""
+        if not self.scoring:
+            return []
+        extra = [name for name in self._extra if name and name not in self.required]
+        return list(dict.fromkeys(extra))
+
+    @cached_property
+    def _extra(self) -> list[str | None]:
+        config = self.config
+        rule = config.label_rule
+        names = [rule.column if rule else None, config.group, config.weight]
+        if not self.scoring:
+            names += [config.time if config.split_rule.kind in ("time", "last") else None]
+            names += [config.split_rule.column]
+        return names
+
+    def encode(self, rows: Rows) -> "pl.DataFrame":
+        """The ids and numbers of some rows."""
+        import polars as pl
+
+        config = self.config
+        out: dict[str, pl.Series] = {}
+        hashed = self._hash_columns(rows)
+        for index, spec in enumerate(self.specs):
+            if spec.kind == "bag":
+                out[f"f{index}"] = self._bag(rows, spec.name)
+            elif spec.kind == "cross":
+                parts = [hashed[part].to_numpy() for part in spec.parts]
+                out[f"f{index}"] = pl.Series(cross_ids(parts))
+            elif spec.kind == "plain" and config.ids == "dense":
+                out[f"f{index}"] = dense_ids(rows, spec.name, rows.frame[spec.name])
+            elif spec.kind == "plain":
+                out[f"f{index}"] = hashed[spec.name]
+        for index, name in enumerate(config.numeric):
+            out[f"n{index}"] = numbers(rows, name, "the numeric column", config.missing)
+        out |= self._others(rows, hashed)
+        return pl.DataFrame([series.alias(name) for name, series in out.items()])
+
+    def _hash_columns(self, rows: Rows) -> "dict[str, pl.Series]":
+        names = {
+            part
+            for spec in self.specs
+            if spec.kind == "cross" or (spec.kind == "plain" and self.config.ids != "dense")
+            for part in spec.parts
+        }
+        if self.config.group is not None and self.config.group in rows.frame.columns:
+            names.add(self.config.group)
+        texts = [self._text(rows, name) for name in sorted(names)]
+        import polars as pl
+
+        if not texts:
+            return {}
+        frame = pl.DataFrame(texts)
+        seed = self.config.hash_seed
+        ids = frame.select(hash_expr(pl.col(name), seed).alias(name) for name in frame.columns)
+        for name in frame.columns:
+            self._remember(name, frame[name], ids[name])
+        return {name: ids[name] for name in frame.columns}
+
+    def _remember(self, name: str, text: "pl.Series", ids: "pl.Series") -> None:
+        """Keep the texts of a few values, so that statistics can name the frequent ones."""
+        known = self.texts.setdefault(name, {})
+        if not self.scoring and len(known) < _TEXTS_KEPT:
+            known.update(zip(ids[:_TEXTS_A_CHUNK], text[:_TEXTS_A_CHUNK], strict=True))
+
+    def _hash(self, text: "pl.Series") -> "pl.Series":
+        import polars as pl
+
+        frame = text.alias("v").to_frame()
+        return frame.select(hash_expr(pl.col("v"), self.config.hash_seed)).to_series()
+
+    def _text(self, rows: Rows, name: str) -> "pl.Series":
+        text = canonical_text(rows.frame[name])
+        return _without(text, self.config.missing) if not rows.text else text
+
+    def _bag(self, rows: Rows, name: str) -> "pl.Series":
+        """The ids of a multi-valued column: a list per row, empty where it is missing."""
+        import polars as pl
+        import pyarrow as pa
+
+        column = rows.frame[name]
+        if isinstance(column.dtype, pl.List):
+            lists = column
+        else:
+            lists = self._text(rows, name).str.split(self.config.multi[name])
+        values = lists.list.explode(empty_as_null=False, keep_nulls=False)
+        lengths = lists.list.len().fill_null(0).to_numpy()
+        owner = np.repeat(np.arange(len(lists)), lengths)
+        if self.config.ids == "dense":
+            kept = (values.is_not_null() & (values.cast(pl.String) != "")).to_numpy()
+            ids = dense_ids(rows, name, values.filter(pl.Series(kept)))
+        else:
+            text = _without(canonical_text(values), self.config.missing)
+            kept = (text.is_not_null() & (text != "")).fill_null(False).to_numpy()
+            text = text.filter(pl.Series(kept))
+            ids = self._hash(text)
+            self._remember(name, text, ids)
+        counts = np.bincount(owner[kept], minlength=len(lists))
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        listed = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(ids.to_numpy()))
+        return pl.Series(listed)
+
+    def _others(self, rows: Rows, hashed: "dict[str, pl.Series]") -> "dict[str, pl.Series]":
+        import polars as pl
+
+        config = self.config
+        have = rows.frame.columns
+        out: dict[str, pl.Series] = {}
+        rule = config.label_rule
+        if rule is not None and rule.column in have:
+            out["label"] = read_labels(rows, rule)
+        if config.weight is not None and config.weight in have:
+            weight = numbers(rows, config.weight, "the weight", config.missing)
+            rows.refuse(
+                weight.is_nan() | (weight < 0),
+                config.weight,
+                "the weight is no weight",
+                "a number of 0 or more in every row",
+            )
+            out["weight"] = weight.cast(pl.Float32)
+        if config.group is not None and config.group in have:
+            out["group"] = hashed[config.group]
+        split = config.split_rule
+        if not self.scoring and config.time and split.kind in ("time", "last"):
+            out["time"] = read_times(rows, config.time)
+        if not self.scoring and split.column is not None:
+            out["part"] = canonical_text(rows.frame[split.column])
+        return out
+
+
+def _without(text: "pl.Series", missing: Sequence[str]) -> "pl.Series":
+    """The texts with those that mean missing made null."""
+    if not missing:
+        return text
+    import polars as pl
+
+    return text.set(text.is_in(list(missing)).fill_null(False), None).cast(pl.String)
+
+
+def dense_ids(rows: Rows, name: str, column: "pl.Series") -> "pl.Series":
+    """Ids that the column holds already: whole numbers of 0 or more.
+
+    Raises:
+        BitfoldError: naming row and column of a missing, fractional or negative one.
+    """
+    import polars as pl
+
+    if column.dtype.is_integer():
+        ids = column.cast(pl.Int64, strict=False)
+    else:
+        ids = column.cast(pl.String).cast(pl.Int64, strict=False)
+        unread = ids.is_null() & column.is_not_null()
+        if unread.any():
+            loose = column.cast(pl.String).cast(pl.Float64, strict=False)
+            whole = loose == loose.floor()
+            ids = (
+                pl.DataFrame({"i": ids, "l": loose, "w": whole})
+                .select(
+                    pl.when(pl.col("i").is_null() & pl.col("w"))
+                    .then(pl.col("l").cast(pl.Int64, strict=False))
+                    .otherwise(pl.col("i"))
+                )
+                .to_series()
+            )
+    rows.refuse(
+        ids.is_null() | (ids < 0),
+        name,
+        "the column holds what is no dense id",
+        "whole numbers 0, 1, 2, ... in every row",
+        fix="say --ids hashed (any value works) or --ids vocabulary",
+        shown=column,
+    )
+    return ids

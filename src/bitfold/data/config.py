@@ -1,0 +1,197 @@
+"""The words that say how a raw log is read."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from bitfold.config import check_choices, word
+from bitfold.data.words import (
+    Label,
+    Split,
+    Transform,
+    parse_cross,
+    parse_label,
+    parse_split,
+    parse_transform,
+)
+from bitfold.errors import BitfoldError
+from bitfold.hashing import check_seed
+
+FORMATS = ("auto", "csv", "tsv", "parquet", "criteo", "avazu", "movielens")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How a raw log is read: the words of `bitfold prepare`, `train` and `compare`.
+
+    Raises:
+        BitfoldError: for a word whose value cannot be right, whatever the log holds.
+
+    Example:
+        >>> config = DataConfig(label="rating>=4", fields=("user", "item"), group="user")
+        >>> config.label_rule
+        Label(column='rating', compare='>=', value='4')
+    """
+
+    format: str = word(
+        "auto",
+        help="How the files are written; auto goes by their names (.csv, .tsv, .parquet; "
+        ".gz and .zst are unpacked). criteo, avazu and movielens bring defaults for all words.",
+        choices=FORMATS,
+    )
+    columns: tuple[str, ...] = word(
+        (), help="Names of the columns of a file without a header line.", metavar="NAMES"
+    )
+    header: str = word(
+        "auto",
+        help="Whether text files begin with a header line; auto: unless --columns is given.",
+        choices=("auto", "yes", "no"),
+    )
+    separator: str | None = word(
+        None,
+        help="What parts the columns of a text file, if not a comma (.csv) or a tab (.tsv); "
+        "'tab' is a tab, and '::' may be doubled.",
+        metavar="TEXT",
+    )
+    missing: tuple[str, ...] = word(
+        (), help="Texts that mean a missing value, besides an empty cell.", metavar="TEXTS"
+    )
+    label: str | None = word(
+        None,
+        help="The column to predict, holding 0 and 1, or a comparison such as 'rating>=4'.",
+        metavar="COLUMN",
+    )
+    fields: tuple[str, ...] = word((), help="Categorical columns, by name.", metavar="NAMES")
+    multi: dict[str, str] = word(  # noqa: RUF009
+        {},
+        help="A field that holds several values, and what parts them: genres='|'.",
+        metavar="FIELD=SEPARATOR",
+    )
+    numeric: tuple[str, ...] = word(
+        (),
+        help="Columns of numbers; 'none' when a named format's own are not wanted.",
+        metavar="NAMES",
+    )
+    numeric_transform: str = word(
+        "log",
+        help="log: sign-aware log1p, then mean 0 and deviation 1; standard: without the log; "
+        "buckets:N: a categorical field of N quantile buckets. Fitted on the training part.",
+        metavar="NAME",
+    )
+    cross: tuple[str, ...] = word(
+        (), help="Crossed fields, such as 'movie*age'; the parts need not be fields.", metavar="A*B"
+    )
+    group: str | None = word(
+        None, help="The column of the user, for GAUC and for 'last' splits.", metavar="COLUMN"
+    )
+    time: str | None = word(None, help="The column that orders the log.", metavar="COLUMN")
+    weight: str | None = word(None, help="A column of weights of the rows.", metavar="COLUMN")
+    negative_rate: float | None = word(
+        None,
+        help="The share of negatives that was kept, if the log was down-sampled; predictions "
+        "are corrected for it.",
+        metavar="SHARE",
+    )
+    ids: str = word(
+        "hashed",
+        help="hashed: 64-bit ids, nothing is stored, new values work; vocabulary: dense ids by "
+        "falling frequency in the training part; dense: the columns hold 0..V-1 already.",
+        choices=("hashed", "vocabulary", "dense"),
+    )
+    min_count: int = word(
+        1,
+        help="With a vocabulary: values met less often than this in training share the id of "
+        "unseen values.",
+        metavar="N",
+    )
+    split: str = word(
+        "random:0.8,0.1,0.1",
+        help="random:A,B,C or time:A,B,C by fractions for train, valid, test; last:V,T the last "
+        "T rows of each user test, the V before valid; column:NAME a column says which.",
+        metavar="SPLIT",
+    )
+    hash_seed: int = word(0, help="Seed of the hash of values.", metavar="N")
+    split_seed: int = word(0, help="Seed of random splits and of the rows' order.", metavar="N")
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_seed(self.hash_seed)
+        for name in ("split_seed", "min_count"):
+            value = getattr(self, name)
+            least = 1 if name == "min_count" else 0
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise BitfoldError(
+                    f"{name} is no number", got=repr(value), expected=f"{least} or more"
+                )
+        self._check_shares()
+        self._check_names()
+        _ = (self.label_rule, self.split_rule, self.transform, self.crosses)
+
+    def _check_shares(self) -> None:
+        rate = self.negative_rate
+        if rate is not None and not 0 < rate <= 1:
+            raise BitfoldError(
+                "negative_rate is no share",
+                got=rate,
+                expected="above 0, at most 1",
+                fix="give the share of negatives that were kept, such as 0.1",
+            )
+
+    def _check_names(self) -> None:
+        for kind in ("columns", "fields", "numeric", "cross"):
+            names = getattr(self, kind)
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise BitfoldError(
+                    f"{kind} names {twice[0]!r} twice",
+                    got=", ".join(names),
+                    expected="each name once",
+                )
+        for name, separator in self.multi.items():
+            if not separator:
+                raise BitfoldError(
+                    f"the separator of the multi-valued field {name!r} is empty",
+                    got=repr(separator),
+                    expected="one or more characters, such as '|'",
+                )
+            if self.fields and name not in self.fields:
+                raise BitfoldError(
+                    f"the multi-valued column {name!r} is not among the fields",
+                    got=", ".join(self.fields),
+                    expected=f"{name!r} too",
+                    fix=f"add {name} to fields",
+                )
+        for parts in self.crosses:
+            for part in parts:
+                if part in self.multi:
+                    raise BitfoldError(
+                        f"{'*'.join(parts)!r} crosses a multi-valued field",
+                        got=f"{part!r} has several values a row",
+                        expected="parts with one value a row",
+                        fix=f"leave {part} out of the cross",
+                    )
+
+    @property
+    def label_rule(self) -> Label | None:
+        """The label's column and comparison."""
+        return None if self.label is None else parse_label(self.label)
+
+    @property
+    def split_rule(self) -> Split:
+        """The split's kind and its numbers."""
+        return parse_split(self.split, group=self.group, time=self.time)
+
+    @property
+    def transform(self) -> Transform:
+        """What is done to numeric columns."""
+        return parse_transform(self.numeric_transform)
+
+    @property
+    def crosses(self) -> tuple[tuple[str, ...], ...]:
+        """The parts of each crossed field."""
+        return tuple(parse_cross(text) for text in self.cross)
+
+    def replace(self, **words: Any) -> "DataConfig":
+        """The same configuration with some words changed."""
+        from dataclasses import replace
+
+        return replace(self, **words)

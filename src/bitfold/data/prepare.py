@@ -1,0 +1,195 @@
+"""A raw log to a prepared one: read once, in bounded memory, all or nothing."""
+
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bitfold.data.columns import Encoder
+from bitfold.data.config import DataConfig
+from bitfold.data.dealing import deal
+from bitfold.data.files import find_files
+from bitfold.data.fitting import fit
+from bitfold.data.formats import with_defaults
+from bitfold.data.prepared import PreparedLog, is_prepared, looks_prepared
+from bitfold.data.reading import Progress
+from bitfold.data.writing import write_log
+from bitfold.errors import BitfoldError
+
+_LOCK = "lock"
+
+
+def prepare(
+    paths: str | Path | Sequence[str | Path],
+    out: str | Path,
+    config: DataConfig,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> PreparedLog:
+    """Read a raw log and write it prepared: hashed, split, shuffled, in shards, with statistics.
+
+    The log is read once, in chunks: memory does not grow with its length (but for `last` splits,
+    one byte a row, and vocabularies, 24 bytes an id). Everything is written into a hidden folder
+    beside `out`, which is renamed when it is whole.
+
+    Args:
+        paths: files, patterns such as `"logs/*.csv.gz"`, or folders.
+        out: the folder to write.
+        config: how the log is read.
+        force: replace a prepared log that is there already.
+        progress: is told how far the work is.
+
+    Raises:
+        BitfoldError: for whatever is wrong with the words, the input or the output.
+    """
+    if isinstance(paths, str | Path):
+        paths = [paths]
+    out = Path(out)
+    config = with_defaults(config)
+    if config.label is None:
+        raise BitfoldError(
+            "no label is named",
+            got="no label",
+            expected="the column to predict, or a comparison",
+            fix="say --label clicked, or --label 'rating>=4'",
+        )
+    encoder = Encoder(config)
+    inputs = describe_inputs(paths, config)
+    _check_out(out, force)
+    try:
+        with _staging(out) as folder:
+            work = folder / "work"
+            work.mkdir()
+            dealt = deal(paths, encoder, work, progress)
+            fitted = fit(config, encoder.specs, dealt, progress)
+            write_log(folder, dealt, fitted, inputs, progress)
+            shutil.rmtree(work)
+            (folder / _LOCK).unlink()
+            _move(folder, out)
+    except OSError as error:
+        raise _cannot_write(out, error) from error
+    return PreparedLog(out)
+
+
+def prepare_or_open(
+    paths: str | Path | Sequence[str | Path],
+    out: str | Path,
+    config: DataConfig,
+    *,
+    progress: Progress | None = None,
+) -> PreparedLog:
+    """Open a prepared log, or prepare a raw one into `out`.
+
+    - One path that is a prepared log: it is opened, and `out` and `config` are not used.
+    - Raw files that were prepared into `out` before, with the same words, and that have not
+      changed since (by name, size and time): `out` is opened.
+    - Otherwise the files are prepared into `out`.
+    """
+    if isinstance(paths, str | Path):
+        paths = [paths]
+    if len(paths) == 1 and is_prepared(paths[0]):
+        return PreparedLog(paths[0])
+    config = with_defaults(config)
+    if is_prepared(out):
+        log = PreparedLog(out)
+        if log.schema.config == config and log.inputs == describe_inputs(paths, config):
+            return log
+    return prepare(paths, out, config, force=True, progress=progress)
+
+
+def describe_inputs(paths: Sequence[str | Path], config: DataConfig) -> list[list[Any]]:
+    """Name, size and time of each file, to know whether they changed."""
+    return [
+        [file.path.name, file.size, file.path.stat().st_mtime_ns]
+        for file in find_files(paths, config)
+    ]
+
+
+def _check_out(out: Path, force: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out.is_dir() and looks_prepared(out)):
+        raise BitfoldError(
+            f"{out} exists and is no prepared log",
+            got="a file" if out.is_file() else "a folder with other things in it",
+            expected="a new folder",
+            fix="name another output",
+        )
+    if not force:
+        raise BitfoldError(
+            f"{out} exists already",
+            got="a prepared log",
+            expected="a new folder",
+            fix="say --force to replace it, or name another output",
+        )
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """A hidden folder beside `out`, held by a lock while its process lives; gone afterwards."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(out)
+    folder = out.parent / f".{out.name}.preparing-{secrets.token_hex(6)}"
+    folder.mkdir()
+    lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        os.close(lock)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(out: Path) -> None:
+    """Remove what dead runs left beside `out`: folders whose lock nobody holds."""
+    for folder in out.parent.glob(f".{out.name}.preparing-*"):
+        try:
+            lock = os.open(folder / _LOCK, os.O_RDWR)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pass
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(lock)
+
+
+def _move(folder: Path, out: Path) -> None:
+    """Put the finished folder in its place; the one it replaces goes aside first."""
+    aside = None
+    if out.exists():
+        aside = folder.with_name(f".{out.name}.replaced-{secrets.token_hex(6)}")
+        out.replace(aside)
+    folder.replace(out)
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _cannot_write(out: Path, error: OSError) -> BitfoldError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return BitfoldError(
+        f"the disk is full: {out} was not written" if full else f"{out} cannot be written",
+        got=error.strerror or str(error),
+        expected="room for about twice the size of the encoded log"
+        if full
+        else "a folder that can be written",
+        fix="free some space, or name an output on another disk; nothing was left behind",
+    )
+
+
+def summary(log: PreparedLog) -> str:
+    """What `bitfold prepare` prints at its end: rows of the parts and the fields' sizes."""
+    lines = [", ".join(f"{part} {rows:,}" for part, rows in log.rows.items())]
+    for info in log.schema.fields:
+        about = "" if info.exact else "about "
+        lines.append(f"{info.name}: {about}{info.distinct:,} distinct ids")
+    return "\n".join(lines)

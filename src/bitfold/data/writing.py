@@ -1,0 +1,177 @@
+"""The third pass: dealt files and a fitted schema to Parquet shards, statistics and manifest."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bitfold.data.dealing import Dealt
+from bitfold.data.finishing import id_columns, number_matrix
+from bitfold.data.fitting import FieldFit, Fitted, read_shard
+from bitfold.data.manifest import PARTS, Manifest, ShardInfo, write_json
+from bitfold.data.reading import Progress
+from bitfold.data.schema import Schema
+from bitfold.data.statistics import IdCounter
+from bitfold.data.table import Bags
+from bitfold.data.vocabulary import UNSEEN
+
+HEAD = 20
+"""Values listed in a field's frequency head."""
+
+
+def write_log(
+    folder: Path,
+    dealt: Dealt,
+    fitted: Fitted,
+    inputs: list[list[Any]],
+    progress: Progress | None = None,
+) -> None:
+    """Write all files of a prepared log into `folder`; `schema.json` comes last."""
+    schema = fitted.schema
+    shards: dict[str, list[ShardInfo]] = {part: [] for part in PARTS}
+    unseen = np.zeros((len(PARTS), len(schema.fields), 2), np.int64)
+    done = 0
+    for part in PARTS:
+        (folder / part).mkdir()
+    for index, path in enumerate(dealt.paths):
+        shard = read_shard(dealt, index, path)
+        path.unlink()
+        ids = id_columns(shard.frame, schema)
+        numeric = number_matrix(shard.frame, schema)
+        others = {
+            name: shard.frame[name].to_numpy()
+            for name in ("label", "weight", "group")
+            if name in shard.frame.columns
+        }
+        # Rows of a dealt file lie in the log's order: this is where they lose it.
+        order = np.random.default_rng([schema.config.split_seed, index]).permutation(
+            shard.frame.height
+        )
+        for number, part in enumerate(PARTS):
+            rows = order[shard.parts[order] == number]
+            if not len(rows):
+                continue
+            name = f"{part}/{index:05d}.parquet"
+            columns = [c.take(rows) if isinstance(c, Bags) else c[rows] for c in ids]
+            if number:
+                unseen[number] += _count_unseen(columns, fitted)
+            write_shard(
+                folder / name,
+                schema,
+                columns,
+                numeric[rows],
+                {key: column[rows] for key, column in others.items()},
+            )
+            shards[part].append(ShardInfo(name, len(rows), (folder / name).stat().st_size))
+        done += shard.frame.height
+        if progress is not None:
+            progress("writing", done, index + 1, len(dealt.paths))
+    write_json(folder / "stats.json", statistics(dealt, fitted, unseen))
+    Manifest(shards, inputs).save(folder)
+    schema.save(folder)
+
+
+def write_shard(
+    path: Path,
+    schema: Schema,
+    ids: list[npt.NDArray[np.int64] | Bags],
+    numeric: npt.NDArray[np.float32],
+    others: dict[str, npt.NDArray[Any]],
+) -> None:
+    """Write the rows of one shard as one row group."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, Any] = {}
+    for name, column in zip(schema.field_names, ids, strict=True):
+        if isinstance(column, Bags):
+            columns[f"id:{name}"] = pa.LargeListArray.from_arrays(
+                pa.array(column.offsets), pa.array(column.values)
+            )
+        else:
+            columns[f"id:{name}"] = pa.array(column)
+    for index, name in enumerate(schema.numeric_names):
+        columns[f"number:{name}"] = pa.array(np.ascontiguousarray(numeric[:, index]))
+    columns |= {name: pa.array(column) for name, column in others.items()}
+    table = pa.table(columns)
+    pq.write_table(
+        table,
+        path,
+        compression="lz4",
+        use_dictionary=[name for name in columns if name.startswith("id:")],
+        write_statistics=False,
+        row_group_size=max(table.num_rows, 1),
+    )
+
+
+def _count_unseen(
+    columns: list[npt.NDArray[np.int64] | Bags], fitted: Fitted
+) -> npt.NDArray[np.int64]:
+    """For each field, `(values the training part lacks, values)` of some rows."""
+    out = np.zeros((len(columns), 2), np.int64)
+    for index, (column, info) in enumerate(zip(columns, fitted.schema.fields, strict=True)):
+        if info.kind == "bucket":
+            continue
+        values = column.values if isinstance(column, Bags) else column
+        if fitted.schema.vocabulary is not None:
+            out[index] = int((values == UNSEEN).sum()), len(values)
+        else:
+            out[index] = _lacking(values, fitted.fields[index].counter)
+    return out
+
+
+def _lacking(values: npt.NDArray[np.int64], counter: IdCounter) -> tuple[int, int]:
+    keys, _ = counter.counts()
+    distinct, counts = np.unique(values, return_counts=True)
+    distinct, counts = counter.sampled(distinct, counts)
+    place = np.searchsorted(keys, distinct)
+    place[place == len(keys)] = 0
+    met = keys[place] == distinct if len(keys) else np.zeros(len(distinct), bool)
+    return int(counts[~met].sum()), int(counts.sum())
+
+
+def statistics(dealt: Dealt, fitted: Fitted, unseen: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """What is written to `stats.json`."""
+    schema = fitted.schema
+    fields: dict[str, Any] = {}
+    for index, info in enumerate(schema.fields):
+        words: dict[str, Any] = {"kind": info.kind, "distinct": info.distinct, "exact": info.exact}
+        if info.kind == "bucket":
+            number = fitted.numeric[schema.config.numeric.index(info.name)]
+            fields[info.name] = words | {"missing": number.missing}
+            continue
+        field = fitted.fields[index]
+        if not info.exact:
+            words["standard_error"] = round(field.counter.standard_error)
+        words["missing"] = field.missing
+        words["unseen"] = {
+            part: round(lacking / total, 6)
+            for part, (lacking, total) in zip(PARTS, unseen[:, index].tolist(), strict=True)
+            if total
+        }
+        words["head"] = _head(field, dealt)
+        fields[info.name] = words
+    return {
+        "format": "bitfold.stats",
+        "version": 1,
+        "rows": dealt.rows,
+        "train_rows": fitted.train_rows,
+        "train_positives": fitted.positives,
+        "fields": fields,
+        "numeric": {
+            info.name: {"missing": number.missing, "mean": info.mean, "deviation": info.deviation}
+            for info, number in zip(schema.numeric, fitted.numeric, strict=False)
+        },
+    }
+
+
+def _head(field: FieldFit, dealt: Dealt) -> list[dict[str, Any]]:
+    texts = dealt.texts.get(field.spec.name, {})
+    out: list[dict[str, Any]] = []
+    for key, count in field.counter.head(HEAD):
+        words: dict[str, Any] = {"id": key, "count": count}
+        if key in texts:
+            words["value"] = texts[key]
+        out.append(words)
+    return out
