@@ -231,7 +231,7 @@ def _log(paths: Sequence[str | Path], data: DataConfig, out: Path, tell: Progres
 
 def _planned(
     wanted: Sequence[Cell],
-    options: Mapping[str, Mapping[str, str]],
+    options: Mapping[str, Mapping[str, Any]],
     log: "PreparedLog",
     width: int,
 ) -> tuple[list[Cell], list[dict[str, Any]]]:

@@ -5,9 +5,10 @@ from typing import Any
 import click
 
 from bitfold.board import CompareConfig
-from bitfold.cli.options import WordCommand, build, file_words, words
+from bitfold.cli.options import WordCommand, build, file_words, said, words
 from bitfold.cli.plugins import plugins
 from bitfold.cli.progress import drawing
+from bitfold.cli.runs import check_reading
 from bitfold.cli.tables import board_table, show
 from bitfold.cli.words import words_of
 from bitfold.data.config import DataConfig
@@ -50,6 +51,7 @@ def compare(
     board = build(CompareConfig, given, file)
     training = build(TrainConfig, given, file)
     reading = build(DataConfig, given, file)
+    check_reading(data, said(DataConfig, given))
     with drawing(keep=("cells",)) as progress:
         found = run(
             data, reading, training, board, out, resume=resume, force=force, progress=progress

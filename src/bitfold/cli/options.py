@@ -154,7 +154,14 @@ def read_config(path: str, known: Sequence[str]) -> dict[str, Any]:
 
 
 SECTIONS = ("data", "train", "compare", "synth")  # parts of a saved configuration
-NOTES = ("format", "version", "bitfold", "paths", "kind")  # what a saved one says besides
+NOTES = (
+    "format",
+    "version",
+    "bitfold",
+    "paths",
+    "kind",
+    "from_run",
+)  # what a saved one says besides
 
 
 def file_words(config_file: str | None, known: Sequence[str]) -> dict[str, Any]:
@@ -186,6 +193,10 @@ def build(kind: type[C], given: Mapping[str, Any], file: Mapping[str, Any]) -> C
     return kind(**values)
 
 
-def was_said(kind: type[Any], given: Mapping[str, Any], file: Mapping[str, Any]) -> list[str]:
-    """The words of `kind` that were said, on the command line or in the file."""
-    return [name for name in words_of(kind) if given.get(name) not in (None, ()) or name in file]
+def said(kind: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The words of `kind` that the command line says, with their values."""
+    return {
+        name: parse(word, given[name])
+        for name, word in words_of(kind).items()
+        if given.get(name) not in (None, ())
+    }

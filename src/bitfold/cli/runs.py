@@ -1,0 +1,128 @@
+"""`bitfold train`, `evaluate` and `predict`: make a run, measure it, use it."""
+
+import json
+from typing import Any
+
+import click
+
+from bitfold.cli.options import WordCommand, build, file_words, said, words
+from bitfold.cli.plugins import plugins
+from bitfold.cli.progress import drawing
+from bitfold.cli.tables import metrics_table, show
+from bitfold.cli.words import words_of
+from bitfold.data.config import DataConfig
+from bitfold.training.config import TrainConfig
+
+
+@click.command(cls=WordCommand, short_help="Train a click model.")
+@click.argument("data", nargs=-1, required=True, metavar="DATA...")
+@click.option("--out", required=True, metavar="RUN", help="The run to write.")
+@click.option("--resume", is_flag=True, help="Go on with the training in --out that was stopped.")
+@click.option(
+    "--from", "from_run", metavar="RUN", help="Begin with this run's weights: the next day's log."
+)
+@click.option("--force", is_flag=True, help="Replace the run in --out.")
+@words(TrainConfig, DataConfig)
+@plugins
+def train(
+    data: tuple[str, ...],
+    out: str,
+    resume: bool,
+    from_run: str | None,
+    force: bool,
+    config_file: str | None,
+    **given: Any,
+) -> None:
+    """Train a click model whose embeddings fit in a byte budget, and save it as a run.
+
+    DATA is a prepared log, or raw files read as `bitfold prepare` reads them.
+
+    \b
+    bitfold train clicks.csv.gz --label 'rating>=4' --fields user,item,age --group user \\
+        --split random:0.8,0.1,0.1 --embedding binary-code --budget 10x --width 16 \\
+        --network deepfm --epochs 8 --batch-size 2048 --lr 1e-3 --seed 0 --out RUN
+    """
+    known = [*words_of(TrainConfig), *words_of(DataConfig)]
+    file = file_words(config_file, known)
+    config = build(TrainConfig, given, file)
+    reading = build(DataConfig, given, file)
+    check_reading(data, said(DataConfig, given))
+
+    from bitfold.training import train as run
+
+    with drawing() as progress:
+        result = run(
+            data,
+            reading,
+            config,
+            out,
+            resume=resume,
+            force=force,
+            from_run=from_run,
+            progress=progress,
+        )
+    show(metrics_table(f"{out}: {config.embedding}, {config.network}", result.metrics))
+    show(f"next: bitfold predict {out} ROWS --out scores.parquet")
+
+
+def check_reading(data: tuple[str, ...], spoken: dict[str, Any]) -> None:
+    """Refuse words of reading that a prepared log has settled otherwise."""
+    from bitfold.data.prepared import PreparedLog, is_prepared
+    from bitfold.errors import BitfoldError
+
+    if not spoken or len(data) != 1 or not is_prepared(data[0]):
+        return
+    settled = PreparedLog(data[0]).schema.config
+    for name, value in spoken.items():
+        if getattr(settled, name) != value:
+            raise BitfoldError(
+                f"{data[0]} was prepared with another --{name.replace('_', '-')}",
+                got=value,
+                expected=getattr(settled, name),
+                fix="leave the word out, or prepare the log again with it",
+            )
+
+
+@click.command(cls=WordCommand, short_help="Measure a run.")
+@click.argument("run", metavar="RUN")
+@click.argument("data", nargs=-1, required=True, metavar="DATA...")
+@click.option(
+    "--part",
+    default="test",
+    metavar="PART",
+    help="Of a prepared log: train, valid or test; raw files are measured whole.  [default: test]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@plugins
+def evaluate(run: str, data: tuple[str, ...], part: str, as_json: bool) -> None:
+    """Measure a run on a log with labels: AUC, log loss, GAUC, calibration.
+
+    DATA is a prepared log (its part) or raw files (all rows).
+    """
+    from bitfold.evaluate import evaluate as measure
+    from bitfold.files import without_nan
+
+    with drawing() as progress:
+        figures = measure(run, list(data), part, progress=progress)
+    if as_json:
+        click.echo(json.dumps(without_nan(figures), indent=1))
+    else:
+        show(metrics_table(f"{run} on {' '.join(data)}", figures))
+
+
+@click.command(cls=WordCommand, short_help="Score raw rows.")
+@click.argument("run", metavar="RUN")
+@click.argument("data", nargs=-1, required=True, metavar="DATA...")
+@click.option("--out", required=True, metavar="FILE", help="x.parquet, x.csv or x.csv.gz.")
+@click.option("--force", is_flag=True, help="Replace --out if it exists.")
+@plugins
+def predict(run: str, data: tuple[str, ...], out: str, force: bool) -> None:
+    """Score raw rows with a run: a column `score`, one for each row, in the input's order.
+
+    Nothing but RUN is needed; values never seen in training work; a label column is not needed.
+    """
+    from bitfold.predict import predict as score
+
+    with drawing() as progress:
+        rows = score(run, list(data), out, force=force, progress=progress)
+    show(f"{out}: {rows:,} scores")

@@ -1,0 +1,171 @@
+"""The words of a configuration on the command line and in a file."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from bitfold.board import CompareConfig
+from bitfold.cli.options import build, file_words, read_config, said, words
+from bitfold.cli.words import parse, words_of
+from bitfold.config import to_json, word
+from bitfold.data.config import DataConfig
+from bitfold.data.synthetic import SynthConfig
+from bitfold.errors import BitfoldError, UnknownName
+from bitfold.training.config import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    size: int = word(4, help="A size.")
+    rate: float = word(0.5, help="A rate.")
+    names: tuple[str, ...] = word((), help="Names.")
+    hidden: tuple[int, ...] = word((8, 4), help="Sizes.")
+    set: dict[str, str] = word({}, help="Options.")  # noqa: RUF009
+    fast: bool = word(False, help="Be fast.")
+    shape: str = word("round", help="A shape.", choices=("round", "square"))
+    where: str | None = word(None, help="A place.")
+
+
+def toy(*args: str) -> Toy:
+    """The configuration that the command line `args` says."""
+    made: list[Toy] = []
+
+    @click.command()
+    @words(Toy)
+    def command(config_file: str | None, **given: object) -> None:
+        made.append(build(Toy, given, file_words(config_file, list(words_of(Toy)))))
+
+    result = CliRunner().invoke(command, list(args), catch_exceptions=False, standalone_mode=False)
+    assert result.exit_code == 0
+    return made[0]
+
+
+def test_defaults() -> None:
+    assert toy() == Toy()
+
+
+def test_every_kind_of_word() -> None:
+    got = toy(
+        *("--size", "1e3", "--rate", "1e-3", "--names", "a, b,c", "--hidden", "2,3", "--fast"),
+        *("--set", "blocks=3", "--set", "k=a=b", "--shape", "square", "--where", "here"),
+    )
+    assert got == Toy(
+        size=1000,
+        rate=1e-3,
+        names=("a", "b", "c"),
+        hidden=(2, 3),
+        set={"blocks": "3", "k": "a=b"},
+        fast=True,
+        shape="square",
+        where="here",
+    )
+
+
+def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "words.json"
+    file.write_text(
+        json.dumps(
+            {"size": 7, "rate": 0.25, "fast": True, "set": {"a": 1, "b": "x"}, "names": ["u"]}
+        )
+    )
+    got = toy("--config", str(file), "--size", "9", "--no-fast", "--set", "b=y")
+    assert got == Toy(size=9, rate=0.25, names=("u",), set={"a": "1", "b": "y"}, fast=False)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--size", "big"), "--size cannot be read\n  got: 'big'\n  expected: a whole number"),
+        (("--size", "1.5"), "whole number"),
+        (("--rate", "x"), "--rate cannot be read"),
+        (("--hidden", "8,x"), "--hidden cannot be read"),
+        (("--set", "blocks"), "KEY=VALUE"),
+        (("--set", "=3"), "KEY=VALUE"),
+        (("--shape", "rond"), "did you mean 'round'"),
+    ],
+)
+def test_wrong_values(args: tuple[str, ...], message: str) -> None:
+    with pytest.raises(BitfoldError) as caught:
+        toy(*args)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [True, "x", [1], None.__class__])
+def test_wrong_json_values(value: object) -> None:
+    with pytest.raises(BitfoldError, match="--size cannot be read"):
+        parse(words_of(Toy)["size"], value)
+
+
+def test_a_missing_word_is_named() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Needs:
+        label: str = word(help="The label.")
+
+    with pytest.raises(BitfoldError, match="--label is missing"):
+        build(Needs, {}, {})
+    assert build(Needs, {}, {"label": "y"}) == Needs("y")
+
+
+def test_said_is_what_the_command_line_says() -> None:
+    assert said(Toy, {"size": "3", "set": (), "where": None}) == {"size": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "is not JSON"), ("[1]", "not a JSON object"), ('{"sise": 3}', "did you mean 'size'")],
+)
+def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "words.json"
+    file.write_text(text)
+    with pytest.raises(BitfoldError) as caught:
+        read_config(str(file), list(words_of(Toy)))
+    assert message in str(caught.value)
+
+
+def test_a_missing_file() -> None:
+    with pytest.raises(BitfoldError, match="does not exist"):
+        read_config("nowhere.json", ["size"])
+
+
+def test_sections_and_notes_of_a_saved_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    data, train = (
+        DataConfig(label="y", fields=("a", "b")),
+        TrainConfig(width=8, set={"blocks": "2"}),
+    )
+    file.write_text(
+        json.dumps(
+            {"kind": "x", "format": 1, "paths": [], "data": to_json(data), "train": to_json(train)}
+        )
+    )
+    flat = read_config(str(file), [*words_of(DataConfig), *words_of(TrainConfig)])
+    assert build(DataConfig, {}, flat) == data
+    assert build(TrainConfig, {}, flat) == train
+
+
+@pytest.mark.parametrize("kind", [DataConfig, TrainConfig, SynthConfig, CompareConfig])
+def test_every_word_has_help_and_a_type_that_options_can_carry(kind: type) -> None:
+    for name, found in words_of(kind).items():
+        assert found.help.endswith((".", "'")), name
+        assert found.pairs or found.listed or found.type in (int, float, str, bool), name
+
+
+@pytest.mark.parametrize("kind", [DataConfig, TrainConfig, SynthConfig, CompareConfig])
+def test_defaults_survive_json(kind: type) -> None:
+    assert build(kind, {}, json.loads(json.dumps(to_json(kind())))) == kind()
+
+
+def test_data_and_training_share_no_word() -> None:
+    assert not words_of(DataConfig).keys() & words_of(TrainConfig).keys()
+    assert not words_of(CompareConfig).keys() & (
+        words_of(DataConfig).keys() | words_of(TrainConfig).keys()
+    )
+
+
+def test_unknown_choice_is_an_unknown_name() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'deepfm'"):
+        build(TrainConfig, {"network": "deepmf"}, {})
