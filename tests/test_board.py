@@ -122,7 +122,7 @@ def test_lines_have_means_spreads_and_the_share_of_full() -> None:
         row("hash", "10x", 1, 0.74),
     ]
     full, hashed, refused = lines(
-        results, [{"method": "hash", "budget": "9x", "reason": "needs 5 bytes"}]
+        results, [{"method": "hash", "budget": "9x", "minimum": 5, "reason": "needs 5 bytes"}]
     )
     assert full.means["auc"] == pytest.approx(0.81)
     assert full.kept == pytest.approx(1.0)
@@ -130,7 +130,7 @@ def test_lines_have_means_spreads_and_the_share_of_full() -> None:
     assert hashed.spreads["auc"] == pytest.approx(0.0282843, rel=1e-5)  # sqrt(2 * 0.02**2)
     assert hashed.kept == pytest.approx(0.72 / 0.81)
     assert "gauc" not in hashed.means
-    assert refused.refusal == "needs 5 bytes"
+    assert refused.minimum == 5
 
 
 def test_one_seed_has_no_spread() -> None:

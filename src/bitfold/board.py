@@ -202,7 +202,8 @@ def cells(words: CompareConfig, seed: int) -> list[Cell]:
 class Line:
     """A method at a budget, over its seeds. Means; spreads are standard deviations (n - 1).
 
-    `kept` is the mean AUC as a share of the full table's. `refusal` says why there are no figures.
+    `kept` is the mean AUC as a share of the full table's. `minimum` is the least number of bytes, where
+    the budget is too small and there are no figures.
     """
 
     method: str
@@ -211,7 +212,7 @@ class Line:
     means: Mapping[str, float] = field(default_factory=dict)
     spreads: Mapping[str, float | None] = field(default_factory=dict)
     kept: float | None = None
-    refusal: str | None = None
+    minimum: int | None = None
 
 
 def lines(
@@ -236,7 +237,7 @@ def lines(
         }
         kept = means["auc"] / best if best and "auc" in means else None
         out.append(Line(method, budget, len(rows), means, spreads, kept))
-    out += [Line(row["method"], row["budget"], refusal=row["reason"]) for row in refused]
+    out += [Line(row["method"], row["budget"], minimum=row["minimum"]) for row in refused]
     return out
 
 

@@ -34,7 +34,7 @@ from bitfold.config import to_json
 from bitfold.data.config import DataConfig
 from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.files import read_json, without_nan, write_json
-from bitfold.progress import Progress, silent
+from bitfold.progress import Progress, reading, silent
 
 if TYPE_CHECKING:
     from bitfold.data.prepared import PreparedLog
@@ -219,14 +219,12 @@ def _check_same(file: Path, said: Mapping[str, Any]) -> None:
 
 def _log(paths: Sequence[str | Path], data: DataConfig, out: Path, tell: Progress) -> "PreparedLog":
     """The prepared log that every cell trains on."""
-    from bitfold.data.prepare import prepare
-    from bitfold.data.prepared import PreparedLog, is_prepared
+    from bitfold.data.prepare import prepare_or_open
+    from bitfold.data.prepared import PreparedLog, looks_prepared
 
-    if len(paths) == 1 and is_prepared(paths[0]):
+    if len(paths) == 1 and looks_prepared(Path(paths[0])):
         return PreparedLog(paths[0])
-    if is_prepared(out / "log"):
-        return PreparedLog(out / "log")
-    return prepare(paths, out / "log", data, progress=tell)
+    return prepare_or_open(paths, out / "log", data, progress=reading(tell))
 
 
 def _planned(

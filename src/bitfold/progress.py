@@ -4,6 +4,7 @@ Work that takes long (preparing, generating, training, comparing) accepts `progr
 command passes a function that draws a bar; a notebook may pass its own.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -31,3 +32,18 @@ def silent(stage: str, done: int, total: int | None = None, **facts: object) -> 
     Example:
         >>> silent("epoch 1/8", 2048, 1_000_000, loss=0.693)
     """
+
+
+def reading(progress: Progress) -> Callable[..., None]:
+    """The listener that `bitfold.data.prepare` takes, which tells `progress`.
+
+    Example:
+        >>> def show(stage, done, total, **facts): print(stage, done, total, facts)
+        >>> reading(show)("reading", 5, 1_000, 2_000)
+        preparing: reading 1000 2000 {'rows': 5}
+    """
+
+    def tell(stage: str, rows: int, done: int, total: int) -> None:
+        progress(f"preparing: {stage}", done, total, rows=rows)
+
+    return tell

@@ -10,6 +10,9 @@ from bitfold.cli.tables import figure, show, table
 from bitfold.cli.words import words_of
 from bitfold.data.config import DataConfig
 from bitfold.data.synthetic import SynthConfig
+from bitfold.progress import reading
+
+VALUE_WIDTH = 32
 
 
 @click.command(cls=WordCommand, short_help="Write a prepared log.")
@@ -32,12 +35,30 @@ def prepare(
 
     config = build(DataConfig, given, file_words(config_file, list(words_of(DataConfig))))
     with drawing() as progress:
-        log = run(inputs, out, config, force=force, progress=progress)
+        log = run(inputs, out, config, force=force, progress=reading(progress))
     rows = ", ".join(f"{count:,} {part}" for part, count in log.rows.items())
-    made = table(f"{out}: {rows}", ("field", "distinct ids", "missing", "share of the top id"))
-    for name, stats in log.stats.items():
-        made.add_row(name, *(figure(word, stats[word]) for word in ("distinct", "missing", "top")))
+    columns = ("field", "distinct ids", "missing", "unseen in test", "most frequent")
+    made = table(f"{out}: {rows}", columns)
+    for name, stats in log.stats["fields"].items():
+        about = "" if stats["exact"] else "about "
+        unseen = stats["unseen"].get("test")
+        made.add_row(
+            name,
+            about + figure("distinct", stats["distinct"]),
+            figure("missing", stats["missing"]),
+            "-" if unseen is None else f"{unseen:.1%}",
+            _head(stats["head"], log.rows["train"]),
+        )
     show(made)
+
+
+def _head(head: list[dict[str, Any]], rows: int) -> str:
+    """The most frequent value and its share of the training rows."""
+    if not head or not rows:
+        return "-"
+    top = head[0]
+    value = str(top.get("value", top["id"]))
+    return f"{value[:VALUE_WIDTH]} ({top['count'] / rows:.1%})"
 
 
 @click.command(cls=WordCommand, short_help="Write a synthetic click log.")

@@ -5,7 +5,7 @@ Both listen as `bitfold.progress.Progress` does: `draw(stage, done, total, **fac
 
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -67,7 +67,7 @@ class Bars:
             self._tasks[stage],
             completed=done,
             total=total,
-            count=count(done, total),
+            count=count(done, total, facts),
             facts=escape(told(facts)),
         )
 
@@ -99,21 +99,26 @@ class Lines:
         if ended:
             self._ended.add((stage, done))
         self._last = now
-        parts = [stage, count(done, total), told(facts)]
+        parts = [stage, count(done, total, facts), told(facts)]
         print("  ".join(part for part in parts if part), file=self._stream, flush=True)
 
 
-def count(done: int, total: int | None) -> str:
-    """How far, in words.
+def count(done: int, total: int | None, facts: Mapping[str, object] | None = None) -> str:
+    """How far, in words; a stage that counts something else says its `rows` among the facts.
 
     Example:
         >>> count(2048, 1_000_000)
         '2,048/1,000,000'
+        >>> count(65_536, 131_072, {"rows": 700})
+        '700 rows'
     """
+    rows = (facts or {}).get("rows")
+    if isinstance(rows, int):
+        return f"{rows:,} rows"
     return f"{done:,}" if total is None else f"{done:,}/{total:,}"
 
 
-def told(facts: dict[str, object]) -> str:
+def told(facts: Mapping[str, object]) -> str:
     """The facts in one line; `rows_per_second` reads `rows/s`.
 
     Example:
@@ -122,6 +127,8 @@ def told(facts: dict[str, object]) -> str:
     """
     words = []
     for name, value in facts.items():
+        if name == "rows":
+            continue
         name = name.replace("_per_", "/").replace("/second", "/s").replace("_", " ")
         if isinstance(value, float):
             text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"

@@ -1,21 +1,29 @@
 """`bitfold train`, `evaluate` and `predict`: make a run, measure it, use it."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
 
-from bitfold.cli.options import WordCommand, build, file_words, said, words
+from bitfold.cli.options import WordCommand, build, file_words, read_config, said, words
 from bitfold.cli.plugins import plugins
 from bitfold.cli.progress import drawing
 from bitfold.cli.tables import metrics_table, show
 from bitfold.cli.words import words_of
 from bitfold.data.config import DataConfig
+from bitfold.errors import BitfoldError
+from bitfold.files import read_json, without_nan
 from bitfold.training.config import TrainConfig
+
+SHOWN = (
+    *("auc", "logloss", "gauc", "calibration", "ece", "bytes", "ratio", "map_bytes"),
+    *("training_bytes", "rows_per_second", "epochs", "best_epoch", "seconds"),
+)
 
 
 @click.command(cls=WordCommand, short_help="Train a click model.")
-@click.argument("data", nargs=-1, required=True, metavar="DATA...")
+@click.argument("data", nargs=-1, metavar="DATA...")
 @click.option("--out", required=True, metavar="RUN", help="The run to write.")
 @click.option("--resume", is_flag=True, help="Go on with the training in --out that was stopped.")
 @click.option(
@@ -35,7 +43,8 @@ def train(
 ) -> None:
     """Train a click model whose embeddings fit in a byte budget, and save it as a run.
 
-    DATA is a prepared log, or raw files read as `bitfold prepare` reads them.
+    DATA is a prepared log, or raw files read as `bitfold prepare` reads them. With --resume, what
+    is not said is as it was; with --from, it is as that run has it.
 
     \b
     bitfold train clicks.csv.gz --label 'rating>=4' --fields user,item,age --group user \\
@@ -44,6 +53,17 @@ def train(
     """
     known = [*words_of(TrainConfig), *words_of(DataConfig)]
     file = file_words(config_file, known)
+    begun = Path(out) / "config.json"
+    for settled in (begun if resume else None, from_run and Path(from_run) / "config.json"):
+        if settled and settled.is_file():
+            file = read_config(str(settled), known) | file
+            break
+    if resume and not data and begun.is_file():
+        data = tuple(read_json(begun).get("paths", ()))
+    if not data:
+        raise BitfoldError(
+            "there is no log to train on", expected="DATA: raw files, or a prepared log"
+        )
     config = build(TrainConfig, given, file)
     reading = build(DataConfig, given, file)
     check_reading(data, said(DataConfig, given))
@@ -61,16 +81,16 @@ def train(
             from_run=from_run,
             progress=progress,
         )
-    show(metrics_table(f"{out}: {config.embedding}, {config.network}", result.metrics))
+    figures = {name: result.metrics[name] for name in SHOWN if result.metrics.get(name) is not None}
+    show(metrics_table(f"{out}: {config.embedding}, {config.network}", figures))
     show(f"next: bitfold predict {out} ROWS --out scores.parquet")
 
 
 def check_reading(data: tuple[str, ...], spoken: dict[str, Any]) -> None:
     """Refuse words of reading that a prepared log has settled otherwise."""
-    from bitfold.data.prepared import PreparedLog, is_prepared
-    from bitfold.errors import BitfoldError
+    from bitfold.data.prepared import PreparedLog, looks_prepared
 
-    if not spoken or len(data) != 1 or not is_prepared(data[0]):
+    if not spoken or len(data) != 1 or not looks_prepared(Path(data[0])):
         return
     settled = PreparedLog(data[0]).schema.config
     for name, value in spoken.items():
@@ -100,7 +120,6 @@ def evaluate(run: str, data: tuple[str, ...], part: str, as_json: bool) -> None:
     DATA is a prepared log (its part) or raw files (all rows).
     """
     from bitfold.evaluate import evaluate as measure
-    from bitfold.files import without_nan
 
     with drawing() as progress:
         figures = measure(run, list(data), part, progress=progress)

@@ -7,22 +7,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bitfold.board import FULL, Line
+from bitfold.board import Line
 
 FILE_WIDTH = 160  # where no terminal says how wide it is, nothing is cut
 
 
 def show(*parts: Table | str) -> None:
     """Print tables and texts on stdout, one below the other."""
-    out = Console(highlight=False)
+    out = Console(highlight=False, markup=False, emoji=False)
     if out.is_terminal:
         for part in parts:
-            out.print(part, markup=False)
+            out.print(part)
         return
-    out = Console(highlight=False, width=FILE_WIDTH)
+    out = Console(highlight=False, markup=False, emoji=False, width=FILE_WIDTH)
     with out.capture() as captured:
         for part in parts:
-            out.print(part, markup=False)
+            out.print(part)
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
@@ -84,31 +84,36 @@ def size(count: float) -> str:
 
 
 def board_table(title: str, rows: Sequence[Line]) -> Table:
-    """A comparison: each method's best line at a budget is bold."""
-    seeds = max((row.seeds for row in rows), default=1)
-    spread = " ± spread" if seeds > 1 else ""
-    kept = "of full" if any(row.kept is not None for row in rows) else ""
-    names = ["method", "budget", "bytes", "ratio", f"AUC{spread}", kept, "log loss", "GAUC"]
-    made = table(title, [*(name for name in names if name), "rows/s"], left=1)
-    best: dict[str, float] = {}
+    """A comparison, a budget a block; the best line of each is bold.
+
+    The map from values to dense ids, which full tables need for raw values, has a column of its
+    own where there is one.
+    """
+    spread = " ± spread" if any(row.seeds > 1 for row in rows) else ""
+    maps = any(row.means.get("map_bytes") for row in rows)
+    whole = any(row.kept is not None for row in rows)
+    names = ["method", "budget", "bytes", *["id map"] * maps, "ratio", f"AUC{spread}"]
+    made = table(title, [*names, *["of full"] * whole, "log loss", "GAUC", "rows/s"], left=1)
+    blocks: dict[str, list[Line]] = {}
     for row in rows:
-        if row.method != FULL and "auc" in row.means:
-            best[row.budget] = max(best.get(row.budget, 0.0), row.means["auc"])
-    budget = None
-    for row in sorted(rows, key=lambda row: [line.budget for line in rows].index(row.budget)):
-        if budget is not None and row.budget != budget:
-            made.add_section()
-        budget = row.budget
-        if row.refusal is not None:
-            made.add_row(row.method, row.budget, Text(row.refusal, style="yellow"))
-            continue
-        strong = "bold" if row.means.get("auc") == best.get(row.budget) else ""
-        texts = [row.method, row.budget, size(row.means["bytes"])]
-        texts += [_mean(row, "ratio"), _spread(row, "auc")]
-        if kept:
-            texts.append(f"{row.kept:.1%}" if row.kept is not None else "")
-        texts += [_mean(row, "logloss"), _mean(row, "gauc"), _mean(row, "rows_per_second")]
-        made.add_row(*texts, style=strong)
+        blocks.setdefault(row.budget, []).append(row)
+    for block in blocks.values():
+        best = max((row.means["auc"] for row in block if "auc" in row.means), default=None)
+        for row in block:
+            if row.minimum is not None:
+                made.add_row(row.method, row.budget, f"needs {row.minimum:,} B", style="yellow")
+                continue
+            texts = [row.method, row.budget, size(row.means["bytes"])]
+            if maps:
+                count = row.means.get("map_bytes")
+                texts.append(size(count) if count else "-")
+            texts += [_mean(row, "ratio"), _spread(row, "auc")]
+            if whole:
+                texts.append("-" if row.kept is None else f"{row.kept:.1%}")
+            texts += [_mean(row, name) for name in ("logloss", "gauc", "rows_per_second")]
+            strong = len(block) > 1 and row.means.get("auc") == best
+            made.add_row(*texts, style="bold" if strong else "")
+        made.add_section()
     return made
 
 
