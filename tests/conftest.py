@@ -3,6 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no failure: no deadline. A few dozen examples keep the whole run short.
+settings.register_profile("bitfold", deadline=None, max_examples=50, print_blob=True)
+settings.load_profile("bitfold")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
