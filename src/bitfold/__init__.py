@@ -4,17 +4,18 @@ Say how many bytes; get the best click model that fits. See README.md for the ma
 docs/architecture.md for how the parts stand together.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from bitfold.bytesize import Memory, format_bytes, memory
-from bitfold.embedding import Embedding, EmbeddingBag, EmbeddingCollection
 from bitfold.errors import BitfoldError, BudgetTooSmall, IdOutOfRange, UnknownName
 from bitfold.fields import Field
-from bitfold.method import Method, MethodInfo, load_plugin, methods
-from bitfold.plan_format import Plan
-from bitfold.planning import plan
 
 if TYPE_CHECKING:
+    from bitfold.bytesize import Memory, format_bytes, memory
+    from bitfold.embedding import Embedding, EmbeddingBag, EmbeddingCollection
+    from bitfold.method import Method, MethodInfo, load_plugin, methods
+    from bitfold.plan_format import Plan
+    from bitfold.planning import plan
     from bitfold.run import Run, load
 
 __version__ = "0.1.0"
@@ -42,10 +43,21 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Load what needs the data and training packages only when it is asked for."""
-    if name in ("Run", "load"):
-        from bitfold import run
+_HOMES = {
+    "bytesize": ("Memory", "format_bytes", "memory"),
+    "embedding": ("Embedding", "EmbeddingBag", "EmbeddingCollection"),
+    "method": ("Method", "MethodInfo", "load_plugin", "methods"),
+    "plan_format": ("Plan",),
+    "planning": ("plan",),
+    "run": ("Run", "load"),
+}
 
-        return getattr(run, name)
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is asked for: preparing a log needs no torch, nor its memory."""
+    for module, names in _HOMES.items():
+        if name in names:
+            value = getattr(import_module(f"bitfold.{module}"), name)
+            globals()[name] = value
+            return value
     raise AttributeError(f"module 'bitfold' has no attribute {name!r}")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from bitfold.hashing import canonical_text, cross_ids, hash_expr
 if TYPE_CHECKING:
     import polars as pl
 
-_TEXTS_A_CHUNK = 1024
+_TEXTS_A_CHUNK = 256
 _TEXTS_KEPT = 1 << 16
 
 
@@ -74,7 +74,7 @@ class Encoder:
         self.config = config
         self.scoring = scoring
         self.specs = field_specs(config)
-        self.texts: dict[str, dict[int, str]] = {}
+        self.texts: dict[str, dict[int, Any]] = {}
         if not self.specs and not config.numeric:
             raise BitfoldError(
                 "no fields are named",
@@ -142,23 +142,38 @@ class Encoder:
         }
         if self.config.group is not None and self.config.group in rows.frame.columns:
             names.add(self.config.group)
-        texts = [self._text(rows, name) for name in sorted(names)]
         import polars as pl
 
-        if not texts:
+        if not names:
             return {}
-        frame = pl.DataFrame(texts)
         seed = self.config.hash_seed
-        ids = frame.select(hash_expr(pl.col(name), seed).alias(name) for name in frame.columns)
+        # Text and whole numbers are hashed by one query, which uses all cores; others need their
+        # text spelt out first.
+        frame = pl.DataFrame(
+            [
+                rows.frame[name] if self._is_simple(rows, name) else self._text(rows, name)
+                for name in sorted(names)
+            ]
+        )
+        ids = frame.select(
+            hash_expr(pl.col(name).cast(pl.String), seed).alias(name) for name in frame.columns
+        )
         for name in frame.columns:
             self._remember(name, frame[name], ids[name])
         return {name: ids[name] for name in frame.columns}
+
+    def _is_simple(self, rows: Rows, name: str) -> bool:
+        import polars as pl
+
+        kind = rows.frame[name].dtype
+        return (kind == pl.String or kind.is_integer()) and (rows.text or not self.config.missing)
 
     def _remember(self, name: str, text: "pl.Series", ids: "pl.Series") -> None:
         """Keep the texts of a few values, so that statistics can name the frequent ones."""
         known = self.texts.setdefault(name, {})
         if not self.scoring and len(known) < _TEXTS_KEPT:
-            known.update(zip(ids[:_TEXTS_A_CHUNK], text[:_TEXTS_A_CHUNK], strict=True))
+            few = text[:_TEXTS_A_CHUNK].to_list()
+            known.update(zip(ids[:_TEXTS_A_CHUNK].to_list(), few, strict=True))
 
     def _hash(self, text: "pl.Series") -> "pl.Series":
         import polars as pl

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,26 +45,26 @@ class Dealt:
         rows: rows of the log.
         bounds: for a split by time, the first times of valid and test.
         parts: for a split by the last rows of users, the part of each row of the log.
-        texts: for each raw column, the texts of some ids (the frequent ones are among them).
+        texts: for each raw column, the values of some ids (the frequent ones are among them).
     """
 
     paths: list[Path]
     rows: int
     bounds: npt.NDArray[np.float64] | None
     parts: Parts | None
-    texts: dict[str, dict[int, str]]
+    texts: dict[str, dict[int, Any]]
 
 
 class Dealer:
     """Holds encoded rows up to `HELD_BYTES`, then deals them to one file a shard."""
 
-    def __init__(self, folder: Path, bins: int, seed: int) -> None:
-        self._folder, self._bins, self._seed = folder, bins, seed
+    def __init__(self, folder: Path, bins: int) -> None:
+        self._folder, self.bins = folder, bins
         self._held: list[pl.DataFrame] = []
         self._bytes = 0.0
 
     def add(self, frame: "pl.DataFrame") -> None:
-        """Take in encoded rows, with their numbers in `row`."""
+        """Take in encoded rows, with the file each is dealt to in `bin`."""
         self._held.append(frame)
         self._bytes += frame.estimated_size()
         if self._bytes >= HELD_BYTES:
@@ -78,10 +78,11 @@ class Dealer:
             return
         frame = pl.concat(self._held, rechunk=True)
         self._held, self._bytes = [], 0.0
-        chosen = bins_of(frame["row"].to_numpy(), self._seed, self._bins)
-        if self._bins > 1:
+        chosen = frame["bin"].to_numpy()
+        frame = frame.drop("bin")
+        if self.bins > 1:
             frame = frame[np.argsort(chosen, kind="stable")]
-        ends = np.cumsum(np.bincount(chosen, minlength=self._bins))
+        ends = np.cumsum(np.bincount(chosen, minlength=self.bins))
         start = 0
         for index, end in enumerate(ends.tolist()):
             if end > start:
@@ -108,13 +109,14 @@ def deal(
     dealer: Dealer | None = None
     last: LastSplit | None = None
     times = Sample()
+    needs_row = split.kind == "last" or config.transform.kind == "buckets"
     done = 0
     for rows in read_chunks(paths, config, encoder.required):
         frame = encoder.encode(rows)
         if dealer is None:
             width = max(frame.estimated_size() / frame.height, 8.0)
             bins = min(max(round(expected * width / BIN_BYTES), 1), 65_535)
-            dealer = Dealer(spill, bins, seed)
+            dealer = Dealer(spill, bins)
             last = LastSplit(folder / "users", bins) if split.kind == "last" else None
         numbers = np.arange(done, done + frame.height)
         frame = frame.with_columns(pl.Series("row", numbers))
@@ -128,7 +130,8 @@ def deal(
         if split.kind in ("random", "column"):
             parts = _streaming_parts(frame, numbers, rows, encoder)
             frame = frame.with_columns(pl.Series("part", parts))
-        dealer.add(frame)
+        frame = frame.with_columns(pl.Series("bin", bins_of(numbers, seed, dealer.bins)))
+        dealer.add(frame if needs_row else frame.drop("row"))
         done += frame.height
         if progress is not None:
             progress("reading", done, rows.done, total)

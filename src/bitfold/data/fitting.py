@@ -99,12 +99,14 @@ class NumericFit:
         self.sample = Sample()
         self.missing = 0
 
-    def add(self, values: npt.NDArray[np.float64], row_marks: npt.NDArray[np.uint64]) -> None:
+    def add(
+        self, values: npt.NDArray[np.float64], row_marks: npt.NDArray[np.uint64] | None
+    ) -> None:
         """Take in one shard's numbers of the training part."""
         met = ~np.isnan(values)
         self.missing += int(len(values) - met.sum())
         values = values[met]
-        if self.kind == "buckets":
+        if row_marks is not None:
             self.sample.add(values, row_marks[met])
         self.moments.add(shape(values, self.kind))
 
@@ -146,9 +148,12 @@ def fit(
                 pool.submit(field.add, shard.frame[f"f{index}"], train)
                 for index, field in enumerate(fields)
             ]
-            row_marks = marks(shard.frame["row"].to_numpy(), config.split_seed, _BUCKET_SALT)
+            row_marks = None
+            if config.transform.kind == "buckets":
+                numbers = shard.frame["row"].to_numpy()[train]
+                row_marks = marks(numbers, config.split_seed, _BUCKET_SALT)
             jobs += [
-                pool.submit(number.add, shard.frame[f"n{i}"].to_numpy()[train], row_marks[train])
+                pool.submit(number.add, shard.frame[f"n{i}"].to_numpy()[train], row_marks)
                 for i, number in enumerate(numeric)
             ]
             for job in jobs:

@@ -7,6 +7,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from bitfold.data.fitting import fit
 from bitfold.data.formats import with_defaults
 from bitfold.data.prepared import PreparedLog, is_prepared, looks_prepared
 from bitfold.data.reading import Progress
+from bitfold.data.schema import Schema
 from bitfold.data.writing import write_log
 from bitfold.errors import BitfoldError
 
@@ -31,6 +33,7 @@ def prepare(
     *,
     force: bool = False,
     progress: Progress | None = None,
+    schema: Schema | None = None,
 ) -> PreparedLog:
     """Read a raw log and write it prepared: hashed, split, shuffled, in shards, with statistics.
 
@@ -44,6 +47,8 @@ def prepare(
         config: how the log is read.
         force: replace a prepared log that is there already.
         progress: is told how far the work is.
+        schema: that of an earlier log, to give the same values the same ids and numbers;
+            `config` may then say otherwise only how the files are read and split.
 
     Raises:
         BitfoldError: for whatever is wrong with the words, the input or the output.
@@ -68,6 +73,8 @@ def prepare(
             work.mkdir()
             dealt = deal(paths, encoder, work, progress)
             fitted = fit(config, encoder.specs, dealt, progress)
+            if schema is not None:
+                fitted = replace(fitted, schema=replace(schema, config=config))
             write_log(folder, dealt, fitted, inputs, progress)
             shutil.rmtree(work)
             (folder / _LOCK).unlink()

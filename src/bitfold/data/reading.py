@@ -13,6 +13,8 @@ from bitfold.errors import BitfoldError
 CHUNK_ROWS = 65_536
 """Rows of a chunk of Parquet; text comes in blocks of about 4 MiB."""
 
+_ROW_GROUP_BYTES = 128 << 20
+
 
 class Progress(Protocol):
     """What is told of the work's progress.
@@ -120,6 +122,15 @@ def _open_parquet(path: Path) -> Any:
     import pyarrow.parquet as pq
 
     try:
+        file = pq.ParquetFile(path, memory_map=False, pre_buffer=False)
+        meta = file.metadata
+        largest = max(
+            (meta.row_group(i).total_byte_size for i in range(meta.num_row_groups)), default=0
+        )
+        if largest <= _ROW_GROUP_BYTES:
+            return file
+        # Large row groups are read page by page: slower, but memory stays bounded.
+        file.close()
         return pq.ParquetFile(path, memory_map=False, pre_buffer=False, buffer_size=1 << 20)
     except (pa.ArrowException, OSError) as error:
         raise _broken_parquet(path, error) from error

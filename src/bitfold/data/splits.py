@@ -23,7 +23,7 @@ _NAMES = {"train": 0, "valid": 1, "val": 1, "validation": 1, "test": 2}
 
 def marks(rows: npt.NDArray[np.int64], seed: int, salt: int) -> npt.NDArray[np.uint64]:
     """A uniform 64-bit mark for each row number, decided by the seed and the salt."""
-    return mix(mix(rows, salt=seed).view(np.int64), salt=salt)
+    return mix(rows, salt=(seed << 16) + salt)
 
 
 def bins_of(rows: npt.NDArray[np.int64], seed: int, bins: int) -> npt.NDArray[np.uint16]:

@@ -129,5 +129,5 @@ def interleave(columns: Sequence[npt.NDArray[Any]], order: npt.NDArray[Any] | No
             if order is None:
                 out[start:stop, index] = column[start:stop]
             else:
-                out[start:stop, index] = column[order[start:stop]]
+                out[start:stop, index] = np.take(column, order[start:stop])
     return out

@@ -19,6 +19,9 @@ from bitfold.data.vocabulary import UNSEEN
 HEAD = 20
 """Values listed in a field's frequency head."""
 
+_DICTIONARY = 1 << 15
+"""Fields of at most so many ids are stored as dictionaries: smaller, and as fast to read."""
+
 
 def write_log(
     folder: Path,
@@ -53,7 +56,7 @@ def write_log(
             if not len(rows):
                 continue
             name = f"{part}/{index:05d}.parquet"
-            columns = [c.take(rows) if isinstance(c, Bags) else c[rows] for c in ids]
+            columns = [c.take(rows) if isinstance(c, Bags) else np.take(c, rows) for c in ids]
             if number:
                 unseen[number] += _count_unseen(columns, fitted)
             write_shard(
@@ -61,7 +64,7 @@ def write_log(
                 schema,
                 columns,
                 numeric[rows],
-                {key: column[rows] for key, column in others.items()},
+                {key: np.take(column, rows) for key, column in others.items()},
             )
             shards[part].append(ShardInfo(name, len(rows), (folder / name).stat().st_size))
         done += shard.frame.height
@@ -99,7 +102,9 @@ def write_shard(
         table,
         path,
         compression="lz4",
-        use_dictionary=[name for name in columns if name.startswith("id:")],
+        use_dictionary=[
+            f"id:{info.name}" for info in schema.fields if info.distinct <= _DICTIONARY
+        ],
         write_statistics=False,
         row_group_size=max(table.num_rows, 1),
     )
@@ -172,6 +177,6 @@ def _head(field: FieldFit, dealt: Dealt) -> list[dict[str, Any]]:
     for key, count in field.counter.head(HEAD):
         words: dict[str, Any] = {"id": key, "count": count}
         if key in texts:
-            words["value"] = texts[key]
+            words["value"] = None if texts[key] is None else str(texts[key])
         out.append(words)
     return out
