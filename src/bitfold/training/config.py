@@ -37,7 +37,7 @@ class TrainConfig:
         help="Numbers in an embedding vector; logistic regression (lr) always has 1.",
         metavar="D",
     )
-    set: dict[str, str] = word(
+    set: dict[str, str] = word(  # noqa: RUF009
         {}, help="An option of the embedding method.", metavar="OPTION=VALUE"
     )
     bags: str = word(
@@ -52,7 +52,7 @@ class TrainConfig:
     dropout: float = word(
         0.0, help="Share of hidden units dropped in training; raise it when the model overfits."
     )
-    network_set: dict[str, str] = word(
+    network_set: dict[str, str] = word(  # noqa: RUF009
         {}, help="Another option of the network, such as linear=false.", metavar="OPTION=VALUE"
     )
     epochs: int = word(8, help="Passes over the training part at most.")
@@ -106,8 +106,9 @@ class TrainConfig:
         self._number("weight_decay")
         self._number("embedding_decay")
         self._number("dropout", below=1)
-        if self.budget is not None and not isinstance(self.budget, str):
-            object.__setattr__(self, "budget", str(self.budget))
+        budget: object = self.budget
+        if budget is not None:
+            object.__setattr__(self, "budget", str(budget))
 
     def _whole(self, name: str, least: int) -> None:
         value = getattr(self, name)

@@ -1,0 +1,224 @@
+"""Scores of batches, and what they are worth."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bitfold import metrics
+from bitfold.errors import BitfoldError
+from bitfold.model import ClickModel
+from bitfold.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from bitfold.data.batch import Batch
+    from bitfold.data.schema import Schema
+    from bitfold.data.vocabulary import Vocabulary
+    from bitfold.run import Run
+
+EVALUATION_ROWS = 8192  # rows in a batch when nothing is trained
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The predictions of some rows, in the rows' order, and what is known of the rows.
+
+    All arrays are `[B]` or None: `predictions` float32 probabilities, `labels` float32,
+    `weights` float32, `groups` int64.
+    """
+
+    predictions: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.float32] | None
+    weights: npt.NDArray[np.float32] | None
+    groups: npt.NDArray[np.int64] | None
+
+    def summary(self, negative_rate: float | None = None) -> dict[str, float]:
+        """The measures of `bitfold.metrics.summary`.
+
+        Args:
+            negative_rate: the share of negatives that the log kept. Each of them then counts for
+                `1 / negative_rate` rows, so that the log weighs what it did before.
+
+        Raises:
+            BitfoldError: the rows have no labels.
+        """
+        if self.labels is None:
+            raise BitfoldError(
+                "these rows have no labels", got="no label column", expected="labels to judge by"
+            )
+        weights = self.weights
+        if negative_rate is not None and negative_rate != 1:
+            scale = np.where(self.labels > 0.5, 1.0, 1.0 / negative_rate)
+            weights = scale if weights is None else weights * scale
+        return metrics.summary(self.labels, self.predictions, weights, self.groups)
+
+
+def correct(
+    predictions: npt.NDArray[np.float64], negative_rate: float | None
+) -> npt.NDArray[np.float64]:
+    """Undo the down-sampling of negatives: `p / (p + (1 - p) / negative_rate)`.
+
+    Source: He et al., Practical Lessons from Predicting Clicks on Ads at Facebook, 2014.
+
+    Example:
+        >>> correct(np.array([0.5]), 0.1).round(4).tolist()
+        [0.0909]
+    """
+    if negative_rate is None or negative_rate == 1:
+        return predictions
+    return predictions / (predictions + (1 - predictions) / negative_rate)
+
+
+@torch.no_grad()
+def predict_batch(
+    model: ClickModel, batch: "Batch", negative_rate: float | None = None
+) -> npt.NDArray[np.float32]:
+    """Probabilities `[B]` of one batch, corrected for down-sampled negatives."""
+    probabilities = torch.sigmoid(model(batch).double()).cpu().numpy()
+    return correct(probabilities, negative_rate).astype(np.float32)
+
+
+def score(
+    model: ClickModel,
+    batches: Iterable["Batch"],
+    *,
+    negative_rate: float | None = None,
+    device: torch.device | str = "cpu",
+    stage: str = "scoring",
+    total: int | None = None,
+    progress: Progress = silent,
+) -> Scores:
+    """Score every row; the model's mode (train or eval) is put back afterwards.
+
+    What is kept is 4 bytes a row for the prediction, 4 for the label, 4 for a weight and 8 for a
+    group.
+    """
+    training = model.training
+    model.eval()
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("predictions", "labels", "weights", "groups")
+    }
+    done = 0
+    try:
+        for batch in batches:
+            batch = batch.to(device)
+            columns["predictions"].append(predict_batch(model, batch, negative_rate))
+            for name in ("labels", "weights", "groups"):
+                values = getattr(batch, name)
+                if values is not None:
+                    columns[name].append(values.cpu().numpy())
+            done += len(columns["predictions"][-1])
+            progress(stage, done, total)
+    finally:
+        model.train(training)
+    if not columns["predictions"]:
+        return Scores(np.zeros(0, np.float32), np.zeros(0, np.float32), None, None)
+    joined = {name: np.concatenate(parts) if parts else None for name, parts in columns.items()}
+    return Scores(**joined)  # type: ignore[arg-type]
+
+
+def evaluate(
+    run: "Run | str | Path",
+    data: str | Path | Sequence[str | Path],
+    part: str = "test",
+    *,
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    """What a run is worth on a log with labels.
+
+    Args:
+        run: a run, or its folder.
+        data: a prepared log, of which `part` is measured; or raw files, measured whole.
+        part: train, valid or test.
+        progress: told of the rows done.
+
+    Returns:
+        auc, logloss, gauc, calibration, ece, and the number of rows; NaN for what cannot be said.
+
+    Raises:
+        BitfoldError: a bad run, rows without labels, a log prepared with other ids, or a part
+            without rows.
+    """
+    from bitfold.data.prepared import PreparedLog, is_prepared
+    from bitfold.run import load
+
+    loaded = load(run) if isinstance(run, str | Path) else run
+    paths = [data] if isinstance(data, str | Path) else list(data)
+    total: int | None = None
+    if len(paths) == 1 and is_prepared(paths[0]):
+        log = PreparedLog(paths[0])
+        same_ids(log.schema, loaded.schema)
+        batches: Iterable[Batch] = log.batches(part, EVALUATION_ROWS)
+        total = log.rows[part]
+        if loaded.dense is not None:
+            batches = map(loaded.dense.apply, batches)
+    else:
+        batches = loaded.batches(paths, EVALUATION_ROWS)
+    scores = score(
+        loaded.model,
+        batches,
+        negative_rate=loaded.negative_rate,
+        device=next(loaded.model.parameters()).device,
+        stage="evaluating",
+        total=total,
+        progress=progress or silent,
+    )
+    rows = len(scores.predictions)
+    if rows == 0:
+        raise BitfoldError(
+            "there is nothing to evaluate", got=f"no rows in the {part} part", fix="choose another"
+        )
+    return scores.summary(loaded.negative_rate) | {"rows": rows}
+
+
+READING = (
+    "format", "columns", "header", "separator", "missing", "label", "group", "time", "weight",
+    "negative_rate", "split", "split_seed",
+)  # fmt: skip
+"""The words of a log that change neither ids nor numbers."""
+
+
+def same_ids(log: "Schema", run: "Schema") -> None:
+    """Raise unless a prepared log has the ids and numbers that a run was trained on."""
+    ours, theirs = log.to_json(), run.to_json()
+    for name, expected in theirs["data"].items():
+        if name not in READING and ours["data"][name] != expected:
+            raise BitfoldError(
+                f"the log was prepared with another {name} than the run's",
+                got=ours["data"][name],
+                expected=expected,
+                fix="give the raw files, which are then read as the run reads them",
+            )
+    fitted = run.config.ids == "vocabulary" or bool(run.numeric_names)
+    fitted = fitted or any(info.kind == "bucket" for info in run.fields)
+    if fitted and (
+        ours["numeric"] != theirs["numeric"]
+        or [info.edges for info in log.fields] != [info.edges for info in run.fields]
+        or not _same_map(log.vocabulary, run.vocabulary)
+    ):
+        raise BitfoldError(
+            "the log was prepared from other rows than the run's",
+            got="another vocabulary, or other constants of numeric columns",
+            expected="those of the run",
+            fix="give the raw files, which are then read as the run reads them",
+        )
+
+
+def _same_map(one: "Vocabulary | None", other: "Vocabulary | None") -> bool:
+    if one is None or other is None:
+        return one is other
+    pairs = zip(one.maps, other.maps, strict=True)
+    return all(
+        a is b
+        or (
+            a is not None
+            and b is not None
+            and np.array_equal(a.keys, b.keys)
+            and np.array_equal(a.ids, b.ids)
+        )
+        for a, b in pairs
+    )

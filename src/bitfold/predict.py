@@ -1,0 +1,142 @@
+"""Raw rows in, scores out, in the input's order."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bitfold.errors import BitfoldError
+from bitfold.evaluate import EVALUATION_ROWS, predict_batch
+from bitfold.files import atomic
+from bitfold.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from bitfold.run import Run
+
+Scores = npt.NDArray[np.float32]
+
+
+def scores(
+    run: "Run", data: str | Path | Sequence[str | Path], batch_size: int = EVALUATION_ROWS
+) -> Iterator[Scores]:
+    """Probabilities of raw rows, batch by batch, in the input's order."""
+    device = next(run.model.parameters()).device
+    for batch in run.batches(data, batch_size):
+        yield predict_batch(run.model, batch.to(device), run.negative_rate)
+
+
+def predict(
+    run: "Run | str | Path",
+    data: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    force: bool = False,
+    batch_size: int = EVALUATION_ROWS,
+    progress: Progress | None = None,
+) -> int:
+    """Score raw rows into a file.
+
+    Values that training never saw work: they have ids like any other. The file appears when it is
+    whole.
+
+    Args:
+        run: a run, or its folder.
+        data: raw files, read as the run's log was; a label column is not needed.
+        out: `.parquet`, `.csv` or `.csv.gz`: a column `score`, a row for each input row.
+        force: replace `out` if it exists.
+        batch_size: rows that are scored at once.
+        progress: told of the rows done.
+
+    Returns:
+        How many rows were scored.
+
+    Raises:
+        BitfoldError: a bad run, bad rows, or a file that exists.
+    """
+    from bitfold.run import load
+
+    out = Path(out)
+    write = _writer(out)
+    if out.exists() and not force:
+        raise BitfoldError(
+            f"{out} exists", got="a file in the way", fix="name another file, or say --force"
+        )
+    if not out.parent.is_dir():
+        raise BitfoldError(f"the folder {out.parent} does not exist", fix="make it first")
+    loaded = load(run) if isinstance(run, str | Path) else run
+    tell = progress or silent
+    done = 0
+
+    def counted() -> Iterator[Scores]:
+        nonlocal done
+        for part in scores(loaded, data, batch_size):
+            yield part
+            done += len(part)
+            tell("scoring", done)
+        tell("scoring", done, done)
+
+    with atomic(out) as part:
+        write(part, counted())
+    return done
+
+
+def _writer(out: Path) -> Any:
+    name = out.name.lower()
+    if name.endswith((".parquet", ".pq")):
+        return _write_parquet
+    if name.endswith((".csv", ".csv.gz")):
+        return _write_csv_gz if name.endswith(".gz") else _write_csv
+    raise BitfoldError(
+        f"the name of {out} does not tell its format",
+        got=out.name,
+        expected="a name that ends in .parquet, .csv or .csv.gz",
+    )
+
+
+def _write_parquet(path: Path, parts: Iterator[Scores]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([("score", pa.float32())])
+    with pq.ParquetWriter(path, schema) as writer:
+        for part in parts:
+            writer.write_table(pa.table({"score": pa.array(part)}, schema=schema))
+
+
+def _write_csv(path: Path, parts: Iterator[Scores]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        _write_lines(file, parts)
+
+
+def _write_csv_gz(path: Path, parts: Iterator[Scores]) -> None:
+    import gzip
+
+    with gzip.open(path, "wt", newline="", encoding="utf-8") as file:
+        _write_lines(file, parts)
+
+
+def _write_lines(file: Any, parts: Iterator[Scores]) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["score"])
+    for part in parts:
+        # Nine digits bring back every float32.
+        writer.writerows([f"{score:.9g}"] for score in part.tolist())
+
+
+def predict_rows(run: "Run", rows: Any, batch_size: int = EVALUATION_ROWS) -> Scores:
+    """Probabilities of rows given as dictionaries, or as columns by name."""
+    import tempfile
+
+    import polars as pl
+
+    frame = pl.DataFrame(rows, strict=False)
+    if frame.height == 0:
+        return np.zeros(0, np.float32)
+    # The same road as a file, so that the same text becomes the same id.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.parquet"
+        frame.write_parquet(path)
+        return np.concatenate(list(scores(run, path, batch_size)))

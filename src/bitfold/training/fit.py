@@ -1,0 +1,383 @@
+"""The whole job of `bitfold train`: from a log to a run."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+import bitfold
+from bitfold import run as runs
+from bitfold.bytesize import full_bytes
+from bitfold.data.config import DataConfig
+from bitfold.data.prepared import PreparedLog
+from bitfold.data.vocabulary import Vocabulary
+from bitfold.embedding import EmbeddingCollection
+from bitfold.errors import BitfoldError
+from bitfold.evaluate import EVALUATION_ROWS, READING, same_ids, score
+from bitfold.method.registry import method_kind
+from bitfold.model import ClickModel
+from bitfold.networks import build_network, network_options
+from bitfold.progress import Progress, silent
+from bitfold.run import Run, RunConfig
+from bitfold.training import checkpoint, folder
+from bitfold.training.checkpoint import Position
+from bitfold.training.config import TrainConfig
+from bitfold.training.logs import TrainingLog
+from bitfold.training.loop import Logits, Trainer, make_optimizer
+from bitfold.training.rows import TrainingRows
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Paths = str | Path | Sequence[str | Path]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a training gave.
+
+    Args:
+        path: the run's folder.
+        metrics: what metrics.json holds.
+        epochs: passes over the training part.
+    """
+
+    path: Path
+    metrics: dict[str, Any]
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training part."""
+        return int(self.metrics["epochs"])
+
+
+def train(
+    data_paths: Paths | None,
+    data_config: DataConfig | None,
+    train_config: TrainConfig | None,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    from_run: str | Path | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Train a click model on a log, and leave a run in `out`.
+
+    Args:
+        data_paths: raw files (paths or patterns), or one prepared log. Raw rows are prepared
+            into `out/log` first.
+        data_config: how raw rows are read; None for a prepared log, or with `from_run`.
+        train_config: how the model is trained; None for the words of `from_run` or of the run
+            that is resumed, or else the defaults.
+        out: the run's folder.
+        resume: go on with the training in `out`, if one was begun; the first three arguments
+            may then be None.
+        force: replace a run that is in `out`.
+        from_run: a run to go on from: its schema reads the new rows, its weights are the start.
+        progress: told of the rows done, with `loss`, `rows_per_second` and `valid_auc`.
+
+    Returns:
+        The folder and the metrics. The same words, data and threads give the same weights, bit
+        for bit, whether the training was interrupted or not.
+
+    Raises:
+        BitfoldError: words, data, budget or `out` that cannot be; nothing is left in `out` then.
+    """
+    out = Path(out)
+    tell = progress or silent
+    config = _config(data_paths, data_config, train_config, out, resume, from_run)
+    if config is None:
+        return _finished(out)
+    base = runs.load(config.from_run) if config.from_run else None
+    if base is not None:
+        config = _agree(config, base)
+    check_words(config.train)
+    fabric = make_fabric(config.train)
+    made = False
+    if fabric.is_global_zero:
+        made = folder.claim(out, config, resume=resume, force=force)
+    fabric.barrier()
+    if resume and runs.is_complete(out):
+        return _finished(out)
+    try:
+        return _Job(out, config, base, fabric, tell).run()
+    except (BitfoldError, OSError):
+        if made and fabric.is_global_zero and not checkpoint.exists(out / folder.CHECKPOINT):
+            folder.discard(out)
+        raise
+
+
+def check_words(config: TrainConfig) -> None:
+    """Raise for an embedding method, network or option that does not exist, before any work."""
+    from bitfold.config import parse_words
+
+    kind = method_kind(config.embedding)
+    parse_words(kind, config.set, what=f"option of method {config.embedding!r}")
+    options = config.network_options(tuple(network_options(config.network)))
+    build_network(config.network, 2, 1, 0, **options)
+
+
+def make_fabric(config: TrainConfig) -> "Fabric":
+    """Devices, processes and precision, by Lightning Fabric."""
+    from lightning_fabric import Fabric
+
+    try:
+        fabric = Fabric(
+            accelerator=config.device,
+            devices=config.devices,
+            precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+        )
+    except (ValueError, RuntimeError) as error:
+        raise BitfoldError(
+            f"the device {config.device!r} cannot be used",
+            got=str(error).splitlines()[0],
+            expected="auto, cpu, cuda or mps, as this machine has",
+        ) from None
+    if config.devices > 1:
+        fabric.launch()
+    return fabric
+
+
+@dataclass
+class _Job:
+    """One training, from the claimed folder to the finished run."""
+
+    out: Path
+    config: RunConfig
+    base: Run | None
+    fabric: "Fabric"
+    progress: Progress
+
+    def run(self) -> RunResult:
+        log, own = self._open_log()
+        if self.config.data != log.schema.config:
+            self.config = replace(self.config, data=log.schema.config)
+            if self.fabric.is_global_zero:
+                folder.write_config(self.out, self.config)
+        dense = self._dense(log)
+        rows = TrainingRows(log, dense)
+        if rows.count("train") == 0:
+            raise BitfoldError("there is nothing to train on", got="an empty training part")
+        devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(self.config.train.seed + self.fabric.global_rank)
+            model, position = self._train(rows)
+        metrics = self._measure(model, rows, position)
+        if self.fabric.is_global_zero:
+            runs.save(
+                self.out,
+                model=model,
+                schema=log.schema,
+                plan=model.embeddings.plan,  # type: ignore[arg-type]
+                metrics=metrics,
+                dense=dense,
+            )
+            folder.tidy(self.out, keep_log=self.config.train.keep_log or not own)
+        self.fabric.barrier()
+        return _finished(self.out)
+
+    def _open_log(self) -> tuple[PreparedLog, bool]:
+        """The prepared log, and whether it is the run's own."""
+        from bitfold.data.prepare import prepare
+        from bitfold.data.prepared import is_prepared
+
+        paths = self.config.paths
+        if len(paths) == 1 and is_prepared(paths[0]):
+            log = PreparedLog(paths[0])
+            if self.base is not None:
+                same_ids(log.schema, self.base.schema)
+            return log, False
+        own = self.out / folder.LOG
+        if self.fabric.is_global_zero and not is_prepared(own):
+            schema = None if self.base is None else self.base.schema
+            prepare(
+                paths, own, self.config.data, schema=schema, force=True, progress=self._preparing
+            )
+        self.fabric.barrier()
+        return PreparedLog(own), True
+
+    def _preparing(self, stage: str, rows: int, done: int, total: int) -> None:
+        self.progress(f"preparing: {stage}", done, total, rows=rows)
+
+    def _dense(self, log: PreparedLog) -> Vocabulary | None:
+        """The map to dense ids, for a method that cannot take hashed ones."""
+        if self.base is not None:
+            return self.base.dense
+        hashed = any(field.hashed for field in log.schema.embedding_fields())
+        if method_kind(self.config.train.embedding).hashed_ids or not hashed:
+            return None
+        return Vocabulary.fit(log, log.schema.config.min_count)
+
+    def _build(self, rows: TrainingRows) -> ClickModel:
+        words, schema = self.config.train, rows.log.schema
+        if self.base is not None:
+            collection = EmbeddingCollection.from_plan(
+                self.base.plan, seed=words.seed, mode=words.bags
+            )
+            model = runs.build_model(collection, schema, words, seed=words.seed)
+            model.load_state_dict(self.base.model.state_dict())
+            return model
+        fields = schema.embedding_fields()
+        collection = EmbeddingCollection(
+            fields if rows.dense is None else rows.dense.fields(fields),
+            words.vector_width,
+            method=words.embedding,
+            budget=words.budget,
+            seed=words.seed,
+            mode=words.bags,
+            **cast(dict[str, Any], words.set),
+        )
+        return runs.build_model(collection, schema, words, seed=words.seed)
+
+    def _train(self, rows: TrainingRows) -> tuple[ClickModel, Position]:
+        fabric, words = self.fabric, self.config.train
+        model = self._build(rows)
+        optimizer = make_optimizer(model, words)
+        module, fabric_optimizer = fabric.setup(Logits(model), optimizer)
+        place, position = self.out / folder.CHECKPOINT, Position()
+        place.mkdir(exist_ok=True)
+        if checkpoint.exists(place):
+            position, random = checkpoint.load(place, model, optimizer)
+            _set_random(fabric, random)
+        lines = None
+        if fabric.is_global_zero:
+            lines = TrainingLog(self.out / folder.LOGS, position.log_size, position.step)
+        try:
+            Trainer(
+                fabric=fabric,
+                model=model,
+                optimizer=optimizer,
+                module=module,
+                fabric_optimizer=fabric_optimizer,
+                rows=rows,
+                config=words,
+                folder=place,
+                position=position,
+                lines=lines,
+                progress=self.progress,
+                negative_rate=rows.log.schema.config.negative_rate,
+            ).run()
+        finally:
+            if lines is not None:
+                lines.close()
+        checkpoint.load_best(place, position, model)
+        return model, position
+
+    def _measure(self, model: ClickModel, rows: TrainingRows, position: Position) -> dict[str, Any]:
+        """The figures of metrics.json."""
+        schema, collection = rows.log.schema, model.embeddings
+        assert isinstance(collection, EmbeddingCollection)
+        part = next((name for name in ("test", "valid") if rows.count(name)), None)
+        figures: dict[str, Any] = dict.fromkeys(("auc", "logloss", "gauc", "calibration", "ece"))
+        if part is not None and self.fabric.is_global_zero:
+            scores = score(
+                model,
+                rows.batches(part, EVALUATION_ROWS),
+                negative_rate=schema.config.negative_rate,
+                device=self.fabric.device,
+                stage=part,
+                total=rows.count(part),
+                progress=self.progress,
+            )
+            figures = dict(scores.summary(schema.config.negative_rate))
+        size = sum(collection.bytes("serving").values())
+        plan = collection.plan
+        best = position.valid[position.best_epoch - 1]
+        names = ("auc", "logloss", "gauc", "calibration", "ece")
+        return figures | {
+            "bytes": size,
+            "ratio": full_bytes(plan.fields, plan.embedding_dim) / size if size else None,
+            "training_bytes": position.training_bytes,
+            "map_bytes": schema.map_bytes + (rows.dense.bytes if rows.dense else 0),
+            "network_bytes": sum(t.nbytes for t in model.network.state_dict().values()),
+            "rows_per_second": position.rows / max(position.step_seconds, 1e-9),
+            "epochs": position.epoch,
+            "best_epoch": position.best_epoch,
+            "seconds": position.seconds,
+            "part": part,
+            "valid": {name: best[name] for name in names} if "auc" in best else None,
+            "rows": {name: rows.count(name) for name in ("train", "valid", "test")},
+            "seed": self.config.train.seed,
+            "versions": _versions(),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+
+
+def _versions() -> dict[str, str]:
+    return {"bitfold": bitfold.__version__, "torch": torch.__version__}
+
+
+def _finished(out: Path) -> RunResult:
+    from bitfold.files import read_json
+
+    return RunResult(out, read_json(out / runs.METRICS))
+
+
+def _set_random(fabric: "Fabric", random: dict[str, torch.Tensor]) -> None:
+    """Put back the random state of this process."""
+    for name, states in random.items():
+        state = states if states.dim() == 1 else states[fabric.global_rank]
+        if name == "cuda":
+            torch.cuda.set_rng_state(state, fabric.device)
+        else:
+            torch.set_rng_state(state)
+
+
+def _config(
+    data_paths: Paths | None,
+    data_config: DataConfig | None,
+    train_config: TrainConfig | None,
+    out: Path,
+    resume: bool,
+    from_run: str | Path | None,
+) -> RunConfig | None:
+    """The run's words; None if there is nothing left to resume."""
+    begun = folder.read_config(out) if resume else None
+    if data_paths is None:
+        if begun is None:
+            raise BitfoldError(
+                "there is no log to train on",
+                got=f"nothing to resume in {out}" if resume else "no paths",
+                expected="raw files, or a prepared log",
+            )
+        return None if runs.is_complete(out) else begun
+    paths = [data_paths] if isinstance(data_paths, str | Path) else list(data_paths)
+    base = None if from_run is None else runs.load(from_run).config
+    asked = RunConfig(
+        data_config or (base.data if base else DataConfig()),
+        train_config or (base.train if base else TrainConfig()),
+        tuple(folder.absolute(path) for path in paths),
+        None if from_run is None else folder.absolute(from_run),
+    )
+    if begun is not None:
+        folder.check_same(begun, asked)
+        return None if runs.is_complete(out) else begun
+    return asked
+
+
+SHAPES = ("embedding", "budget", "width", "set", "bags", "network", "hidden", "network_set")
+
+
+def _agree(config: RunConfig, base: Run) -> RunConfig:
+    """The words of a training that goes on from a run; those that shape the model must agree."""
+    from bitfold.config import to_json
+    from bitfold.data.prepared import is_prepared
+
+    ours, theirs = to_json(config.train), to_json(base.config.train)
+    pairs = [(name, ours[name], theirs[name]) for name in SHAPES]
+    if not (len(config.paths) == 1 and is_prepared(config.paths[0])):
+        ours, theirs = to_json(config.data), to_json(base.config.data)
+        pairs += [(name, ours[name], theirs[name]) for name in ours if name not in READING]
+    for name, got, expected in pairs:
+        if got != expected:
+            raise BitfoldError(
+                f"the run to go on from was made with another {name}",
+                got=got,
+                expected=expected,
+                fix=f"leave {name} out, or say it as the run does",
+            )
+    return config

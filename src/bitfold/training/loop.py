@@ -1,0 +1,274 @@
+"""The loop: steps, validation, early stopping, checkpoints."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from bitfold.errors import BitfoldError
+from bitfold.evaluate import EVALUATION_ROWS, score
+from bitfold.model import ClickModel, click_loss
+from bitfold.progress import Progress
+from bitfold.training import checkpoint
+from bitfold.training.checkpoint import Position
+from bitfold.training.config import TrainConfig
+from bitfold.training.logs import TrainingLog
+from bitfold.training.rows import TrainingRows
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from bitfold.data.batch import Batch
+
+PROGRESS_SECONDS = 0.1
+
+
+def make_optimizer(model: ClickModel, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimizer of `config`, with the embeddings' weight decay apart from the network's.
+
+    The fused form takes 0.5 ms a step where the others take 2 to 3 (two groups of an ml-1m
+    DeepFM, two cores).
+    """
+    groups = [
+        {"params": list(model.embeddings.parameters()), "weight_decay": config.embedding_decay},
+        {"params": list(model.network.parameters()), "weight_decay": config.weight_decay},
+    ]
+    groups = [group for group in groups if group["params"]]
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "adagrad": torch.optim.Adagrad,
+        "sgd": torch.optim.SGD,
+    }
+    return kinds[config.optimizer](groups, lr=config.lr, fused=True)
+
+
+def training_bytes(model: ClickModel, optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of the embeddings while they are trained: weights, gradients, optimizer state."""
+    tensors: list[Tensor] = list(model.embeddings.buffers())
+    for weight in model.embeddings.parameters():
+        tensors.append(weight)
+        tensors.extend(
+            value for value in optimizer.state.get(weight, {}).values() if isinstance(value, Tensor)
+        )
+        if weight.grad is not None:
+            sparse = weight.grad.is_sparse
+            tensors.extend(
+                [weight.grad._values(), weight.grad._indices()] if sparse else [weight.grad]
+            )
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+class Logits(nn.Module):
+    """The model as Fabric takes it: called with tensors, which it may cast or share out."""
+
+    def __init__(self, model: ClickModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor, offsets: Tensor | None, numeric: Tensor) -> Tensor:
+        """Logits `[B]`."""
+        return self.model.logits(ids, offsets, numeric)
+
+
+@dataclass
+class Trainer:
+    """A training under way.
+
+    `module` and `fabric_optimizer` are what Fabric made of `model` and `optimizer`.
+    """
+
+    fabric: "Fabric"
+    model: ClickModel
+    optimizer: torch.optim.Optimizer
+    module: Any
+    fabric_optimizer: Any
+    rows: TrainingRows
+    config: TrainConfig
+    folder: Path
+    position: Position
+    lines: TrainingLog | None
+    progress: Progress
+    negative_rate: float | None = None
+
+    def run(self) -> None:
+        """Train to the end, or to where early stopping ends it."""
+        while not self.position.finished:
+            self._epoch()
+            self._validate()
+            self._checkpoint()
+
+    def _epoch(self) -> None:
+        at, config, fabric = self.position, self.config, self.fabric
+        self.model.train()
+        world = fabric.world_size
+        rows = self.rows.count("train") // world
+        stage = f"epoch {at.epoch + 1}/{config.epochs}"
+        batches = self.rows.batches(
+            "train",
+            config.batch_size,
+            shuffle_seed=config.seed,
+            epoch=at.epoch,
+            start=at.batch,
+            rank=fabric.global_rank,
+            world_size=world,
+        )
+        loss_sum = torch.zeros((), dtype=torch.float64, device=fabric.device)
+        began = shown = time.perf_counter()
+        pending = 0
+
+        def settle() -> float:
+            """Bring the position up to date; returns the mean loss since the log's last line."""
+            nonlocal began, pending
+            now, loss = time.perf_counter(), float(loss_sum)
+            if not math.isfinite(loss):
+                raise _diverged(at.step, config)
+            for name in ("step_seconds", "seconds"):
+                setattr(at, name, getattr(at, name) + now - began)
+            at.rows += pending * world
+            at.epoch_loss += loss
+            at.window_loss += loss
+            at.epoch_rows += pending
+            at.window_rows += pending
+            loss_sum.zero_()
+            began, pending = now, 0
+            return at.window_loss / max(at.window_rows, 1)
+
+        for batch in batches:
+            loss = self._step(batch.to(fabric.device))
+            size = batch.rows
+            loss_sum += loss.detach() * size
+            pending += size
+            at.batch += 1
+            at.step += 1
+            now = time.perf_counter()
+            if now - shown > PROGRESS_SECONDS:
+                shown, mean = now, settle()
+                self._show(stage, rows, mean)
+            if at.step % config.log_steps == 0:
+                self._line(settle())
+            if config.checkpoint_steps and at.step % config.checkpoint_steps == 0:
+                settle()
+                self._checkpoint()
+                began = time.perf_counter()
+        mean = settle()
+        if at.training_bytes == 0:
+            at.training_bytes = training_bytes(self.model, self.optimizer)
+        self._show(stage, rows, mean, done=rows)
+
+    def _step(self, batch: "Batch") -> Tensor:
+        self.fabric_optimizer.zero_grad()
+        assert batch.labels is not None
+        logits = self.module(batch.ids, batch.offsets, batch.numeric)
+        loss = click_loss(logits, batch.labels, batch.weights)
+        self.fabric.backward(loss)
+        self.fabric_optimizer.step()
+        return loss
+
+    def _validate(self) -> None:
+        """End the epoch: measure, keep the best weights, decide whether to go on."""
+        at, config, fabric = self.position, self.config, self.fabric
+        began = time.perf_counter()
+        figures: dict[str, Any] = {
+            "epoch": at.epoch + 1,
+            "loss": at.epoch_loss / max(at.epoch_rows, 1),
+        }
+        better = True
+        rows = self.rows.count("valid")
+        if rows:
+            # One process measures, and tells the others.
+            summary: dict[str, float] | None = None
+            if fabric.is_global_zero:
+                batches = self.rows.batches("valid", EVALUATION_ROWS)
+                scores = score(
+                    self.model,
+                    batches,
+                    negative_rate=self.negative_rate,
+                    device=fabric.device,
+                    stage="validation",
+                    total=rows,
+                    progress=self.progress,
+                )
+                summary = scores.summary(self.negative_rate)
+            summary = fabric.broadcast(summary)
+            assert summary is not None
+            if math.isnan(summary["auc"]):
+                raise BitfoldError(
+                    "the validation part holds one class only, so no epoch can be chosen",
+                    got=f"{rows:,} rows of one class",
+                    expected="clicked and unclicked rows",
+                    fix="choose another split, or one without a valid part",
+                )
+            figures |= summary
+            better = at.best_auc is None or summary["auc"] > at.best_auc
+            at.best_auc = summary["auc"] if better else at.best_auc
+        at.valid.append(figures)
+        at.epoch += 1
+        at.worse_epochs = 0 if better else at.worse_epochs + 1
+        if better:
+            at.best_epoch = at.epoch
+            if fabric.is_global_zero:
+                checkpoint.save_best(self.folder, at, self.model)
+        at.seconds += time.perf_counter() - began
+        self._line(figures["loss"], figures)
+        at.batch = at.epoch_rows = 0
+        at.epoch_loss = 0.0
+        at.finished = at.epoch >= config.epochs or 0 < config.patience <= at.worse_epochs
+
+    def _line(self, loss: float, valid: dict[str, Any] | None = None) -> None:
+        """Write a line of the log."""
+        at = self.position
+        at.window_loss, at.window_rows = 0.0, 0
+        if self.lines is None:
+            return
+        figures = (
+            {}
+            if valid is None
+            else {
+                f"valid_{name}": valid[name] for name in ("auc", "logloss", "gauc") if name in valid
+            }
+        )
+        self.lines.write(
+            at.step,
+            epoch=at.epoch if valid is not None else at.epoch + 1,
+            rows=at.rows,
+            seconds=at.seconds,
+            loss=loss,
+            rows_per_second=at.rows / max(at.step_seconds, 1e-9),
+            **figures,
+        )
+
+    def _checkpoint(self) -> None:
+        at, fabric = self.position, self.fabric
+        if at.training_bytes == 0:
+            at.training_bytes = training_bytes(self.model, self.optimizer)
+        random: dict[str, Any] = {"cpu": fabric.all_gather(torch.get_rng_state())}
+        if fabric.device.type == "cuda":
+            random["cuda"] = fabric.all_gather(torch.cuda.get_rng_state(fabric.device))
+        if fabric.is_global_zero:
+            at.log_size = self.lines.size() if self.lines else 0
+            checkpoint.save(self.folder, at, self.model, self.optimizer, random)
+        fabric.barrier()
+
+    def _show(self, stage: str, rows: int, loss: float, done: int | None = None) -> None:
+        at = self.position
+        facts = {"loss": round(loss, 4)}
+        if at.best_auc is not None:
+            facts["valid_auc"] = round(at.best_auc, 4)
+        speed = round(at.rows / max(at.step_seconds, 1e-9))
+        done = at.epoch_rows if done is None else done
+        self.progress(stage, done, rows, rows_per_second=speed, **facts)
+
+
+def _diverged(step: int, config: TrainConfig) -> BitfoldError:
+    return BitfoldError(
+        f"training diverged before step {step}",
+        got="a loss that is not a number",
+        expected="a finite loss",
+        fix=f"lower lr (now {config.lr:g}), or check the numeric columns",
+    )

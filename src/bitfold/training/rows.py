@@ -1,0 +1,84 @@
+"""Where the loop's batches come from: a prepared log, read ahead in a thread."""
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from bitfold.data.batch import Batch
+    from bitfold.data.prepared import PreparedLog
+    from bitfold.data.vocabulary import Vocabulary
+
+T = TypeVar("T")
+AHEAD = 4  # batches read before they are asked for
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """The batches of a prepared log, with dense ids where the method needs them.
+
+    Args:
+        log: the prepared log.
+        dense: a map from its hashed ids to dense ones, or None.
+    """
+
+    log: "PreparedLog"
+    dense: "Vocabulary | None" = None
+
+    def count(self, part: str) -> int:
+        """Rows of a part; 0 if there is none."""
+        return self.log.rows.get(part, 0)
+
+    def batches(self, part: str, batch_size: int, **place: Any) -> Iterator["Batch"]:
+        """The batches of a part; `place` is passed on to `PreparedLog.batches`."""
+        batches: Iterable[Batch] = self.log.batches(part, batch_size, **place)
+        if self.dense is not None:
+            batches = map(self.dense.apply, batches)
+        return ahead(batches)
+
+
+def ahead(items: Iterable[T], count: int = AHEAD) -> Iterator[T]:
+    """The same items, up to `count` of them made early by a thread.
+
+    An error of `items` is raised where it would have been. The thread ends with the iterator.
+
+    Example:
+        >>> list(ahead(range(3)))
+        [0, 1, 2]
+    """
+    made: queue.Queue[tuple[str, Any]] = queue.Queue(count)
+    stop = threading.Event()
+
+    def give(kind: str, value: Any) -> bool:
+        while not stop.is_set():
+            try:
+                made.put((kind, value), timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not give("item", item):
+                    return
+            give("end", None)
+        except BaseException as error:
+            give("error", error)
+
+    thread = threading.Thread(target=work, name="bitfold-read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = made.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise value
+            yield value
+    finally:
+        stop.set()
+        thread.join()
