@@ -64,12 +64,7 @@ class Method(ABC):
         fusion: str,
     ) -> Plan:
         """The plan of a corridor method, its bytes counted and held against the budget."""
-        width, size = dim // program.chunks, dtype_size(dtype)
-        kinds = {"weights": program.rows * width * size}
-        if fusion == "weighted":
-            kinds["fusion"] = program.lookups * size
-        if not program.plain:
-            kinds["fingerprint"] = FINGERPRINT_BYTES
+        kinds = bytes_of(program, dim, dtype, fusion)
         plan = Plan(
             method=self.name,
             method_version=self.version,
@@ -87,6 +82,17 @@ class Method(ABC):
 
 
 DEFAULT_STD = 0.01
+
+
+def bytes_of(program: Program, dim: int, dtype: str, fusion: str) -> dict[str, int]:
+    """Serving bytes by kind of a corridor method."""
+    width, size = dim // program.chunks, dtype_size(dtype)
+    kinds = {"weights": program.rows * width * size}
+    if fusion == "weighted":
+        kinds["fusion"] = program.lookups * size
+    if not program.plain:
+        kinds["fingerprint"] = FINGERPRINT_BYTES
+    return kinds
 
 
 def dense_only(method: str, fields: Sequence[Field]) -> None:

@@ -23,8 +23,16 @@ from bitfold.errors import BitfoldError
 from bitfold.fields import Field
 from bitfold.fuse import FUSIONS
 from bitfold.method.allocation import allocate, check_minimum
-from bitfold.method.base import FINGERPRINT_BYTES, Method, check_options
-from bitfold.method.digits import Code, Digits, code_of, lay_out, least_rows_of, whole
+from bitfold.method.base import FINGERPRINT_BYTES, Method, bytes_of, check_options
+from bitfold.method.digits import (
+    Code,
+    Digits,
+    code_of,
+    lay_out,
+    least_rows_of,
+    most_lookups_of,
+    whole,
+)
 from bitfold.method.hash import check_allocation, field_sizes
 from bitfold.plan_format import Plan, dtype_size
 
@@ -106,11 +114,11 @@ class BinaryCode(Method):
         chunks = self._chunks(dim)
         if self.block_bits is not None or budget is None:
             program = self._binary(fields, chunks, seed)
+            if budget is not None:
+                needed = sum(bytes_of(program, dim, dtype, self.fusion).values())
+                check_minimum(self.name, needed, budget, "fewer block_bits make smaller tables")
         else:
-            program = self._mixed(fields, dim // chunks, budget, dtype, chunks, seed)
-        if budget is not None:
-            needed = self._bytes(program.rows, program.lookups, dim // chunks, dtype)
-            check_minimum(self.name, needed, budget, "fewer block_bits make smaller tables")
+            program = self._mixed(fields, dim, budget, dtype, chunks, seed)
         return self.finish(fields, dim, budget, dtype, program, self.fusion)
 
     def _chunks(self, dim: int) -> int:
@@ -146,43 +154,45 @@ class BinaryCode(Method):
         return lay_out(parts, chunks, self.sharing, seed)
 
     def _mixed(
-        self, fields: Sequence[Field], width: int, budget: int, dtype: str, chunks: int, seed: int
+        self, fields: Sequence[Field], dim: int, budget: int, dtype: str, chunks: int, seed: int
     ) -> Program:
-        """Mixed radices that add up to the rows that the budget buys."""
+        """Mixed radices that add up to the rows that the budget buys; whole tables if all fit."""
         field_sizes(self.name, fields, budget)
         codes = [
             code_of(field, index, seed, self.strategy, self.mix, self.code_bits)
             for index, field in enumerate(fields)
         ]
         blocks = chunks if chunks > 1 else self.blocks
-        lookups = len(fields) * chunks  # a guess that learned weights per lookup can raise
-        while True:
-            spent = self._bytes(0, lookups, width, dtype)
-            rows = max(0, budget - spent) // (width * dtype_size(dtype))
-            if self.sharing == "fields":
-                parts = self._one_pool(codes, rows, chunks, blocks, width, dtype, budget, lookups)
-            else:
-                parts = self._own_rows(codes, rows, chunks, blocks, width, dtype, budget, lookups)
-            program = lay_out(parts, chunks, self.sharing, seed)
-            if self.fusion != "weighted" or program.lookups <= lookups:
+        every = None
+        if all(code.dense for code in codes):
+            program = lay_out([whole(code.ids, chunks) for code in codes], chunks, "slices", seed)
+            every = sum(bytes_of(program, dim, dtype, self.fusion).values())
+            if every <= budget:
                 return program
-            lookups = program.lookups
+        shared = self.sharing != "slices"
+        least = [least_rows_of(code, blocks, shared) for code in codes]
+        if self.sharing == "fields":
+            lows = [max(least)] * len(codes)
+            rows = lows[0]
+        else:
+            lows = [code.capped(low, chunks) for code, low in zip(codes, least, strict=True)]
+            rows = sum(lows)
+        # Weights per lookup are reserved for the most lookups that a field can come to have:
+        # more rows never need more blocks than the fewest rows do.
+        pairs = zip(codes, lows, strict=True)
+        lookups = sum(most_lookups_of(code, low, blocks, chunks, shared) for code, low in pairs)
+        width = dim // chunks
+        minimum = self._bytes(rows, lookups, width, dtype)
+        minimum = minimum if every is None else min(minimum, every)
+        check_minimum(self.name, minimum, budget, self._remedy(minimum))
+        rows = (budget - self._bytes(0, lookups, width, dtype)) // (width * dtype_size(dtype))
+        deal = self._one_pool if self.sharing == "fields" else self._own_rows
+        return lay_out(deal(codes, lows, rows, chunks, blocks), chunks, self.sharing, seed)
 
     def _own_rows(
-        self,
-        codes: list[Code],
-        rows: int,
-        chunks: int,
-        blocks: int | None,
-        width: int,
-        dtype: str,
-        budget: int,
-        lookups: int,
+        self, codes: list[Code], least: list[int], rows: int, chunks: int, blocks: int | None
     ) -> list[Digits]:
         shared = self.sharing == "shared"
-        least = [least_rows_of(code, blocks, chunks, shared) for code in codes]
-        minimum = self._bytes(sum(least), lookups, width, dtype)
-        check_minimum(self.name, minimum, budget, self._remedy(minimum))
         most = [code.most_rows(chunks, low) for code, low in zip(codes, least, strict=True)]
         sizes = [code.ids for code in codes]
         shares = allocate(sizes, least, most, rows, self.allocation)
@@ -197,25 +207,14 @@ class BinaryCode(Method):
         return parts
 
     def _one_pool(
-        self,
-        codes: list[Code],
-        rows: int,
-        chunks: int,
-        blocks: int | None,
-        width: int,
-        dtype: str,
-        budget: int,
-        lookups: int,
+        self, codes: list[Code], least: list[int], rows: int, chunks: int, blocks: int | None
     ) -> list[Digits]:
-        least = max(least_rows_of(code, blocks, chunks, shared=True) for code in codes)
-        minimum = self._bytes(least, lookups, width, dtype)
-        check_minimum(self.name, minimum, budget)
         parts: dict[int, Digits] = {}
         left = rows
         for index in sorted(range(len(codes)), key=lambda i: codes[i].ids):
             code = codes[index]
             cost = code.ids * chunks
-            if code.dense and cost * 4 * len(codes) <= rows and left - cost >= least:
+            if code.dense and cost * 4 * len(codes) <= rows and left - cost >= max(least):
                 parts[index] = whole(code.ids, chunks)
                 left -= cost
         for index, code in enumerate(codes):

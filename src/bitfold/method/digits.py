@@ -64,6 +64,10 @@ class Code:
         """The rows beyond which the field has no use for more."""
         return max(least, self.ids * chunks)
 
+    def capped(self, rows: int, chunks: int) -> int:
+        """`rows`, or fewer where a dense field is whole with fewer."""
+        return min(rows, self.ids * chunks) if self.dense else rows
+
     def source(self, radices: Sequence[int]) -> Source:
         """Where digits with these radices come from."""
         if self.dense:
@@ -98,7 +102,13 @@ class Code:
 
     def sliced(self, rows: int, blocks: int | None, digits: str, balance: float) -> Digits:
         """Digits that each read a slice of their own; the slices add up to `rows`."""
-        size, count = self._fit(lambda size, most: fewest_blocks(size, rows, most), blocks)
+
+        def fewest(size: int, most: int) -> int | None:
+            if blocks is None:
+                return fewest_blocks(size, rows, most)
+            return blocks if sum(least_radices(size, blocks)) <= rows else None
+
+        size, count = self._fit(fewest, blocks)
         fit = coprime_radices if digits == "residues" and not self.skip else fit_radices
         radices = fit(size, count, rows, balance) or fit_radices(size, count, rows, balance)
         assert radices is not None, "the caller checks the minimum"
@@ -166,15 +176,25 @@ def code_of(
     return Code(ids, False, 1 << bits, bits, least, salt, skip)
 
 
-def least_rows_of(code: Code, blocks: int | None, chunks: int, shared: bool) -> int:
+def least_rows_of(code: Code, blocks: int | None, shared: bool) -> int:
     """The fewest rows with which every code keeps digits of its own."""
     size = code.size if code.dense else 1 << code.least_bits
     counts = [blocks] if blocks else range(1, MOST_BLOCKS + 1)
     if shared:
-        rows = min(least_radices(size, count)[0] for count in counts)
+        return min(least_radices(size, count)[0] for count in counts)
+    return sum(least_radices(size, blocks)) if blocks else least_rows(size)
+
+
+def most_lookups_of(code: Code, rows: int, blocks: int | None, chunks: int, shared: bool) -> int:
+    """The most lookups that a field has with `rows` rows or more."""
+    if blocks:
+        return blocks
+    size = code.size if code.dense else 1 << code.least_bits
+    if shared:
+        count = next((m for m in range(2, MOST_BLOCKS + 1) if rows**m >= size), MOST_BLOCKS)
     else:
-        rows = sum(least_radices(size, blocks)) if blocks else least_rows(size)
-    return min(rows, code.ids * chunks) if code.dense else rows
+        count = fewest_blocks(size, rows) or chunks  # None: a dense field that is whole
+    return count if code.dense else max(count, MOST_HASHED_BLOCKS)
 
 
 def whole(ids: int, chunks: int) -> Digits:

@@ -85,6 +85,11 @@ def hashed_rows(
     assert budget is not None
     unit = dim // part * dtype_size(dtype)
     minimum = len(fields) * least * unit + FINGERPRINT_BYTES
+    if all(not field.hashed for field in fields):
+        every = sum(sizes) * part * unit + (FINGERPRINT_BYTES if part > 1 else 0)
+        if every <= budget:  # whole tables of one chunk need no fingerprint
+            return [size * part for size in sizes]
+        minimum = min(minimum, every)
     check_minimum(method, minimum, budget)
     room = (budget - FINGERPRINT_BYTES) // unit
     most = [max(least, size * part) for size in sizes]
