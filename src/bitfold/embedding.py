@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bitfold.config import from_json
 from bitfold.embedder import Embedder
 from bitfold.errors import BitfoldError
 from bitfold.fields import Field
@@ -30,7 +31,7 @@ def _built(
             expected=f"{kind.version} or older",
             fix="install the bitfold that made it, or a newer one",
         )
-    return kind(**plan.options).build(plan, seed=seed, device=device, sparse=sparse)
+    return from_json(kind, plan.options).build(plan, seed=seed, device=device, sparse=sparse)
 
 
 class EmbeddingCollection(nn.Module):

@@ -63,6 +63,22 @@ class Plan:
     fusion: str
     by_kind: dict[str, int]
 
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise BitfoldError("unknown dtype", got=self.dtype, expected=" or ".join(DTYPES))
+        if self.embedding_dim < 1 or self.embedding_dim % self.program.chunks:
+            raise BitfoldError(
+                "the plan's width does not fit its chunks",
+                got=f"width {self.embedding_dim}, {self.program.chunks} chunks",
+                expected="a positive multiple of the chunks",
+            )
+        if len(self.fields) != len(self.program.fields):
+            raise BitfoldError(
+                "the plan's address is of other fields",
+                got=f"{len(self.program.fields)} fields in the address",
+                expected=f"{len(self.fields)}, as in the plan",
+            )
+
     @property
     def bytes(self) -> int:
         """Serving bytes, of every kind."""
@@ -142,7 +158,7 @@ class Plan:
                 fusion=values["fusion"],
                 by_kind=values["by_kind"],
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise BitfoldError(
                 "this plan lacks a part", got=repr(error), expected="what Plan.to_json writes"
             ) from error

@@ -19,6 +19,7 @@ from typing import Any
 
 from bitfold.address.codes import deal_skip
 from bitfold.address.mixing import MIX_VERSION, mix_int, signed
+from bitfold.errors import BitfoldError
 
 PROGRAM_VERSION = 1
 
@@ -56,6 +57,16 @@ class Lookup:
         if self.span == 0:
             object.__setattr__(self, "span", self.radix)
 
+    @property
+    def unsigned(self) -> bool:
+        """Whether the code may need all 64 bits, so that shifts alone can read its digits."""
+        return self.source.salt is not None and self.source.code_bits == 64
+
+    @property
+    def binary(self) -> bool:
+        """Whether the digit is a run of the code's bits."""
+        return all(value & (value - 1) == 0 for value in (self.divisor, self.radix))
+
 
 @dataclass(frozen=True)
 class Program:
@@ -73,12 +84,18 @@ class Program:
     rows: int
 
     def __post_init__(self) -> None:
+        if not self.fields or self.chunks < 1:
+            raise _senseless(f"{len(self.fields)} fields, {self.chunks} chunks", "1 or more")
         for lookups in self.fields:
-            assert lookups, "a field has no lookups"
-            assert len(lookups) % self.chunks == 0, "lookups do not fill the chunks"
+            if not lookups or len(lookups) % self.chunks:
+                raise _senseless(f"{len(lookups)} lookups", f"a multiple of {self.chunks} chunks")
             for lookup in lookups:
-                assert lookup.radix <= lookup.span, "a digit does not fit its span"
-                assert 0 <= lookup.base <= self.rows - lookup.span, "a slice leaves the pool"
+                if not 1 <= lookup.radix <= lookup.span or lookup.divisor < 1:
+                    raise _senseless(lookup, "a digit that fits its span")
+                if not 0 <= lookup.base <= self.rows - lookup.span:
+                    raise _senseless(lookup, f"a slice within {self.rows} rows")
+                if lookup.unsigned and not lookup.binary:
+                    raise _senseless(lookup, "a power of two for a 64-bit code, or 63 bits")
 
     def __iter__(self) -> Iterator[Lookup]:
         for lookups in self.fields:
@@ -148,6 +165,10 @@ class Program:
                 for lookups in values["fields"]
             ),
         )
+
+
+def _senseless(got: object, expected: str) -> BitfoldError:
+    return BitfoldError("this address makes no sense", got=got, expected=expected)
 
 
 def _compact(lookup: dict[str, Any]) -> dict[str, Any]:

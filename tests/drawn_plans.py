@@ -1,0 +1,82 @@
+"""Plans drawn by hypothesis: fields of up to 2**63 ids, every option, a budget that fits."""
+
+import hypothesis.strategies as st
+
+from bitfold import BudgetTooSmall, Field, Plan, plan
+
+LARGEST = 2**63 - 1
+INT64 = st.integers(-(2**63), LARGEST)
+SEEDS = st.integers(0, 2**64 - 1)
+
+
+@st.composite
+def dense_fields(draw, largest=LARGEST, most=3):
+    """A few dense fields; small ones, ragged ones and gigantic ones."""
+    size = st.one_of(st.integers(1, 40), st.integers(1, 10**6), st.integers(1, largest))
+    sizes = draw(st.lists(size.filter(lambda v: v <= largest), min_size=1, max_size=most))
+    return [Field(f"f{i}", v) for i, v in enumerate(sizes)]
+
+
+@st.composite
+def hashed_fields(draw, most=3):
+    """A few hashed fields."""
+    sizes = draw(st.lists(st.integers(1, 2**40), min_size=1, max_size=most))
+    return [Field(f"h{i}", distinct=n) for i, n in enumerate(sizes)]
+
+
+@st.composite
+def options(draw, *, hashed=False):
+    """Options of binary-code, with a budget (mixed radices)."""
+    words = {
+        "strategy": draw(st.sampled_from(["succession", "skip"])),
+        "digits": draw(st.sampled_from(["positional", "residues"])),
+        "sharing": draw(st.sampled_from(["slices", "shared", "fields"])),
+        "fusion": draw(st.sampled_from(["sum", "mean", "product", "weighted"])),
+        "balance": draw(st.sampled_from([0.0, 0.3, 1.0])),
+        "blocks": draw(st.one_of(st.none(), st.integers(1, 40))),
+        "allocation": draw(st.sampled_from([0.0, 0.5, 1.0])),
+    }
+    if hashed:
+        words["code_bits"] = draw(st.one_of(st.none(), st.integers(1, 64)))
+    else:
+        words["mix"] = draw(st.booleans())
+    return words
+
+
+@st.composite
+def binary_options(draw, *, hashed=False):
+    """Options of binary-code without a budget (power-of-two blocks)."""
+    words = {
+        "strategy": draw(st.sampled_from(["succession", "skip"])),
+        "sharing": draw(st.sampled_from(["slices", "shared", "fields"])),
+        "fusion": "sum",
+    }
+    if draw(st.booleans()):
+        words["block_bits"] = draw(st.integers(1, 40))
+    else:
+        words["blocks"] = draw(st.integers(2, 40))
+    if hashed:
+        words["code_bits"] = draw(st.one_of(st.none(), st.integers(1, 64)))
+    else:
+        words["mix"] = draw(st.booleans())
+    return words
+
+
+@st.composite
+def spares(draw):
+    """Bytes above the least: none, a few, many."""
+    return draw(st.one_of(st.just(0), st.integers(0, 400), st.integers(0, 10**9)))
+
+
+def least_budget(fields, dim, **words) -> int:
+    """The minimum that `BudgetTooSmall` names for a budget of one byte."""
+    try:
+        plan(fields, dim, budget=1, **words)
+    except BudgetTooSmall as error:
+        return error.minimum
+    return 1
+
+
+def fitting_plan(fields, dim, spare, seed=0, **words) -> Plan:
+    """A plan with `spare` bytes more than the least."""
+    return plan(fields, dim, budget=least_budget(fields, dim, **words) + spare, seed=seed, **words)
