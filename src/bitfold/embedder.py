@@ -109,8 +109,14 @@ class Corridor(Embedder):
                 expected=f"[B, {self.num_fields}], a column for each field",
             )
         ids = self._checked(ids)
-        pieces = self.pool(self.address.cells(ids))
-        fused: Tensor = self.fuse(pieces, self.address.present())
+        if not self.address.ragged:
+            return self._vectors(self.address, ids)
+        parts = [self._vectors(part, ids[:, part.columns]) for part in self.address.parts]
+        return torch.cat(parts, 1)[:, self.address.order]
+
+    def _vectors(self, address: Address, ids: Tensor) -> Tensor:
+        """Vectors of fields that all have the same number of terms: nothing is padded."""
+        fused: Tensor = self.fuse(self.pool(address.cells(ids)), None, address.columns)
         return fused.flatten(-2)
 
     def forward_bags(
@@ -224,7 +230,7 @@ class Corridor(Embedder):
             self._materialize(state_dict[f"{prefix}pool.weight"].device)
 
     def _materialize(self, device: torch.device) -> None:
-        for part in (self, self.address, self.fuse):
+        for part in (self, self.fuse, *self.address.modules()):
             for name, buffer in part.named_buffers(recurse=False):
                 if buffer.is_meta:
                     setattr(part, name, torch.empty_like(buffer, device=device))

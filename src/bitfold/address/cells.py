@@ -1,10 +1,12 @@
 """Cells: a program run over tensors of ids, in plain torch.
 
 The same function serves single ids `[B, F]` and bags of ids `[T]` with a field each. Fields may
-differ in their number of lookups: shorter ones are padded, and `present` says which are real.
+differ in their number of lookups. Columns of single ids are then taken in `parts` of equal
+terms; in bags the shorter ones are padded, and `present` says which lookups are real.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,18 +21,31 @@ from bitfold.address.program import Lookup, Program
 class Address(nn.Module):
     """Turns ids into cells. Shapes: `B` rows, `F` fields, `C` chunks, `K` most terms of a field.
 
+    Args:
+        program: what to run.
+        device: where its constants live.
+        columns: which fields of a larger address these are; None for all of them.
+
     Everything here follows from the program, so nothing is stored in the state dict; the
     tensors are made anew whenever the module moves, from the meta device too.
     """
 
     real: Tensor
+    order: Tensor
     tables: Tensor
     byte_shift: Tensor
     byte_start: Tensor
 
-    def __init__(self, program: Program, device: torch.device | str | None = None) -> None:
+    def __init__(
+        self,
+        program: Program,
+        device: torch.device | str | None = None,
+        columns: list[int] | None = None,
+    ) -> None:
         super().__init__()
         self.program = program
+        self.columns_listed = columns
+        self.columns: Tensor | None
         self.num_fields = len(program.fields)
         self.chunks = program.chunks
         self.most_terms = max(program.terms)
@@ -46,6 +61,16 @@ class Address(nn.Module):
         )
         self.divided = any(lookup.divisor > 1 for lookup in lookups)
         self.rotated = any(lookup.offset for lookup in lookups)
+        groups = [
+            [f for f, terms in enumerate(program.terms) if terms == count]
+            for count in sorted(set(program.terms))
+        ]
+        self.parts: Iterable[Address] = nn.ModuleList(  # type: ignore[assignment]
+            Address(replace(program, fields=tuple(program.fields[f] for f in group)), device, group)
+            for group in groups * self.ragged
+        )
+        self.grouped = [f for group in groups for f in group]
+        self.register_buffer("columns", None, persistent=False)
         for name, value in self._constants().items():
             self.register_buffer(name, value.to(device), persistent=False)
 
@@ -139,6 +164,9 @@ class Address(nn.Module):
         if self.ragged:
             real = torch.tensor([[p is not None for p in row] for row in grid])
             values["real"] = real.reshape(len(grid), self.chunks, self.most_terms)
+            values["order"] = torch.tensor(self.grouped).argsort()
+        if self.columns_listed is not None:
+            values["columns"] = torch.tensor(self.columns_listed)
         return values
 
     def _pad(self, lookups: tuple[Lookup, ...]) -> list[Lookup | None]:

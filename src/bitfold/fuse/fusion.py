@@ -29,7 +29,7 @@ class Fusion(nn.Module):
         Args:
             pieces: `[B, F, C, K, w]`, or `[T, C, K, w]` with the field of each id.
             present: bool `[F, C, K]` or `[T, C, K]`; None where every term is real.
-            field: int64 `[T]`, or None for the first form.
+            field: int64, the field of each id `[T]` or column `[F]`; None: columns in order.
         """
         raise NotImplementedError
 
@@ -116,19 +116,25 @@ class Product(Fusion):
     def init_(
         self, weight: Tensor, program: Program, std: float, generator: torch.Generator
     ) -> None:
-        """Fill the first slices around zero, the others around one; a shared pool around zero."""
+        """Fill the first slices around zero, the others around one; a shared pool around zero.
+
+        Where fields of different numbers of terms share rows, the deviation is `std` on average
+        of its logarithm.
+        """
         rows = weight.shape[0]
         scales, means = torch.full((rows,), self.spread), torch.ones(rows)
-        first, later = torch.zeros(rows, dtype=torch.bool), torch.zeros(rows, dtype=torch.bool)
+        uses, shares, first = torch.zeros(rows), torch.zeros(rows), torch.zeros(rows)
         for lookups, terms in zip(program.fields, program.terms, strict=True):
             for position, lookup in enumerate(lookups):
                 cells = slice(lookup.base, lookup.base + lookup.span)
+                uses[cells] += 1
+                shares[cells] += 1 / terms
                 if position % terms == 0:
                     scales[cells], means[cells] = self.scale(std, terms), 0.0
-                (later if position % terms else first)[cells] = True
-        if bool((first & later).any()):  # one row plays both parts: all terms start alike
-            alike = first & later
-            scales[alike], means[alike] = std ** (1 / max(program.terms)), 0.0
+                    first[cells] += 1
+        alike = (first > 0) & (first < uses)  # one row plays both parts: all terms start alike
+        scales[alike] = torch.pow(std, shares[alike] / uses[alike])
+        means[alike] = 0.0
         noise = torch.randn(weight.shape, generator=generator)
         weight.copy_(noise * scales[:, None] + means[:, None])
 
@@ -161,7 +167,8 @@ class Weighted(Fusion):
 
     def forward(self, pieces: Tensor, present: Tensor | None, field: FieldOf = None) -> Tensor:
         """Fuse."""
-        weights = self.importance[self.places if field is None else self.places[field]]
+        places = self.places if field is None else self.places[field]
+        weights = self.importance[places[..., : pieces.shape[-2]]]
         return (_only(pieces, present, 0.0) * weights.unsqueeze(-1)).sum(-2)
 
     def init_(
