@@ -2,13 +2,11 @@
 
 import codecs
 import csv
-import gzip
 import io
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import IO, Any
+from typing import Any
 
 from bitfold.data.config import DataConfig
 from bitfold.data.files import LogFile
@@ -25,13 +23,13 @@ class TextLayout:
 
     Args:
         names: of all columns in order; empty for the gaps of a doubled separator.
-        header: whether the first line holds the names.
+        skip: lines to skip: empty ones, and the header.
         wanted: the columns to read.
         missing: texts that mean a missing value, besides an empty cell.
     """
 
     names: tuple[str, ...]
-    header: bool
+    skip: int
     quoted: bool
     missing: tuple[str, ...]
     wanted: tuple[str, ...] = ()
@@ -50,7 +48,7 @@ def text_layout(file: LogFile, config: DataConfig) -> TextLayout:
     """
     known = LAYOUTS.get(config.format)
     quoted = known.quoted if known is not None else True
-    cells = _first_line(file, quoted)
+    cells, blank = _first_line(file, quoted)
     header = config.header
     if header == "auto" and config.format == "movielens":
         header = "yes" if cells[0] == MOVIELENS_HEADER else "no"
@@ -69,14 +67,17 @@ def text_layout(file: LogFile, config: DataConfig) -> TextLayout:
             expected=f"{len(names)}: {', '.join(names)}",
             fix="check --columns, --separator and --format",
         )
-    return TextLayout(names, header == "yes", quoted, config.missing)
+    return TextLayout(names, blank + (header == "yes"), quoted, config.missing)
 
 
-def _first_line(file: LogFile, quoted: bool) -> list[str]:
+def _first_line(file: LogFile, quoted: bool) -> tuple[list[str], int]:
+    """The cells of the first line that is not empty, and the number of lines before it."""
+    blank = 0
     with _unpacking(file), _open_bytes(file) as (stream, _):
         line = stream.readline(BLOCK_BYTES)
         while line and not line.strip(b"\r\n"):
             line = stream.readline(BLOCK_BYTES)
+            blank += 1
     line = line.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n")
     if not line:
         raise BitfoldError(
@@ -85,8 +86,8 @@ def _first_line(file: LogFile, quoted: bool) -> list[str]:
     try:
         text = line.decode()
     except UnicodeDecodeError as error:
-        raise _bad_utf8(file, 1, error) from error
-    return split_line(text, file.separator, quoted)
+        raise _bad_utf8(file, blank + 1, error) from error
+    return split_line(text, file.separator, quoted), blank
 
 
 def split_line(text: str, separator: str, quoted: bool) -> list[str]:
@@ -115,10 +116,12 @@ def open_text(file: LogFile, layout: TextLayout) -> Iterator[tuple[Any, Callable
         reader = pc.open_csv(
             stream,
             read_options=pc.ReadOptions(
-                block_size=BLOCK_BYTES, column_names=names, skip_rows=int(layout.header)
+                block_size=BLOCK_BYTES, column_names=names, skip_rows=layout.skip
             ),
             parse_options=pc.ParseOptions(
-                delimiter=file.separator[0], quote_char='"' if layout.quoted else False
+                delimiter=file.separator[0],
+                quote_char='"' if layout.quoted else False,
+                newlines_in_values=layout.quoted,
             ),
             convert_options=pc.ConvertOptions(
                 include_columns=list(layout.wanted),
@@ -129,7 +132,7 @@ def open_text(file: LogFile, layout: TextLayout) -> Iterator[tuple[Any, Callable
             ),
         )
     except pa.ArrowInvalid as error:
-        if "Empty CSV" in str(error):
+        if "Empty CSV" in str(error) or "Could not skip" in str(error):
             yield iter(()), lambda: file.size
             return
         raise
@@ -140,26 +143,20 @@ def open_text(file: LogFile, layout: TextLayout) -> Iterator[tuple[Any, Callable
 
 
 @contextmanager
-def _open_bytes(file: LogFile) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-    """The unpacked bytes of a file, and the file itself (for its position)."""
-    with file.path.open("rb") as raw:
-        if file.packing == "gzip":
-            with gzip.open(raw) as stream:
-                yield stream, raw  # type: ignore[misc]
-        elif file.packing == "zstd":
-            import zstandard
+def _open_bytes(file: LogFile) -> Iterator[tuple[io.BufferedReader, Callable[[], int]]]:
+    """The unpacked bytes of a file, and the position in the file itself."""
+    import pyarrow as pa
 
-            unpacker = zstandard.ZstdDecompressor()
-            with unpacker.stream_reader(raw, read_across_frames=True) as packed:
-                yield io.BufferedReader(packed), raw
-        else:
-            yield raw, raw
+    raw = pa.OSFile(str(file.path), "rb")
+    stream = pa.CompressedInputStream(raw, file.packing) if file.packing else raw
+    with raw, io.BufferedReader(stream, 1 << 16) as buffered:
+        yield buffered, raw.tell
 
 
 def estimate_rows(file: LogFile, sample: int = 8 << 20) -> int:
     """About how many rows a text file has, from its first bytes; the same every time."""
     lines, more = 0, True
-    with _unpacking(file), _open_bytes(file) as (stream, raw):
+    with _unpacking(file), _open_bytes(file) as (stream, position):
         left = sample
         while left > 0:
             block = stream.read(min(left, 1 << 20))
@@ -168,52 +165,81 @@ def estimate_rows(file: LogFile, sample: int = 8 << 20) -> int:
                 break
             lines += block.count(b"\n")
             left -= len(block)
-        consumed = raw.tell()
+        consumed = position()
     return max(lines * file.size // max(consumed, 1) if more else lines, 1)
 
 
 @contextmanager
 def _unpacking(file: LogFile) -> Iterator[None]:
-    import zstandard
-
     try:
         yield
-    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+    except OSError as error:
         raise _broken_packing(file, error) from error
 
 
 def why_text_failed(error: Exception, file: LogFile, layout: TextLayout) -> BitfoldError:
     """Read the file again, slowly, to say where it is broken."""
-    import zstandard
-
-    line_number = 0
     try:
         with _open_bytes(file) as (stream, _):
-            for line_number, line in enumerate(stream, start=1):
-                stripped = line.rstrip(b"\r\n")
-                if not stripped:
-                    continue
-                if len(line) > BLOCK_BYTES:
-                    return BitfoldError(
-                        f"line {line_number} of {file.path} is too long",
-                        got=f"{len(line):,} bytes",
-                        expected=f"at most {BLOCK_BYTES:,}",
-                        fix="check the quotes and the line ends of the file",
-                    )
-                text = stripped.decode()
-                cells = len(split_line(text, file.separator, layout.quoted))
-                if cells != len(layout.names):
-                    return _ragged(file, line_number, cells, len(layout.names), text)
-    except UnicodeDecodeError as bad:
-        return _bad_utf8(file, line_number, bad)
-    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as broken:
-        return _broken_packing(file, broken, after=line_number)
+            found = _find_ragged(file, layout, _Lines(stream))
+    except _BadLine as bad:
+        return _bad_utf8(file, bad.number, bad.error)
+    except OSError as broken:
+        return _broken_packing(file, broken)
+    if found is not None:
+        return found
     return BitfoldError(
         f"{file.path} cannot be read",
         got=str(error).splitlines()[0],
-        expected="rows of text",
+        expected=f"rows of text, none longer than {BLOCK_BYTES:,} bytes",
         fix="check --format, --separator and the quotes in the file",
     )
+
+
+class _BadLine(Exception):
+    """A line that is no UTF-8."""
+
+    def __init__(self, number: int, error: UnicodeDecodeError) -> None:
+        self.number, self.error = number, error
+
+
+class _Lines:
+    """Lines of text, counted."""
+
+    def __init__(self, stream: io.BufferedReader) -> None:
+        self._stream = stream
+        self.number = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._stream:
+            self.number += 1
+            try:
+                yield line.decode()
+            except UnicodeDecodeError as error:
+                raise _BadLine(self.number, error) from error
+
+
+def _find_ragged(file: LogFile, layout: TextLayout, lines: _Lines) -> BitfoldError | None:
+    first = 1
+    for text in lines:
+        row = text
+        # A cell in quotes may go on over several lines.
+        while layout.quoted and row.count('"') % 2:
+            more = next(iter(lines), None)
+            if more is None or len(row) > BLOCK_BYTES:
+                return BitfoldError(
+                    f"line {first} of {file.path} opens a quote that is never closed",
+                    got=repr(text.rstrip("\r\n")[:60]),
+                    expected="quotes in pairs",
+                    fix="close the quote, or delete it",
+                )
+            row += more
+        row = row.rstrip("\r\n")
+        cells = len(split_line(row, file.separator, layout.quoted))
+        if row and cells != len(layout.names):
+            return _ragged(file, first, cells, len(layout.names), row)
+        first = lines.number + 1
+    return None
 
 
 def _ragged(file: LogFile, line: int, got: int, expected: int, text: str) -> BitfoldError:
@@ -235,12 +261,11 @@ def _bad_utf8(file: LogFile, line: int, error: UnicodeDecodeError) -> BitfoldErr
     )
 
 
-def _broken_packing(file: LogFile, error: Exception, after: int = 0) -> BitfoldError:
-    how = {"gzip": "gzip", "zstd": "zstd"}.get(file.packing or "", "text")
-    place = f" after line {after:,}" if after else ""
+def _broken_packing(file: LogFile, error: Exception) -> BitfoldError:
+    how = file.packing or "text"
     return BitfoldError(
         f"{file.path} is truncated or no whole {how} file",
-        got=f"{str(error).splitlines()[0] if str(error) else type(error).__name__}{place}",
+        got=str(error).splitlines()[0] if str(error) else type(error).__name__,
         expected=f"a whole {how} file",
         fix="copy or download it again",
     )
