@@ -202,8 +202,8 @@ def cells(words: CompareConfig, seed: int) -> list[Cell]:
 class Line:
     """A method at a budget, over its seeds. Means; spreads are standard deviations (n - 1).
 
-    `kept` is the mean AUC as a share of the full table's. `minimum` is the least number of bytes, where
-    the budget is too small and there are no figures.
+    `kept` is the mean AUC as a share of the full table's. Where the budget is too small there are
+    no figures, and `minimum` is the least number of bytes.
     """
 
     method: str

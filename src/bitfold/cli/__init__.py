@@ -1,6 +1,6 @@
 """The command `bitfold`.
 
-main        the group of commands and what happens to errors
+entry       the group of commands and what happens to errors
 words       a configuration's words, read from text or JSON
 options     a configuration's words as options
 plugins     methods from a file of the user's
@@ -15,6 +15,6 @@ A command's file is imported when the command is asked for, so that `bitfold --h
 `bitfold prepare` never wait for torch.
 """
 
-from bitfold.cli.main import main
+from bitfold.cli.entry import main
 
 __all__ = ["main"]
