@@ -57,7 +57,11 @@ def claim(out: Path, config: RunConfig, *, resume: bool, force: bool) -> bool:
     except OSError as error:
         raise BitfoldError(f"cannot make {out}", got=error.strerror or str(error)) from error
     remove_parts(out)
-    write_config(out, config)
+    try:
+        write_config(out, config)
+    except BitfoldError:
+        discard(out)
+        raise
     return True
 
 
