@@ -8,6 +8,7 @@ from bitfold.data.words import (
     Label,
     Split,
     Transform,
+    check_split,
     parse_cross,
     parse_label,
     parse_split,
@@ -124,7 +125,12 @@ class DataConfig:
                 )
         self._check_shares()
         self._check_names()
-        _ = (self.label_rule, self.split_rule, self.transform, self.crosses)
+        _ = (self.label_rule, self.transform, self.crosses)
+        # A public format may bring the columns that a split needs.
+        if self.format in ("auto", "csv", "tsv", "parquet"):
+            check_split(self.split_rule, group=self.group, time=self.time)
+        else:
+            _ = self.split_rule
 
     def _check_shares(self) -> None:
         rate = self.negative_rate
@@ -178,7 +184,7 @@ class DataConfig:
     @property
     def split_rule(self) -> Split:
         """The split's kind and its numbers."""
-        return parse_split(self.split, group=self.group, time=self.time)
+        return parse_split(self.split)
 
     @property
     def transform(self) -> Transform:

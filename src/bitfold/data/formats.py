@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from bitfold.data.config import DataConfig
+from bitfold.data.words import check_split
 
 _AVAZU_FIELDS = (
     "C1",
@@ -109,4 +110,6 @@ def with_defaults(config: DataConfig) -> DataConfig:
     for name in ("group", "time", "weight"):
         if getattr(config, name) == "none":
             emptied[name] = None  # type: ignore[assignment]
-    return replace(config, **emptied) if emptied else config  # type: ignore[arg-type]
+    config = replace(config, **emptied) if emptied else config  # type: ignore[arg-type]
+    check_split(config.split_rule, group=config.group, time=config.time)
+    return config

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from bitfold.errors import BitfoldError, unknown_name
 
-PARTS = ("train", "valid", "test")
-
 
 @dataclass(frozen=True)
 class Label:
@@ -43,7 +41,7 @@ def parse_label(text: str) -> Label:
         >>> parse_label("rating >= 4")
         Label(column='rating', compare='>=', value='4')
     """
-    match = re.fullmatch(r"\s*(.+?)\s*(>=|<=|==|!=|>|<|=)\s*(.+?)\s*", text)
+    match = re.fullmatch(r"\s*([^<>=!]+?)\s*(>=|<=|==|!=|>|<|=)\s*(.+?)\s*", text)
     if match is None:
         if not text.strip() or re.search(r"[<>=!]", text):
             raise BitfoldError(
@@ -67,7 +65,7 @@ def parse_label(text: str) -> Label:
     return Label(column, compare, value)
 
 
-def parse_split(text: str, *, group: str | None = None, time: str | None = None) -> Split:
+def parse_split(text: str) -> Split:
     """Read `random:0.8,0.1,0.1`, `time:0.8,0.1,0.1`, `last:1,1` or `column:NAME`.
 
     Example:
@@ -81,15 +79,19 @@ def parse_split(text: str, *, group: str | None = None, time: str | None = None)
         if not rest:
             raise BitfoldError("the split names no column", got=repr(text), expected="column:NAME")
         return Split("column", column=rest)
-    for need, name in ((kind == "time", "time"), (kind == "last", "group")):
-        if need and not (time if name == "time" else group):
+    return _last(text, rest) if kind == "last" else _fractions(kind, text, rest)
+
+
+def check_split(split: Split, *, group: str | None, time: str | None) -> None:
+    """Raise if a split lacks the column that it goes by."""
+    for kind, name, column in (("time", "time", time), ("last", "group", group)):
+        if split.kind == kind and not column:
             raise BitfoldError(
                 f"a split by {kind!r} needs the {name} column",
                 got=f"no {name}",
                 expected=f"--{name} COLUMN",
                 fix=f"name the {name} column",
             )
-    return _last(text, rest) if kind == "last" else _fractions(kind, text, rest)
 
 
 def _last(text: str, rest: str) -> Split:
