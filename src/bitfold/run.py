@@ -132,7 +132,8 @@ class Run:
         """Probabilities `[B]` of raw rows, in the input's order.
 
         Args:
-            data: files (paths or patterns); or rows: dictionaries, or columns by name.
+            data: files (paths or patterns); or rows: dictionaries, or columns by name, where None
+                is a missing value.
             batch_size: rows that are scored at once.
 
         Raises:
@@ -141,7 +142,7 @@ class Run:
         from bitfold.predict import predict_rows, scores
 
         if isinstance(data, Mapping) or (
-            not isinstance(data, str | Path) and any(isinstance(row, Mapping) for row in data)
+            not isinstance(data, str | Path) and all(isinstance(row, Mapping) for row in data)
         ):
             return predict_rows(self, data, batch_size)
         parts = list(scores(self, data, batch_size))  # type: ignore[arg-type]
