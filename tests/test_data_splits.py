@@ -49,8 +49,8 @@ def config(split: str, **words: object) -> DataConfig:
 
 def test_random_parts_are_disjoint_whole_and_of_the_size_asked(raw, tmp_path):
     parts = numbers(prepare(raw, tmp_path / "out", config("random:0.7,0.2,0.1")))
-    assert sorted(sum(parts.values(), [])) == list(range(1000))
-    assert [abs(len(parts[p]) - n) < 60 for p, n in zip(PARTS, (700, 200, 100), strict=True)]
+    assert sorted(row for rows in parts.values() for row in rows) == list(range(1000))
+    assert all(abs(len(parts[p]) - n) < 60 for p, n in zip(PARTS, (700, 200, 100), strict=True))
     again = numbers(prepare(raw, tmp_path / "two", config("random:0.7,0.2,0.1", split_seed=1)))
     assert again != parts
 
