@@ -62,6 +62,8 @@ def parse_budget(budget: int | str, fields: Sequence[Field], dim: int) -> int:
     if isinstance(budget, bool) or match is None or (unit not in _UNITS and unit != "x"):
         raise BitfoldError("malformed budget", got=repr(budget), expected=_FORMS)
     number = float(match.group(1))
+    if number == float("inf"):
+        raise BitfoldError("a budget beyond all numbers", got=repr(budget), expected=_FORMS)
     if number <= 0:
         raise BitfoldError("a budget must be above zero", got=repr(budget), expected=_FORMS)
     if unit == "x":

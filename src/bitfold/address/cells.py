@@ -50,15 +50,13 @@ class Address(nn.Module):
         self.chunks = program.chunks
         self.most_terms = max(program.terms)
         self.ragged = len(set(program.terms)) > 1
-        lookups = list(program)
+        lookups = [_within_int64(lookup) for lookup in program]
         self.mixed = any(lookup.source.salt is not None for lookup in lookups)
         self.all_mixed = all(lookup.source.salt is not None for lookup in lookups)
         self.dealt = any(lookup.source.deal > 1 for lookup in lookups)
         self.one_source = all(len({each.source for each in part}) == 1 for part in program.fields)
-        self.powers_of_two = all(_is_power(p) for p in lookups)
-        self.unsigned = not self.powers_of_two and any(
-            p.source.salt is not None and p.source.code_bits == 64 for p in lookups
-        )
+        self.powers_of_two = all(lookup.binary for lookup in lookups)
+        self.unsigned = not self.powers_of_two and any(lookup.unsigned for lookup in lookups)
         self.divided = any(lookup.divisor > 1 for lookup in lookups)
         self.rotated = any(lookup.offset for lookup in lookups)
         groups = [
@@ -82,7 +80,8 @@ class Address(nn.Module):
             field: int64 `[T]`, the field of each id of a bag.
 
         Returns:
-            int64 `[B, F, C, K]`, or `[T, C, K]`. Padding reads cell 0.
+            int64 `[B, F, C, K]`, or `[T, C, K]`. Padding repeats a chunk's first cell, so that
+            a sparse gradient names no row that the batch did not read.
         """
 
         def of(name: str) -> Tensor:
@@ -125,8 +124,8 @@ class Address(nn.Module):
     def _constants(self) -> dict[str, Tensor]:
         grid = [self._pad(lookups) for lookups in self.program.fields]
 
-        def per_lookup(of: Callable[[Lookup], int], padding: int = 0) -> Tensor:
-            return int64([[padding if p is None else of(p) for p in row] for row in grid])
+        def per_lookup(of: Callable[[Lookup], int]) -> Tensor:
+            return int64([[of(p) for p in row] for row in grid])
 
         def per_source(of: Callable[[Lookup], int]) -> Tensor:
             if self.one_source:  # one code per field serves all its lookups
@@ -134,17 +133,17 @@ class Address(nn.Module):
             return per_lookup(of)
 
         values = {
-            "radix": per_lookup(lambda p: p.radix, 1),
+            "radix": per_lookup(lambda p: p.radix),
             "base": per_lookup(lambda p: p.base),
-            "divisor": per_lookup(lambda p: p.divisor, 1),
+            "divisor": per_lookup(lambda p: p.divisor),
         }
         if self.rotated:
             values["offset"] = per_lookup(lambda p: p.offset)
-            values["span"] = per_lookup(lambda p: p.span, 1)
+            values["span"] = per_lookup(lambda p: p.span)
         if self.powers_of_two or self.unsigned:
             values["divisor_shift"] = per_lookup(lambda p: _log2(p.divisor) or 0)
             values["radix_mask"] = per_lookup(lambda p: p.radix - 1)
-            values["is_power"] = per_lookup(_is_power).bool()
+            values["is_power"] = per_lookup(lambda p: p.binary).bool()
         if self.mixed:
             values["is_mixed"] = per_source(lambda p: p.source.salt is not None).bool()
             values["salt"] = per_source(lambda p: p.source.salt or 0)
@@ -162,19 +161,20 @@ class Address(nn.Module):
             values["byte_shift"] = torch.arange(0, 64, 8)
             values["byte_start"] = torch.arange(8) * 256
         if self.ragged:
-            real = torch.tensor([[p is not None for p in row] for row in grid])
-            values["real"] = real.reshape(len(grid), self.chunks, self.most_terms)
+            terms = torch.tensor(self.program.terms).reshape(-1, 1, 1)
+            real = torch.arange(self.most_terms) < terms
+            values["real"] = real.expand(-1, self.chunks, -1).clone()
             values["order"] = torch.tensor(self.grouped).argsort()
         if self.columns_listed is not None:
             values["columns"] = torch.tensor(self.columns_listed)
         return values
 
-    def _pad(self, lookups: tuple[Lookup, ...]) -> list[Lookup | None]:
+    def _pad(self, lookups: tuple[Lookup, ...]) -> list[Lookup]:
         terms = len(lookups) // self.chunks
-        padding: list[Lookup | None] = [None] * (self.most_terms - terms)
-        row: list[Lookup | None] = []
-        for chunk in range(self.chunks):
-            row += [*lookups[chunk * terms : (chunk + 1) * terms], *padding]
+        row: list[Lookup] = []
+        for start in range(0, len(lookups), terms):
+            chunk = [_within_int64(lookup) for lookup in lookups[start : start + terms]]
+            row += chunk + chunk[:1] * (self.most_terms - terms)
         return row
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Address":
@@ -186,8 +186,11 @@ class Address(nn.Module):
         return self
 
 
-def _is_power(lookup: Lookup) -> bool:
-    return _log2(lookup.divisor) is not None and _log2(lookup.radix) is not None
+def _within_int64(lookup: Lookup) -> Lookup:
+    """The same cells, where a divisor beyond every code leaves the digit at 0."""
+    if lookup.divisor < (1 << 64 if lookup.unsigned else 1 << 63):
+        return lookup
+    return replace(lookup, radix=1, divisor=1)
 
 
 def _log2(value: int) -> int | None:
