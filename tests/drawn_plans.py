@@ -80,3 +80,16 @@ def least_budget(fields, dim, **words) -> int:
 def fitting_plan(fields, dim, spare, seed=0, **words) -> Plan:
     """A plan with `spare` bytes more than the least."""
     return plan(fields, dim, budget=least_budget(fields, dim, **words) + spare, seed=seed, **words)
+
+
+def some_ids(draw, fields: list[Field], rows: int = 4) -> list[list[int]]:
+    """Ids `ids[b][f]` of a few rows, the ends of their ranges among them."""
+
+    def one(field: Field) -> st.SearchStrategy[int]:
+        if field.hashed:
+            return st.one_of(INT64, st.sampled_from([-(2**63), LARGEST, -1, 0, 1]))
+        last = field.num_embeddings - 1
+        return st.one_of(st.integers(0, last), st.sampled_from([0, last, last // 2]))
+
+    row = st.tuples(*[one(field) for field in fields]).map(list)
+    return draw(st.lists(row, min_size=1, max_size=rows))
