@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from click_log import DATA, TINY, columns, write
 
 import bitfold
 from bitfold.data.prepare import prepare
@@ -17,6 +16,7 @@ from bitfold.errors import BitfoldError
 from bitfold.evaluate import evaluate
 from bitfold.predict import predict
 from bitfold.training import train
+from click_log import DATA, TINY, columns, write
 
 
 @pytest.fixture(scope="module")

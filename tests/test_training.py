@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from click_log import DATA, TINY, columns, write
 
 import bitfold
 from bitfold import files
@@ -14,6 +13,7 @@ from bitfold.errors import BitfoldError, BudgetTooSmall, UnknownName
 from bitfold.files import read_tensors
 from bitfold.model import click_loss
 from bitfold.training import TrainConfig, train
+from click_log import DATA, TINY, columns, write
 
 FIGURES = {
     "auc", "logloss", "gauc", "calibration", "ece", "bytes", "ratio", "training_bytes",
