@@ -3,8 +3,8 @@
 Everything random is a keyed hash of a counter (a row's number, an id, a cluster), so a row
 depends on the seed and its own number alone: not on the chunk it falls in, nor on the threads.
 The hash is Pelle Evensen's *moremur* finaliser, chosen because bitfold's own addressing does not
-use it. Integers stay unsigned throughout: Numba turns `uint64 op int` into a float. Tables are
-indexed as `table[c, ...]`: a slice `table[c]` inside the loop would cost half of the speed.
+use it. Integers stay unsigned throughout: Numba turns `uint64 op int` into a float, and looks for
+negative indices only among signed ones.
 
 Shapes: C latent columns (F fields, then G bag fields), N numeric fields, K latent components,
 H hidden units, R rows of the call, L the longest bag.
@@ -25,18 +25,22 @@ BIN_LIMIT = 16.0  # logits beyond it share the outermost bins
 _U = np.uint64
 _STEP = _U(0xD1342543DE82EF95)  # odd: row numbers become well-spread counters
 _MUL1, _MUL2 = _U(0x3C79AC492BA7B653), _U(0x1C69B3F74AC4AE35)
-_S11, _S16, _S27, _S32, _S33, _S48 = _U(11), _U(16), _U(27), _U(32), _U(33), _U(48)
+_S0, _S11, _S16, _S27, _S32, _S33, _S48 = _U(0), _U(11), _U(16), _U(27), _U(32), _U(33), _U(48)
 _LANE = _U(0xFFFF)
-_ONE = _U(1)
 _LANE_SCALE = math.sqrt(12.0) / 65536.0  # sixteen even bits to a uniform of variance 1
 _UNIT = 1.0 / 9007199254740992.0  # 2^-53
 
 # The columns of `words[C, :]`, uint64.
-SIZE, MASK, SHIFT, KEY_ADD, KEY_MUL1, KEY_MUL2, KEY_CLUSTER, KEY_ID, KEY_GROUP, CLUSTERS = range(10)
-WORDS = 10
-# The columns of `zipf[C, :]`, float64.
-HEAD, HEAD_MASS, HEAD_SCALE, LOW, SLOPE, POWER = range(6)
-ZIPF = 6
+SIZE, MASK, SHIFT, KEY_ADD, KEY_MUL1, KEY_MUL2, KEY_ID, CLUSTERS = range(8)
+WORDS = 8
+# A slot of the tables that ranks are drawn from: the chance that it keeps a draw (in units of
+# 2^-21), and above it the slot that gets the draw otherwise.
+SLOT_BITS = 11
+SLOTS = 1 << SLOT_BITS
+KEEP_BITS = 32 - SLOT_BITS
+_SLOT_SHIFT, _ALIAS_SHIFT = _U(64 - SLOT_BITS), _U(32)
+_KEEP_MASK, _LOW32 = _U((1 << KEEP_BITS) - 1), _U(0xFFFFFFFF)
+_ONE = _U(1)
 
 _inline = numba.njit(inline="always", cache=True)
 
@@ -54,25 +58,23 @@ def mix(x):  # type: ignore[no-untyped-def]
 @_inline
 def unit(x):  # type: ignore[no-untyped-def]
     """64 random bits as a float in [0, 1)."""
-    return np.float64(x >> _S11) * _UNIT
+    return np.float64(np.int64(x >> _S11)) * _UNIT
 
 
 @_inline
 def lane(x, shift):  # type: ignore[no-untyped-def]
     """Sixteen of 64 random bits as a uniform number of mean 0 and variance 1."""
-    return (np.float64((x >> shift) & _LANE) - 32767.5) * _LANE_SCALE
+    return (np.float64(np.int64((x >> shift) & _LANE)) - 32767.5) * _LANE_SCALE
 
 
 @_inline
-def zipf_rank(u, c, z, share, alias):  # type: ignore[no-untyped-def]
-    """The rank, from 0, that `u` of [0, 1) stands for: an alias table's head, a power's tail."""
-    if u < z[c, HEAD_MASS]:
-        scaled = u * z[c, HEAD_SCALE]
-        rank = np.int64(scaled)
-        return _U(rank if scaled - rank < share[c, rank] else np.int64(alias[c, rank]))
-    x = z[c, LOW] + (u - z[c, HEAD_MASS]) * z[c, SLOPE]
-    x = math.exp(x) if z[c, POWER] == 0.0 else x ** z[c, POWER]
-    return _U(max(x - 0.5, z[c, HEAD]))
+def zipf_rank(bits, c, slots, starts):  # type: ignore[no-untyped-def]
+    """The rank, from 0, that 64 random bits stand for: a slot, or its alias; a rank in it."""
+    slot = bits >> _SLOT_SHIFT
+    entry = slots[c, slot]
+    slot = slot if ((bits >> _S32) & _KEEP_MASK) < (entry & _LOW32) else entry >> _ALIAS_SHIFT
+    first = starts[c, slot]
+    return first + (((bits & _LOW32) * (starts[c, slot + _ONE] - first)) >> _S32)
 
 
 @_inline
@@ -91,38 +93,28 @@ def number(rank, c, w):  # type: ignore[no-untyped-def]
 
 
 @_inline
-def draw_id(bits, c, w, z, share, alias):  # type: ignore[no-untyped-def]
-    """A Zipf id from 64 random bits."""
-    rank = zipf_rank(unit(bits), c, z, share, alias)
-    return number(min(rank, w[c, SIZE] - _ONE), c, w)
-
-
-@_inline
-def add_latents(x, c, w, own, shared, scale, out):  # type: ignore[no-untyped-def]
+def add_latents(x, c, w, clusters, own, scale, out):  # type: ignore[no-untyped-def]
     """Add id `x`'s hidden numbers to `out[K + 2]`: components, first-order weight, numeric link."""
-    cluster = ((mix(x ^ w[c, KEY_CLUSTER]) >> _S32) * w[c, CLUSTERS]) >> _S32
     a = mix(x + w[c, KEY_ID])
-    b = mix(cluster + w[c, KEY_GROUP])
-    a2 = mix(a ^ _STEP)
-    b2 = mix(b ^ _STEP)
-    out[0] += scale * (own * lane(a, _U(0)) + shared * lane(b, _U(0)))
-    out[1] += scale * (own * lane(a, _S16) + shared * lane(b, _S16))
-    out[2] += scale * (own * lane(a, _S32) + shared * lane(b, _S32))
-    out[3] += scale * (own * lane(a, _S48) + shared * lane(b, _S48))
-    out[4] += scale * (own * lane(a2, _U(0)) + shared * lane(b2, _U(0)))
-    out[5] += scale * (own * lane(a2, _S16) + shared * lane(b2, _S16))
+    b = mix(a ^ _STEP)
+    group = ((b >> _S32) * w[c, CLUSTERS]) >> _S32  # half of b's bits; the lanes below use others
+    out[0] += scale * (own * lane(a, _S0) + clusters[c, group, 0])
+    out[1] += scale * (own * lane(a, _S16) + clusters[c, group, 1])
+    out[2] += scale * (own * lane(a, _S32) + clusters[c, group, 2])
+    out[3] += scale * (own * lane(a, _S48) + clusters[c, group, 3])
+    out[4] += scale * (own * lane(b, _S0) + clusters[c, group, 4])
+    out[5] += scale * (own * lane(b, _S16) + clusters[c, group, 5])
 
 
 @_inline
 def normal(x):  # type: ignore[no-untyped-def]
-    """A standard normal from 64 random bits (Box and Muller)."""
-    radius = math.sqrt(-2.0 * math.log(1.0 - unit(x)))
-    return radius * math.cos(2.0 * math.pi * unit(mix(x ^ _MUL2)))
+    """A nearly normal number from 64 random bits: the sum of four uniform ones."""
+    return 0.5 * (lane(x, _S0) + lane(x, _S16) + lane(x, _S32) + lane(x, _S48))
 
 
 @numba.njit(parallel=True, cache=True)
 def rows(  # type: ignore[no-untyped-def]
-    first, keys, words, zipf, share, alias, own, shared, strength,
+    first, keys, words, slots, starts, clusters, own, strength,
     numeric_dirs, numeric_linear, hidden_in, hidden_bias, hidden_out,
     ids, bag_ids, bag_lengths, numeric, parts,
 ):  # fmt: skip
@@ -131,8 +123,9 @@ def rows(  # type: ignore[no-untyped-def]
     Args:
         first: the number of the first row, uint64.
         keys: one key per random stream, `[C + G + N]` uint64.
-        words, zipf, share, alias: per latent column, as laid out above.
-        own, shared: weights of an id's own numbers and of its cluster's.
+        words, slots, starts: per latent column, as laid out above.
+        clusters: the clusters' hidden numbers, `[C, clusters, K + 2]`.
+        own: weight of an id's own numbers.
         strength: how much each latent column counts, `[C]`.
         numeric_dirs, numeric_linear: `[N, K]` and `[N]`.
         hidden_in, hidden_bias, hidden_out: the hidden network, `[C*K + N, H]`, `[H]`, `[H]`.
@@ -151,7 +144,6 @@ def rows(  # type: ignore[no-untyped-def]
         links = np.empty(columns)
         vector = np.empty(LATENTS + 2)
         total = np.empty(LATENTS)
-        units = np.empty(HIDDEN)
         for row in range(part * block, min((part + 1) * block, num_rows)):
             counter = (first + _U(row)) * _STEP
             linear = 0.0
@@ -161,17 +153,17 @@ def rows(  # type: ignore[no-untyped-def]
                 vector[:] = 0.0
                 bits = mix(counter ^ keys[c])
                 if c < num_fields:
-                    x = draw_id(bits, c, words, zipf, share, alias)
+                    x = number(zipf_rank(bits, c, slots, starts), c, words)
                     ids[c, row] = x
-                    add_latents(x, c, words, own, shared, 1.0, vector)
+                    add_latents(x, c, words, clusters, own, 1.0, vector)
                 else:
                     g = c - num_fields
                     length = 1 + np.int64(mix(counter ^ keys[columns + g]) % _U(MAX_BAG))
                     bag_lengths[g, row] = length
                     for slot in range(length):
-                        x = draw_id(bits, c, words, zipf, share, alias)
+                        x = number(zipf_rank(bits, c, slots, starts), c, words)
                         bag_ids[g, row, slot] = x
-                        add_latents(x, c, words, own, shared, 1.0 / math.sqrt(length), vector)
+                        add_latents(x, c, words, clusters, own, 1.0 / math.sqrt(length), vector)
                         bits = mix(bits ^ _STEP)
                 weight = strength[c]
                 linear += weight * vector[LATENTS]
@@ -194,13 +186,22 @@ def rows(  # type: ignore[no-untyped-def]
             pairs = -squares
             for k in range(LATENTS):
                 pairs += total[k] * total[k]
-            units[:] = hidden_bias
-            for i in range(inputs.shape[0]):  # the units side by side: eight sums, not one long
-                for h in range(HIDDEN):
-                    units[h] += hidden_in[i, h] * inputs[i]
+            # Eight sums side by side: one long sum waits for each addition.
+            a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = 0.0
+            for i in range(inputs.shape[0]):
+                x = inputs[i]
+                a0 += hidden_in[i, 0] * x
+                a1 += hidden_in[i, 1] * x
+                a2 += hidden_in[i, 2] * x
+                a3 += hidden_in[i, 3] * x
+                a4 += hidden_in[i, 4] * x
+                a5 += hidden_in[i, 5] * x
+                a6 += hidden_in[i, 6] * x
+                a7 += hidden_in[i, 7] * x
             network = 0.0
-            for h in range(HIDDEN):
-                network += hidden_out[h] * units[h] / (1.0 + abs(units[h]))
+            for h, a in enumerate((a0, a1, a2, a3, a4, a5, a6, a7)):
+                unit_in = a + hidden_bias[h]
+                network += hidden_out[h] * unit_in / (1.0 + abs(unit_in))
             parts[0, row] = linear
             parts[1, row] = 0.5 * pairs
             parts[2, row] = network

@@ -56,7 +56,7 @@ class SynthConfig:
     numeric: int = word(2, help="Dense numeric fields (log-normal).")
     bags: int = word(0, help="Multi-valued fields of 1 to 6 ids, written as text joined by '|'.")
     bag_ids: int = word(5_000, help="Ids that exist in each bag field.")
-    positive: float = word(0.2, help="Share of clicks, 0 to 1.")
+    positive: float = word(0.25, help="Share of clicks, 0 to 1.")
     linear: float = word(0.6, help="Standard deviation of the first-order part of the logit.")
     pairs: float = word(1.0, help="Standard deviation of the factorisation machine's part.")
     hidden: float = word(0.4, help="Standard deviation of the hidden network's part.")
@@ -67,7 +67,7 @@ class SynthConfig:
         0.5, help="Share of an id's hidden variance that its cluster of ids has in common, 0 to 1."
     )
     fade: float = word(
-        0.1, help="How fast a field counts less the more ids it has: weight = ids ** -fade."
+        0.25, help="How fast a field counts less the more ids it has: weight = ids ** -fade."
     )
     seed: int = word(0, help="Another seed makes another log, with other hidden numbers.")
 
@@ -170,7 +170,8 @@ class _Truth:
         self.keys = bits(columns + config.bags + config.numeric)
         self.label_keys = bits(2)
         self.words = self._words(sizes, bits(columns, kernels.WORDS))
-        self.zipf, self.share, self.alias = _zipf_tables(sizes, config.zipf)
+        self.clusters = np.sqrt(config.cluster) * normal(columns, _CLUSTERS, kernels.LATENTS + 2)
+        self.slots, self.starts = _zipf_tables(sizes, config.zipf)
         self.strength = sizes.astype(np.float64) ** -config.fade
         self.dirs = 0.5 * normal(config.numeric, kernels.LATENTS)
         self.numeric_linear = 0.5 * normal(config.numeric)
@@ -229,8 +230,8 @@ class _Truth:
         parts = np.empty((3, count))
         fill: Any = kernels.rows
         fill(
-            np.uint64(first), self.keys, self.words, self.zipf, self.share, self.alias,
-            np.sqrt(1.0 - config.cluster), np.sqrt(config.cluster), self.strength,
+            np.uint64(first), self.keys, self.words, self.slots, self.starts,
+            self.clusters, np.sqrt(1.0 - config.cluster), self.strength,
             self.dirs, self.numeric_linear, self.hidden_in, self.hidden_bias, self.hidden_out,
             *arrays.values(), parts,
         )  # fmt: skip
@@ -256,36 +257,39 @@ class _Truth:
 
 def _zipf_tables(
     sizes: NDArray[np.int64], power: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int16]]:
-    """Exact shares of the first ranks, and the integral of `rank ** -power` over the others."""
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Tables that ranks are drawn from, `[C, S]` and `[C, S + 1]`, with S slots.
+
+    The first 1024 ranks have a slot and their exact share each. The others are cut into slots whose
+    ends grow evenly in ratio: a slot has the integral's share, its ranks are alike.
+    """
     from bitfold.data import _synth_kernels as kernels
 
-    zipf = np.zeros((len(sizes), kernels.ZIPF))
-    share = np.ones((len(sizes), _HEAD))
-    alias = np.zeros((len(sizes), _HEAD), np.int16)
-    flat = abs(power - 1.0) < 1e-9
+    slots = kernels.SLOTS
+    table = np.zeros((len(sizes), slots), np.uint64)
+    starts = np.zeros((len(sizes), slots + 1), np.uint64)
     for c, size in enumerate(sizes.tolist()):
         head = min(size, _HEAD)
-        shares = np.arange(1, head + 1, dtype=np.float64) ** -power
-        ends = np.array([head + 0.5, size + 0.5])
-        low, high = np.log(ends) if flat else ends ** (1.0 - power)
-        tail = 0.0 if size == head else (high - low) / (1.0 if flat else 1.0 - power)
-        # Without a tail every u below 1 is the head's; 1 - 2^-53 times `head` still truncates.
-        mass = shares.sum() / (shares.sum() + tail) if tail else 1.0
-        share[c, :head], alias[c, :head] = _alias_table(shares)
-        zipf[c, kernels.HEAD] = head
-        zipf[c, kernels.HEAD_MASS] = mass
-        zipf[c, kernels.HEAD_SCALE] = np.nextafter(head / mass, 0.0)
-        zipf[c, kernels.LOW] = low
-        zipf[c, kernels.SLOPE] = (high - low) / (1.0 - mass) if tail else 0.0
-        zipf[c, kernels.POWER] = 0.0 if flat else 1.0 / (1.0 - power)
-    return zipf, share, alias
+        shares = np.zeros(slots)
+        shares[:head] = np.arange(1, head + 1, dtype=np.float64) ** -power
+        ends = np.arange(slots + 1).clip(max=size)
+        if size > head:
+            ends[head:] = np.rint(np.geomspace(head, size, slots + 1 - head)).astype(np.int64)
+            edges = ends[head:] + 0.5
+            flat = abs(power - 1.0) < 1e-9
+            below = np.log(edges) if flat else edges ** (1.0 - power) / (1.0 - power)
+            shares[head:] = np.diff(below)
+        starts[c] = ends.astype(np.uint64)
+        share, alias = _alias_table(shares)
+        keep = np.rint(share * 2**kernels.KEEP_BITS).astype(np.uint64)
+        table[c] = keep | alias.astype(np.uint64) << np.uint64(32)
+    return table, starts
 
 
-def _alias_table(shares: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
+def _alias_table(shares: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Walker's tables: slot i stands for itself with chance `share[i]`, else for `alias[i]`."""
     share = shares / shares.mean()
-    alias = np.arange(len(shares), dtype=np.int16)
+    alias = np.arange(len(shares), dtype=np.int64)
     small = [i for i, s in enumerate(share) if s < 1.0]
     large = [i for i, s in enumerate(share) if s >= 1.0]
     while small and large:
@@ -294,7 +298,8 @@ def _alias_table(shares: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDAr
         share[high] -= 1.0 - share[low]
         if share[high] < 1.0:
             small.append(large.pop())
-    share[small + large] = 1.0
+    share[small + large] = shares[small + large] > 0  # rounding leaves a few
+    alias[small + large] = shares.argmax()
     return share, alias
 
 
