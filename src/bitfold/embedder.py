@@ -142,6 +142,9 @@ class Corridor(Embedder):
                 got=list(weights.shape),
                 expected=f"{list(ids.shape)}, as the ids",
             )
+        if offsets.dtype not in (torch.int64, torch.int32):
+            raise BitfoldError("offsets are integers", got=offsets.dtype, expected="torch.int64")
+        offsets = offsets.long()
         check_offsets(offsets, ids.shape[0])
         rows = bags // self.num_fields
         bag = bags_of(offsets, ids.shape[0])

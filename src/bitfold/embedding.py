@@ -386,16 +386,17 @@ class EmbeddingBag(_Single):
             if per_sample_weights is not None:
                 per_sample_weights = per_sample_weights.reshape(-1)
             input = input.reshape(-1)
-        elif input.dim() != 1 or offsets is None:
+        elif input.dim() != 1 or offsets is None or offsets.dim() != 1:
+            starts = "none" if offsets is None else list(offsets.shape)
             raise BitfoldError(
                 "bags of the wrong shape",
-                got=f"ids {list(input.shape)}, offsets {'none' if offsets is None else 'given'}",
-                expected="2-D ids, or 1-D ids with offsets",
+                got=f"ids {list(input.shape)}, offsets {starts}",
+                expected="2-D ids, or 1-D ids with 1-D offsets",
             )
         elif not self.include_last_offset:
             end = offsets.new_full((1,), input.shape[0])
             offsets = torch.cat([offsets, end])
         pooled: Tensor = self.embedder.forward_bags(
-            input, offsets.long(), per_sample_weights, self.mode, self.padding_idx
+            input, offsets, per_sample_weights, self.mode, self.padding_idx
         )
         return pooled.squeeze(1)
