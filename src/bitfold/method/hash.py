@@ -24,7 +24,7 @@ class Hash(Method):
     """`row = mix(id) mod R_f` in each field's own `R_f` rows."""
 
     allocation: float = word(
-        1.0, help="rows go to fields by size**allocation; 1: one ratio for all, 0: small ones whole"
+        0.5, help="rows go to fields by size**allocation; 1: one ratio for all, 0: small ones whole"
     )
 
     name: ClassVar[str] = "hash"
@@ -38,7 +38,7 @@ class Hash(Method):
     def plan(
         self, fields: Sequence[Field], dim: int, budget: int | None, *, seed: int, dtype: str
     ) -> Plan:
-        """Rows in proportion to the fields' sizes."""
+        """Rows in proportion to a power of the fields' sizes."""
         rows = hashed_rows(self.name, fields, dim, budget, dtype, self.allocation)
         bases, end = place(rows)
         lookups = []

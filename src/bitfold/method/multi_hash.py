@@ -25,7 +25,7 @@ class MultiHash(Method):
     hashes: int = word(2, help="k, the rows fused for an id; more tell ids apart, and read more")
     fusion: str = word("sum", help="how the rows are fused", choices=("sum", "mean", "concat"))
     allocation: float = word(
-        1.0, help="rows go to fields by size**allocation; 1: one ratio for all, 0: small ones whole"
+        0.5, help="rows go to fields by size**allocation; 1: one ratio for all, 0: small ones whole"
     )
 
     name: ClassVar[str] = "multi-hash"
@@ -40,7 +40,7 @@ class MultiHash(Method):
     def plan(
         self, fields: Sequence[Field], dim: int, budget: int | None, *, seed: int, dtype: str
     ) -> Plan:
-        """Rows in proportion to the fields' sizes; a field's hashes share its rows."""
+        """Rows in proportion to a power of the fields' sizes; a field's hashes share its rows."""
         chunks = self.hashes if self.fusion == "concat" else 1
         if dim % chunks:
             raise BitfoldError(
