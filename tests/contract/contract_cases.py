@@ -57,9 +57,9 @@ class Case:
         """Dense and hashed fields, or dense ones alone if the method can take no others."""
         return MIXED if method_kind(self.method).hashed_ids else DENSE
 
-    def said(self, fields: list[Field], dim: int = DIM) -> dict[str, Any]:
+    def said(self, fields: list[Field], dim: int = DIM, **more: Any) -> dict[str, Any]:
         """Method, options and a budget of a quarter, or the least there is."""
-        words = {"method": self.method, "budget": "4x", **self.words}
+        words = {"method": self.method, "budget": "4x", **self.words, **more}
         try:
             bitfold.plan(fields, dim, **words)
         except BudgetTooSmall as error:
@@ -69,7 +69,7 @@ class Case:
     def plan(self, fields: list[Field] | None = None, dim: int = DIM, **more: Any) -> Plan:
         """A plan for the case's fields."""
         fields = fields or self.fields
-        return bitfold.plan(fields, dim, **{**self.said(fields, dim), **more})
+        return bitfold.plan(fields, dim, **self.said(fields, dim, **more))
 
     def collection(self, fields: list[Field] | None = None, **more: Any) -> EmbeddingCollection:
         """A collection of the case's fields."""
