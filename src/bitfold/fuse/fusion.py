@@ -8,6 +8,7 @@ whatever the number of terms.
 import math
 from collections.abc import Callable
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from bitfold.address.program import Program
 from bitfold.errors import unknown_name
 
 FieldOf = Tensor | None
+# Fresh weights are drawn alike whatever torch's default dtype and device.
+HOST: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 
 
 class Fusion(nn.Module):
@@ -37,15 +40,19 @@ class Fusion(nn.Module):
         self, weight: Tensor, program: Program, std: float, generator: torch.Generator
     ) -> None:
         """Fill the pool `weight` `[R, w]` so that fused components have deviation `std`."""
-        scales = torch.ones(weight.shape[0])
+        scales = torch.ones(weight.shape[0], **HOST)
         for lookups, terms in zip(program.fields, program.terms, strict=True):
             for lookup in lookups:
                 scales[lookup.base : lookup.base + lookup.span] = self.scale(std, terms)
-        weight.copy_(torch.randn(weight.shape, generator=generator) * scales[:, None])
+        weight.copy_(_noise(weight, generator) * scales[:, None])
 
     def scale(self, std: float, terms: int) -> float:
         """The deviation of one term's numbers when `terms` of them are fused."""
         raise NotImplementedError
+
+
+def _noise(weight: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(weight.shape, generator=generator, **HOST)
 
 
 def _only(pieces: Tensor, present: Tensor | None, neutral: float) -> Tensor:
@@ -122,8 +129,8 @@ class Product(Fusion):
         of its logarithm.
         """
         rows = weight.shape[0]
-        scales, means = torch.full((rows,), self.spread), torch.ones(rows)
-        uses, shares, first = torch.zeros(rows), torch.zeros(rows), torch.zeros(rows)
+        scales, means = torch.full((rows,), self.spread, **HOST), torch.ones(rows, **HOST)
+        uses, shares, first = torch.zeros(3, rows, **HOST)
         for lookups, terms in zip(program.fields, program.terms, strict=True):
             for position, lookup in enumerate(lookups):
                 cells = slice(lookup.base, lookup.base + lookup.span)
@@ -135,7 +142,7 @@ class Product(Fusion):
         alike = (first > 0) & (first < uses)  # one row plays both parts: all terms start alike
         scales[alike] = torch.pow(std, shares[alike] / uses[alike])
         means[alike] = 0.0
-        noise = torch.randn(weight.shape, generator=generator)
+        noise = _noise(weight, generator)
         weight.copy_(noise * scales[:, None] + means[:, None])
 
 
