@@ -14,7 +14,7 @@ from bitfold.data.config import DataConfig
 from bitfold.data.prepare import prepare
 from bitfold.data.raw import read_batches
 from bitfold.data.schema import Schema
-from bitfold.data.statistics import IdCounter, Moments, Sample
+from bitfold.data.statistics import IdCounter, Moments, Sample, hold_to
 from bitfold.data.vocabulary import MISSING, UNSEEN, FieldMap, Vocabulary
 from bitfold.errors import BitfoldError
 from bitfold.hashing import hash_values, missing_id, mix
@@ -52,6 +52,22 @@ def test_many_ids_are_estimated_within_their_error(distinct):
     head = dict(counter.head(5))
     assert set(head) == set(ids[:5].tolist())
     assert set(head.values()) == {9002}
+
+
+def test_counters_share_a_bound():
+    counters = [IdCounter() for _ in range(3)]
+    for counter, distinct in zip(counters, (100, 40_000, 90_000), strict=True):
+        counter.add(mix(np.arange(distinct)).view(np.int64))
+    hold_to(counters, 60_000)
+    assert sum(counter.kept for counter in counters) <= 60_000
+    assert counters[0].exact
+    assert not counters[2].exact
+    for counter, distinct in zip(counters, (100, 40_000, 90_000), strict=True):
+        assert abs(counter.distinct - distinct) <= 4 * counter.standard_error
+    vocabulary = IdCounter(cap=None)
+    vocabulary.add(np.arange(50_000))
+    hold_to([vocabulary], 10)
+    assert vocabulary.exact
 
 
 def test_moments_equal_numpys():

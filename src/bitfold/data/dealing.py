@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BIN_BYTES = 64 << 20
 """About how many bytes of encoded rows one shard holds."""
 
-HELD_BYTES = 96 << 20
+HELD_BYTES = 64 << 20
 """Encoded rows that are held in memory before they are dealt to the files."""
 
 _TIME_SALT = 0x71E

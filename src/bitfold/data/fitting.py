@@ -16,7 +16,7 @@ from bitfold.data.reading import Progress
 from bitfold.data.schema import FieldInfo, NumericInfo, Schema, shape
 from bitfold.data.spill import read_frames
 from bitfold.data.splits import Parts, check_train, marks, time_parts
-from bitfold.data.statistics import IdCounter, Moments, Sample
+from bitfold.data.statistics import TOTAL_CAP, IdCounter, Moments, Sample, hold_to
 from bitfold.data.vocabulary import FieldMap, vocabulary_of
 from bitfold.errors import BitfoldError
 from bitfold.hashing import missing_id
@@ -158,6 +158,7 @@ def fit(
             ]
             for job in jobs:
                 job.result()
+            hold_to([field.counter for field in fields], TOTAL_CAP)
             done += shard.frame.height
             if progress is not None:
                 progress("fitting", done, shard.index + 1, len(dealt.paths))

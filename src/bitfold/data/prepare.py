@@ -64,6 +64,8 @@ def prepare(
             expected="the column to predict, or a comparison",
             fix="say --label clicked, or --label 'rating>=4'",
         )
+    if schema is not None:
+        check_same_ids(schema.config, config)
     encoder = Encoder(config)
     inputs = describe_inputs(paths, config)
     _check_out(out, force)
@@ -116,6 +118,19 @@ def describe_inputs(paths: Sequence[str | Path], config: DataConfig) -> list[lis
         [file.path.name, file.size, file.path.stat().st_mtime_ns]
         for file in find_files(paths, config)
     ]
+
+
+def check_same_ids(old: DataConfig, new: DataConfig) -> None:
+    """Raise unless two configurations give the same value the same id and number."""
+    for name in ("fields", "multi", "cross", "numeric", "numeric_transform", "ids", "hash_seed"):
+        was, now = getattr(old, name), getattr(new, name)
+        if was != now:
+            raise BitfoldError(
+                f"{name} differs from that of the earlier log",
+                got=repr(now),
+                expected=repr(was),
+                fix=f"leave {name} as it was, or train anew",
+            )
 
 
 def _check_out(out: Path, force: bool) -> None:

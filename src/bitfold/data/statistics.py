@@ -1,6 +1,7 @@
 """Counts of ids in bounded memory: distinct ids, and the most frequent ones."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from bitfold.hashing import mix
 
 EXACT_CAP = 1 << 22
 """Distinct ids of one field that are counted exactly; beyond it they are sampled."""
+
+TOTAL_CAP = 1 << 24
+"""Ids that are kept for all fields together: 256 MiB."""
 
 _SALT = 0x5EED
 _HOT = 1 << 12
@@ -70,12 +74,26 @@ class IdCounter:
             starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
             keys, counts = keys[starts], np.add.reduceat(counts, starts)
         self._keys, self._counts = keys, counts
+        self._thin()
+
+    def _thin(self) -> None:
         while self.cap is not None and len(self._keys) > self.cap:
             if self.level == 0:
                 hot = np.sort(np.argsort(-self._counts, kind="stable")[:_HOT])
                 self._hot, self._hot_counts = self._keys[hot], self._counts[hot].copy()
             self.level += 1
             self._keys, self._counts = self._sample(self._keys, self._counts)
+
+    @property
+    def kept(self) -> int:
+        """Ids held in memory; each takes 16 bytes."""
+        return len(self._keys) + self._waiting
+
+    def halve(self) -> None:
+        """Lower the cap so that at most half of the ids stay."""
+        self._merge()
+        self.cap = max(len(self._keys) // 2, 1 << 12)
+        self._thin()
 
     def sampled(self, keys: Ids, counts: Ids) -> tuple[Ids, Ids]:
         """Those of some ids that would be kept."""
@@ -124,6 +142,17 @@ class IdCounter:
             keys, counts = self._hot, self._hot_counts
         order = np.lexsort((keys, -counts))[:length]
         return [(int(keys[i]), int(counts[i])) for i in order]
+
+
+def hold_to(counters: Sequence[IdCounter], total: int) -> None:
+    """Keep at most `total` ids in all capped counters: the largest give way first."""
+    capped = [counter for counter in counters if counter.cap is not None]
+    while sum(counter.kept for counter in capped) > total:
+        largest = max(capped, key=lambda counter: counter.kept)
+        before = largest.kept
+        largest.halve()
+        if largest.kept >= before:
+            return
 
 
 class Moments:

@@ -1,5 +1,7 @@
 """The third pass: dealt files and a fitted schema to Parquet shards, statistics and manifest."""
 
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +10,15 @@ import numpy.typing as npt
 
 from bitfold.data.dealing import Dealt
 from bitfold.data.finishing import id_columns, number_matrix
-from bitfold.data.fitting import FieldFit, Fitted, read_shard
+from bitfold.data.fitting import FieldFit, Fitted, Shard, read_shard
 from bitfold.data.manifest import PARTS, Manifest, ShardInfo, write_json
 from bitfold.data.reading import Progress
 from bitfold.data.schema import Schema
 from bitfold.data.statistics import IdCounter
 from bitfold.data.table import Bags
 from bitfold.data.vocabulary import UNSEEN
+
+Column = npt.NDArray[np.int64] | Bags
 
 HEAD = 20
 """Values listed in a field's frequency head."""
@@ -37,67 +41,91 @@ def write_log(
     done = 0
     for part in PARTS:
         (folder / part).mkdir()
-    for index, path in enumerate(dealt.paths):
-        shard = read_shard(dealt, index, path)
-        path.unlink()
-        ids = id_columns(shard.frame, schema)
-        numeric = number_matrix(shard.frame, schema)
-        others = {
-            name: shard.frame[name].to_numpy()
-            for name in ("label", "weight", "group")
-            if name in shard.frame.columns
-        }
-        # Rows of a dealt file lie in the log's order: this is where they lose it.
-        order = np.random.default_rng([schema.config.split_seed, index]).permutation(
-            shard.frame.height
-        )
-        for number, part in enumerate(PARTS):
-            rows = order[shard.parts[order] == number]
-            if not len(rows):
-                continue
-            name = f"{part}/{index:05d}.parquet"
-            columns = [c.take(rows) if isinstance(c, Bags) else np.take(c, rows) for c in ids]
-            if number:
-                unseen[number] += _count_unseen(columns, fitted)
-            write_shard(
-                folder / name,
-                schema,
-                columns,
-                numeric[rows],
-                {key: np.take(column, rows) for key, column in others.items()},
-            )
-            shards[part].append(ShardInfo(name, len(rows), (folder / name).stat().st_size))
-        done += shard.frame.height
-        if progress is not None:
-            progress("writing", done, index + 1, len(dealt.paths))
+    with ThreadPoolExecutor(1) as pool:
+        # While one shard is compressed and written, the next is read and put in order.
+        writing: list[Future[ShardInfo]] = []
+        for index, path in enumerate(dealt.paths):
+            shard = read_shard(dealt, index, path)
+            path.unlink()
+            pieces = _pieces(shard, schema)
+            for piece in pieces:
+                if piece.part:
+                    unseen[piece.part] += _count_unseen(piece.ids, fitted)
+            _collect(writing, shards)
+            writing = [
+                pool.submit(write_shard, folder, f"{PARTS[piece.part]}/{index:05d}", schema, piece)
+                for piece in pieces
+            ]
+            done += shard.frame.height
+            if progress is not None:
+                progress("writing", done, index + 1, len(dealt.paths))
+        _collect(writing, shards)
     write_json(folder / "stats.json", statistics(dealt, fitted, unseen))
     Manifest(shards, inputs).save(folder)
     schema.save(folder)
 
 
-def write_shard(
-    path: Path,
-    schema: Schema,
-    ids: list[npt.NDArray[np.int64] | Bags],
-    numeric: npt.NDArray[np.float32],
-    others: dict[str, npt.NDArray[Any]],
-) -> None:
+def _collect(writing: list[Future[ShardInfo]], shards: dict[str, list[ShardInfo]]) -> None:
+    for job in writing:
+        info = job.result()
+        shards[info.name.split("/")[0]].append(info)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows of one part: ids by field, numbers `[n, N]`, and label, weight and group."""
+
+    part: int
+    ids: list[Column]
+    numeric: npt.NDArray[np.float32]
+    others: dict[str, npt.NDArray[Any]]
+
+
+def _pieces(shard: Shard, schema: Schema) -> list[Piece]:
+    """The rows of one dealt file by part, in random order."""
+    ids = id_columns(shard.frame, schema)
+    numeric = number_matrix(shard.frame, schema)
+    others = {
+        name: shard.frame[name].to_numpy()
+        for name in ("label", "weight", "group")
+        if name in shard.frame.columns
+    }
+    # Rows of a dealt file lie in the log's order: this is where they lose it.
+    order = np.random.default_rng([schema.config.split_seed, shard.index]).permutation(
+        shard.frame.height
+    )
+    pieces = []
+    for number in range(len(PARTS)):
+        rows = order[shard.parts[order] == number]
+        if len(rows):
+            taken: list[Column] = [
+                column.take(rows) if isinstance(column, Bags) else np.take(column, rows)
+                for column in ids
+            ]
+            rest = {str(key): np.take(column, rows) for key, column in others.items()}
+            pieces.append(Piece(number, taken, numeric[rows], rest))
+    return pieces
+
+
+def write_shard(folder: Path, stem: str, schema: Schema, piece: Piece) -> ShardInfo:
     """Write the rows of one shard as one row group."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns: dict[str, Any] = {}
-    for name, column in zip(schema.field_names, ids, strict=True):
+    for field, column in zip(schema.field_names, piece.ids, strict=True):
         if isinstance(column, Bags):
-            columns[f"id:{name}"] = pa.LargeListArray.from_arrays(
+            columns[f"id:{field}"] = pa.LargeListArray.from_arrays(
                 pa.array(column.offsets), pa.array(column.values)
             )
         else:
-            columns[f"id:{name}"] = pa.array(column)
-    for index, name in enumerate(schema.numeric_names):
-        columns[f"number:{name}"] = pa.array(np.ascontiguousarray(numeric[:, index]))
-    columns |= {name: pa.array(column) for name, column in others.items()}
+            columns[f"id:{field}"] = pa.array(column)
+    for index, number in enumerate(schema.numeric_names):
+        columns[f"number:{number}"] = pa.array(np.ascontiguousarray(piece.numeric[:, index]))
+    columns |= {key: pa.array(column) for key, column in piece.others.items()}
     table = pa.table(columns)
+    name = f"{stem}.parquet"
+    path = folder / name
     pq.write_table(
         table,
         path,
@@ -108,11 +136,10 @@ def write_shard(
         write_statistics=False,
         row_group_size=max(table.num_rows, 1),
     )
+    return ShardInfo(name, table.num_rows, path.stat().st_size)
 
 
-def _count_unseen(
-    columns: list[npt.NDArray[np.int64] | Bags], fitted: Fitted
-) -> npt.NDArray[np.int64]:
+def _count_unseen(columns: list[Column], fitted: Fitted) -> npt.NDArray[np.int64]:
     """For each field, `(values the training part lacks, values)` of some rows."""
     out = np.zeros((len(columns), 2), np.int64)
     for index, (column, info) in enumerate(zip(columns, fitted.schema.fields, strict=True)):
