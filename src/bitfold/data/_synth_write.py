@@ -1,11 +1,10 @@
 """Write the chunks of a synthetic log: Parquet or CSV, whole or not at all."""
 
 import contextlib
-import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +15,13 @@ import pyarrow.parquet
 
 from bitfold.data import _synth_kernels as kernels
 from bitfold.errors import BitfoldError
+from bitfold.files import TEMPORARY, sync_folder, write_json
 
 if TYPE_CHECKING:
     from bitfold.data.synthetic import Chunk
 
 SHARD_ROWS = 1 << 22
+_SHARD = "part-{}.parquet"
 _TEXT = {".csv": None, ".csv.gz": "gzip", ".csv.zst": "zstd"}
 
 
@@ -61,7 +62,9 @@ class _ParquetFile:
 
     def close(self) -> None:
         if self._writer is not None:
-            self._writer.close()
+            writer, self._writer = self._writer, None
+            writer.close()
+            _flush(self._path)
 
 
 class _ParquetShards:
@@ -77,7 +80,7 @@ class _ParquetShards:
     def write(self, rows: pa.Table) -> None:
         if self._shard is None or self._rows + rows.num_rows > SHARD_ROWS:
             self.close()
-            self._shard = _ParquetFile(self._path / f"part-{self._count:05d}.parquet")
+            self._shard = _ParquetFile(self._path / _SHARD.format(f"{self._count:05d}"))
             self._count += 1
             self._rows = 0
         self._shard.write(rows)
@@ -92,6 +95,7 @@ class _CsvFile:
     """Comma-separated text with a header line, plain or compressed."""
 
     def __init__(self, path: Path, compression: str | None) -> None:
+        self._path = path
         self._sink = pa.OSFile(str(path), "wb")
         self._stream = (
             pa.CompressedOutputStream(self._sink, compression) if compression else self._sink
@@ -106,8 +110,10 @@ class _CsvFile:
         pa.csv.write_csv(rows, self._stream, options)
 
     def close(self) -> None:
-        self._stream.close()
-        self._sink.close()
+        if not self._sink.closed:
+            self._stream.close()
+            self._sink.close()
+            _flush(self._path)
 
 
 class Log:
@@ -116,7 +122,6 @@ class Log:
     def __init__(self, out: Path, temporary: Path) -> None:
         self._out = out
         self._temporary = temporary
-        self._report = temporary.with_name(temporary.name + ".json")
         suffix = _suffix(out)
         if suffix == ".parquet":
             self._file: _ParquetFile | _ParquetShards | _CsvFile = _ParquetFile(temporary)
@@ -132,45 +137,58 @@ class Log:
     def finish(self, report: dict[str, Any]) -> None:
         """Put the report and then the log in their places."""
         self._file.close()
-        self._report.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(_report_path(self._out), report)
         _remove(self._out)
-        self._report.replace(_report_path(self._out))
         self._temporary.rename(self._out)
+        sync_folder(self._out.parent)
 
     def abandon(self) -> None:
-        """Remove what was written."""
+        """Remove what stands under the temporary name."""
         with contextlib.suppress(OSError):
             self._file.close()
         _remove(self._temporary)
-        _remove(self._report)
 
 
 @contextlib.contextmanager
 def open_log(out: Path, *, force: bool) -> Iterator[Log]:
     """A `Log` that stands at `out` once it is finished; otherwise nothing of it stays."""
     _suffix(out)
-    if out.exists() and not force:
-        raise BitfoldError(
-            "the synthetic log would overwrite something",
-            got=f"{out} exists",
-            expected="a name that is free",
-            fix="give another name, or --force to replace it",
-        )
+    _check_free(out, force=force)
     log: Log | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        log = Log(out, out.with_name(f".{out.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"))
+        log = Log(out, out.with_name(f".{out.name}.{os.getpid()}{TEMPORARY}"))
         yield log
     except OSError as error:
         raise BitfoldError(
             "the synthetic log could not be written",
-            got=str(error),
+            got=error.strerror or str(error),
             expected=f"a place for {out} with room for it",
             fix="free some space or give another place; what was written has been removed",
         ) from error
     finally:
         if log is not None:
             log.abandon()
+
+
+def _check_free(out: Path, *, force: bool) -> None:
+    there = [path for path in (out, _report_path(out)) if path.exists()]
+    if there and not force:
+        raise BitfoldError(
+            "the synthetic log would overwrite something",
+            got=f"{there[0]} exists",
+            expected="a name that is free",
+            fix="give another name, or --force to replace it",
+        )
+    if out.is_dir():
+        foreign = sorted(p.name for p in out.iterdir() if not fnmatch(p.name, _SHARD.format("*")))
+        if foreign or _suffix(out):
+            raise BitfoldError(
+                "this folder will not be replaced: it is no synthetic log",
+                got=f"{out} with {', '.join(foreign[:3]) or 'the name of a file'}",
+                expected=f"nothing but {_SHARD.format('*')}",
+                fix="give another name, or remove the folder by hand",
+            )
 
 
 def _report_path(out: Path) -> Path:
@@ -180,17 +198,22 @@ def _report_path(out: Path) -> Path:
 def _suffix(out: Path) -> str:
     """`.parquet`, `.csv`, `.csv.gz`, `.csv.zst`, or nothing for a directory."""
     known = (".parquet", *_TEXT)
-    for suffix in sorted(known, key=len, reverse=True):
+    for suffix in known:
         if out.name.lower().endswith(suffix):
             return suffix
-    if out.suffix and not out.is_dir():
+    if out.suffix or not out.name:
         raise BitfoldError(
             "the synthetic log's format is not known",
-            got=out.name,
+            got=str(out),
             expected=f"a name ending in {', '.join(known)}, or without a suffix for a directory",
             fix="rename it",
         )
     return ""
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _remove(path: Path) -> None:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +18,10 @@ from bitfold.errors import BitfoldError
 
 FORMAT_VERSION = 1
 MOST_IDS = 2_000_000_000
-CHUNK_ROWS = 1 << 18
-TIME_START = 1_700_000_000
-SECONDS_PER_ROW = 0.5
-_DAY = 86_400.0
-_PILOT_ROWS = 1 << 16
-_PILOT_FIRST = 1 << 62  # the pilot's rows lie where no log's rows do
-_HEAD = 1024
+MOST_FIELDS = 1000
 _LEAST_IDS = 10
-_CLUSTERS = 64
+_CHUNK_ROWS = 1 << 18
+_CHUNK_VALUES = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +67,12 @@ class SynthConfig:
 
     def __post_init__(self) -> None:
         for name, least, most in (
-            ("rows", 1, _PILOT_FIRST),
-            ("fields", 1, 10_000),
+            ("rows", 1, 1 << 60),
+            ("fields", 1, MOST_FIELDS),
             ("ids", 2, MOST_IDS),
             ("zipf", 0, 10),
-            ("numeric", 0, 10_000),
-            ("bags", 0, 10_000),
+            ("numeric", 0, MOST_FIELDS),
+            ("bags", 0, MOST_FIELDS),
             ("bag_ids", 2, MOST_IDS),
             ("positive", 0.001, 0.999),
             ("linear", 0, 10),
@@ -87,14 +81,15 @@ class SynthConfig:
             ("noise", 0, 10),
             ("cluster", 0, 1),
             ("fade", 0, 10),
-            ("seed", 0, 2**63 - 1),
+            ("seed", 0, (1 << 63) - 1),
         ):
             value = getattr(self, name)
-            if not least <= value <= most:
+            whole = isinstance(getattr(type(self), name, None), int)
+            if not isinstance(value, int if whole else (int, float)) or not least <= value <= most:
                 raise BitfoldError(
                     f"the synthetic log cannot have this {name}",
-                    got=f"{name} {value}",
-                    expected=f"{least:,} to {most:,}",
+                    got=f"{name} {value!r}",
+                    expected=f"{'a whole number, ' if whole else ''}{least:,} to {most:,}",
                     fix=f"give another --{name.replace('_', '-')}",
                 )
 
@@ -149,178 +144,24 @@ class SynthReport:
     seconds: float
 
 
-class _Truth:
-    """Everything hidden of one log, drawn from the seed: a few numbers per field, none per id."""
-
-    def __init__(self, config: SynthConfig) -> None:
-        from bitfold.data import _synth_kernels as kernels
-
-        self.config = config
-        raw = np.random.Philox(config.seed)
-
-        def bits(*shape: int) -> NDArray[np.uint64]:
-            return np.asarray(raw.random_raw(int(np.prod(shape))), np.uint64).reshape(shape)
-
-        def normal(*shape: int) -> NDArray[np.float64]:
-            u = (bits(12, *shape) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-            return np.asarray(u.sum(axis=0) - 6.0)
-
-        sizes = np.array(config.sizes + (config.bag_ids,) * config.bags, np.int64)
-        columns = len(sizes)
-        self.keys = bits(columns + config.bags + config.numeric)
-        self.label_keys = bits(2)
-        self.words = self._words(sizes, bits(columns, kernels.WORDS))
-        self.clusters = np.sqrt(config.cluster) * normal(columns, _CLUSTERS, kernels.LATENTS + 2)
-        self.slots, self.starts = _zipf_tables(sizes, config.zipf)
-        self.strength = sizes.astype(np.float64) ** -config.fade
-        self.dirs = 0.5 * normal(config.numeric, kernels.LATENTS)
-        self.numeric_linear = 0.5 * normal(config.numeric)
-        spread = np.concatenate(
-            [np.repeat(self.strength, kernels.LATENTS), np.ones(config.numeric)]
-        )
-        self.hidden_in = normal(len(spread), kernels.HIDDEN) * 2.0 / np.sqrt((spread**2).sum())
-        self.hidden_bias = normal(kernels.HIDDEN)
-        self.hidden_out = normal(kernels.HIDDEN)
-        self._scale()
-
-    def _words(self, sizes: NDArray[np.int64], random: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        from bitfold.data import _synth_kernels as kernels
-
-        words = random.copy()
-        for c, size in enumerate(sizes.tolist()):
-            width = max(int(size - 1).bit_length(), 1)
-            mask = (1 << width) - 1
-            words[c, kernels.SIZE] = size
-            words[c, kernels.MASK] = mask
-            words[c, kernels.SHIFT] = (width + 1) // 2
-            words[c, kernels.KEY_ADD] &= np.uint64(mask)
-            words[c, kernels.KEY_MUL1] |= np.uint64(1)
-            words[c, kernels.KEY_MUL2] |= np.uint64(1)
-            words[c, kernels.CLUSTERS] = max(min(_CLUSTERS, size // 4), 1)
-        return words
-
-    def _scale(self) -> None:
-        """Fix the parts' spreads and the bias on rows that belong to no log."""
-        config = self.config
-        parts, chunk = self._draw(_PILOT_FIRST, _PILOT_ROWS)
-        del chunk
-        wanted = np.array([config.linear, config.pairs, config.hidden])
-        self.means = parts.mean(axis=1)
-        deviation = parts.std(axis=1)
-        self.scales = np.divide(wanted, deviation, out=np.zeros(3), where=deviation > 0)
-        logit = self.scales @ (parts - self.means[:, None])
-        # Even quantiles of the noise stand in for its draws: the bias is then smooth in the words.
-        noise = config.noise * np.array([-1.5341, -0.8122, -0.2533, 0.2533, 0.8122, 1.5341])
-        low, high = -60.0, 60.0
-        for _ in range(60):
-            self.bias = (low + high) / 2
-            mean = np.mean([1 / (1 + np.exp(-(logit + self.bias + e))) for e in noise])
-            low, high = (self.bias, high) if mean < config.positive else (low, self.bias)
-
-    def _draw(self, first: int, count: int) -> tuple[NDArray[np.float64], dict[str, Any]]:
-        from bitfold.data import _synth_kernels as kernels
-
-        config = self.config
-        arrays: dict[str, Any] = {
-            "ids": np.empty((config.fields, count), np.int64),
-            "bag_ids": np.empty((config.bags, count, kernels.MAX_BAG), np.int64),
-            "bag_lengths": np.empty((config.bags, count), np.int64),
-            "numeric": np.empty((config.numeric, count), np.float32),
-        }
-        parts = np.empty((3, count))
-        fill: Any = kernels.rows
-        fill(
-            np.uint64(first), self.keys, self.words, self.slots, self.starts,
-            self.clusters, np.sqrt(1.0 - config.cluster), self.strength,
-            self.dirs, self.numeric_linear, self.hidden_in, self.hidden_bias, self.hidden_out,
-            *arrays.values(), parts,
-        )  # fmt: skip
-        return parts, arrays
-
-    def chunk(self, first: int, count: int) -> Chunk:
-        """Rows `first` to `first + count - 1`."""
-        from bitfold.data import _synth_kernels as kernels
-
-        parts, arrays = self._draw(first, count)
-        label = np.empty(count, np.int8)
-        logit, probability = np.empty(count), np.empty(count)
-        draw: Any = kernels.labels
-        draw(
-            np.uint64(first), *self.label_keys, parts, self.means, self.scales, self.bias,
-            self.config.noise, logit, probability, label,
-        )  # fmt: skip
-        return Chunk(
-            first=first, label=label, time=_times(first, count), logit=logit,
-            probability=probability, **arrays,
-        )  # fmt: skip
-
-
-def _zipf_tables(
-    sizes: NDArray[np.int64], power: float
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Tables that ranks are drawn from, `[C, S]` and `[C, S + 1]`, with S slots.
-
-    The first 1024 ranks have a slot and their exact share each. The others are cut into slots whose
-    ends grow evenly in ratio: a slot has the integral's share, its ranks are alike.
-    """
-    from bitfold.data import _synth_kernels as kernels
-
-    slots = kernels.SLOTS
-    table = np.zeros((len(sizes), slots), np.uint64)
-    starts = np.zeros((len(sizes), slots + 1), np.uint64)
-    for c, size in enumerate(sizes.tolist()):
-        head = min(size, _HEAD)
-        shares = np.zeros(slots)
-        shares[:head] = np.arange(1, head + 1, dtype=np.float64) ** -power
-        ends = np.arange(slots + 1).clip(max=size)
-        if size > head:
-            ends[head:] = np.rint(np.geomspace(head, size, slots + 1 - head)).astype(np.int64)
-            edges = ends[head:] + 0.5
-            flat = abs(power - 1.0) < 1e-9
-            below = np.log(edges) if flat else edges ** (1.0 - power) / (1.0 - power)
-            shares[head:] = np.diff(below)
-        starts[c] = ends.astype(np.uint64)
-        share, alias = _alias_table(shares)
-        keep = np.rint(share * 2**kernels.KEEP_BITS).astype(np.uint64)
-        table[c] = keep | alias.astype(np.uint64) << np.uint64(32)
-    return table, starts
-
-
-def _alias_table(shares: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Walker's tables: slot i stands for itself with chance `share[i]`, else for `alias[i]`."""
-    share = shares / shares.mean()
-    alias = np.arange(len(shares), dtype=np.int64)
-    small = [i for i, s in enumerate(share) if s < 1.0]
-    large = [i for i, s in enumerate(share) if s >= 1.0]
-    while small and large:
-        low, high = small.pop(), large[-1]
-        alias[low] = high
-        share[high] -= 1.0 - share[low]
-        if share[high] < 1.0:
-            small.append(large.pop())
-    share[small + large] = shares[small + large] > 0  # rounding leaves a few
-    alias[small + large] = shares.argmax()
-    return share, alias
-
-
-def _times(first: int, count: int) -> NDArray[np.int64]:
-    """Seconds since 1970, in the rows' order: two rows a second, busier by day than by night."""
-    even = np.arange(first, first + count, dtype=np.float64) * SECONDS_PER_ROW
-    turn = 2.0 * np.pi / _DAY
-    return TIME_START + (even - 0.6 / turn * np.sin(even * turn)).astype(np.int64)
-
-
-def generate(config: SynthConfig = DEFAULT, *, chunk_rows: int = CHUNK_ROWS) -> Iterator[Chunk]:
+def generate(config: SynthConfig = DEFAULT, *, chunk_rows: int | None = None) -> Iterator[Chunk]:
     """The log's rows, in chunks; the same rows whatever `chunk_rows` and the number of threads.
+
+    Row n depends on the seed and n alone, so a longer log begins with the shorter one.
 
     Example:
         >>> chunk = next(generate(SynthConfig(rows=3, fields=2, ids=50, numeric=1)))
         >>> chunk.ids.shape, chunk.numeric.shape, chunk.label.dtype
         ((2, 3), (1, 3), dtype('int8'))
     """
-    truth = _Truth(config)
+    from bitfold.data._synth_truth import Truth
+
+    truth = Truth(config)
+    if chunk_rows is None:
+        values = config.fields + config.numeric + 8 * config.bags + 4
+        chunk_rows = min(_CHUNK_ROWS, max(_CHUNK_VALUES // values, 1024))
     for first in range(0, config.rows, chunk_rows):
-        yield truth.chunk(first, min(chunk_rows, config.rows - first))
+        yield Chunk(first=first, **truth.rows(first, min(chunk_rows, config.rows - first)))
 
 
 class _Tally:
