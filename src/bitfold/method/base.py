@@ -1,5 +1,6 @@
 """What a method is: options, and a plan for fields, a width and a budget."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from bitfold.address.program import Program
-from bitfold.config import check_choices, to_json
+from bitfold.config import check_choices, to_json, word
 from bitfold.embedder import Corridor, Embedder
 from bitfold.errors import BitfoldError
 from bitfold.fields import Field
@@ -31,8 +32,14 @@ class Method(ABC):
     when: ClassVar[str]
     hashed_ids: ClassVar[bool] = True
 
+    std: float = word(
+        0.01, help="deviation of a fresh vector's components; raise it for models without an MLP"
+    )
+
     def __post_init__(self) -> None:
         check_choices(self)
+        if not 0 < self.std < math.inf:
+            raise BitfoldError("std is out of range", got=self.std, expected="a number above 0")
 
     @abstractmethod
     def plan(
@@ -48,11 +55,7 @@ class Method(ABC):
         self, plan: Plan, *, seed: int, device: torch.device | str | None, sparse: bool
     ) -> Embedder:
         """The module that a plan describes, with fresh weights drawn from `seed`."""
-        return Corridor(plan, std=self.std_of(plan), seed=seed, device=device, sparse=sparse)
-
-    def std_of(self, plan: Plan) -> float:
-        """The deviation of a fresh vector's components."""
-        return DEFAULT_STD
+        return Corridor(plan, std=self.std, seed=seed, device=device, sparse=sparse)
 
     def finish(
         self,
@@ -79,9 +82,6 @@ class Method(ABC):
         )
         assert budget is None or plan.bytes <= budget, "a plan exceeds its budget"
         return plan
-
-
-DEFAULT_STD = 0.01
 
 
 def bytes_of(program: Program, dim: int, dtype: str, fusion: str) -> dict[str, int]:
