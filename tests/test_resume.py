@@ -262,3 +262,48 @@ def test_an_error_after_a_checkpoint_keeps_it(log, tmp_path, monkeypatch):
         read_tensors(tmp_path / name / "weights.safetensors")[0] for name in ("run", "whole")
     )
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+PROCESS = """
+import json, sys
+from bitfold.config import from_json
+from bitfold.training import TrainConfig, train
+from bitfold.training.loop import Trainer
+log, out, words, last = sys.argv[1:]
+step = Trainer._step
+def stopping(self, batch):
+    if self.position.step == int(last):
+        sys.exit(3)
+    return step(self, batch)
+Trainer._step = stopping
+train([log], None, from_json(TrainConfig, json.loads(words)), out, resume=True)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_together_and_resume(log, tmp_path):
+    words = replace(STEPS, devices=2, dropout=0.2)
+    script = tmp_path / "process.py"
+    script.write_text(PROCESS)
+
+    def train_both(out, last):
+        command = ["torchrun", "--standalone", "--nproc-per-node", "2", script, log, out]
+        command = [sys.executable, "-m", "torch.distributed.run", *command[1:]]
+        return subprocess.run(
+            [*command, json.dumps(to_json(words)), str(last)],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stderr=subprocess.DEVNULL,
+            check=False,
+        ).returncode
+
+    assert train_both(tmp_path / "whole", -1) == 0
+    assert train_both(tmp_path / "stopped", 8) != 0
+    assert train_both(tmp_path / "stopped", -1) == 0
+    one, other = (
+        read_tensors(tmp_path / name / "weights.safetensors")[0] for name in ("whole", "stopped")
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    # Each saw its own share of the rows: the figures are those of the whole part.
+    metrics = json.loads((tmp_path / "whole" / "metrics.json").read_text())
+    assert metrics["rows"]["train"] > 2000
+    assert metrics["auc"] > 0.5

@@ -47,7 +47,7 @@ class TrainConfig:
     )
     network: str = word("deepfm", help="The network above the embeddings.", choices=NETWORK_NAMES)
     hidden: tuple[int, ...] = word(
-        (256, 128), help="Sizes of the network's hidden layers.", metavar="SIZES"
+        (128, 64), help="Sizes of the network's hidden layers.", metavar="SIZES"
     )
     dropout: float = word(
         0.0, help="Share of hidden units dropped in training; raise it when the model overfits."
@@ -57,7 +57,7 @@ class TrainConfig:
     )
     epochs: int = word(8, help="Passes over the training part at most.")
     batch_size: int = word(2048, help="Rows in a step.")
-    lr: float = word(1e-3, help="Learning rate.")
+    lr: float = word(2e-3, help="Learning rate.")
     optimizer: str = word("adam", help="How weights are updated.", choices=OPTIMIZERS)
     weight_decay: float = word(
         0.0,

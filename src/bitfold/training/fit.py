@@ -98,6 +98,7 @@ def train(
     check_words(config.train)
     fabric = make_fabric(config.train)
     made = False
+    tell = tell if fabric.is_global_zero else silent
     if fabric.is_global_zero:
         made = folder.claim(out, config, resume=resume, force=force)
     fabric.barrier()
@@ -321,6 +322,7 @@ def _set_random(fabric: "Fabric", random: dict[str, torch.Tensor]) -> None:
     """Put back the random state of this process."""
     for name, states in random.items():
         state = states if states.dim() == 1 else states[fabric.global_rank]
+        state = state.clone()  # torch reads the state from its storage's start, and aligned
         if name == "cuda":
             torch.cuda.set_rng_state(state, fabric.device)
         else:

@@ -247,9 +247,9 @@ class Trainer:
         at, fabric = self.position, self.fabric
         if at.training_bytes == 0:
             at.training_bytes = training_bytes(self.model, self.optimizer)
-        random: dict[str, Any] = {"cpu": fabric.all_gather(torch.get_rng_state())}
+        random = {"cpu": _gather(fabric, torch.get_rng_state())}
         if fabric.device.type == "cuda":
-            random["cuda"] = fabric.all_gather(torch.cuda.get_rng_state(fabric.device))
+            random["cuda"] = _gather(fabric, torch.cuda.get_rng_state(fabric.device))
         if fabric.is_global_zero:
             at.log_size = self.lines.size() if self.lines else 0
             checkpoint.save(self.folder, at, self.model, self.optimizer, random)
@@ -263,6 +263,16 @@ class Trainer:
         speed = round(at.rows / max(at.step_seconds, 1e-9))
         done = at.epoch_rows if done is None else done
         self.progress(stage, done, rows, rows_per_second=speed, **facts)
+
+
+def _gather(fabric: "Fabric", state: Tensor) -> Tensor:
+    """The state of every process: `[bytes]` of a single one, else `[processes, bytes]`."""
+    if fabric.world_size == 1:
+        return state
+    state = state.to(fabric.device)
+    states = [torch.empty_like(state) for _ in range(fabric.world_size)]
+    torch.distributed.all_gather(states, state)
+    return torch.stack(states).cpu()
 
 
 def _diverged(step: int, config: TrainConfig) -> BitfoldError:
