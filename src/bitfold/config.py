@@ -100,7 +100,9 @@ def parse_words(kind: type[T], words: Mapping[str, Any], what: str = "option") -
 
 def _parse(name: str, hint: Any, value: Any) -> Any:
     kinds = get_args(hint) or (hint,)
-    if value is None or (isinstance(value, str) and value.lower() == "none"):
+    if isinstance(value, str) and value.strip().lower() == "none" and type(None) in kinds:
+        return None
+    if value is None:
         if type(None) in kinds:
             return None
     elif isinstance(value, str) and str not in kinds:

@@ -6,6 +6,7 @@ subclass of `Method`; the command also takes `--plugin FILE`.
 
 import importlib
 import importlib.util
+import sys
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -90,14 +91,24 @@ def load_plugin(path: str | Path) -> list[str]:
     """Register every `Method` that a Python file defines; returns their names.
 
     Raises:
-        BitfoldError: if the file is missing, or defines no method, or one that is known already.
+        BitfoldError: if the file is missing or does not run, or defines no method, or one that is
+            known already.
     """
     file = Path(path)
     spec = importlib.util.spec_from_file_location(f"bitfold_plugin_{file.stem}", file)
     if not file.is_file() or spec is None or spec.loader is None:
         raise BitfoldError("no plugin there", got=str(path), expected="a Python file (.py)")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module  # dataclasses and type hints look their module up there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[spec.name]
+        raise BitfoldError(
+            f"the plugin cannot be read: {type(error).__name__}",
+            got=f"{path}: {error}",
+            expected="a Python file that runs",
+        ) from error
     found = [
         kind
         for kind in vars(module).values()
