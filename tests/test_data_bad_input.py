@@ -193,6 +193,12 @@ def test_no_label_and_no_fields(log, out):
     assert "no fields" in refused(log(HEADER + GOOD), out, fields=())
 
 
+def test_a_label_among_the_fields(log, out):
+    assert "predicted from" in refused(log(HEADER + GOOD), out, fields=("click", "user"))
+    assert "predicted from" in refused(log(HEADER + GOOD), out, cross=("click*user",))
+    assert "predicted from" in refused(log(HEADER + GOOD), out, label="user==u1")
+
+
 def test_one_class_only(log, out):
     message = refused(log(HEADER + "1,a,b\n1,c,d\n"), out)
     assert "one class only" in message

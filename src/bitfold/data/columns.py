@@ -83,6 +83,16 @@ class Encoder:
                 fix="say --fields user,item",
             )
 
+        rule = config.label_rule
+        told = [*config.numeric, *(part for spec in self.specs for part in spec.parts)]
+        if rule is not None and rule.column in told:
+            raise BitfoldError(
+                f"the label's column {rule.column!r} is also what the label is predicted from",
+                got=f"{rule.column} as the label, and as a field, a number or a part of a cross",
+                expected="fields that are known before the label is",
+                fix=f"leave {rule.column} out of the fields",
+            )
+
     @cached_property
     def required(self) -> list[str]:
         """The raw columns that must be there."""
