@@ -143,13 +143,13 @@ def evaluate(
         BitfoldError: a bad run, rows without labels, a log prepared with other ids, or a part
             without rows.
     """
-    from bitfold.data.prepared import PreparedLog, is_prepared
+    from bitfold.data.prepared import PreparedLog, looks_prepared
     from bitfold.run import load
 
     loaded = load(run) if isinstance(run, str | Path) else run
     paths = [data] if isinstance(data, str | Path) else list(data)
     total: int | None = None
-    if len(paths) == 1 and is_prepared(paths[0]):
+    if len(paths) == 1 and looks_prepared(Path(paths[0])):
         log = PreparedLog(paths[0])
         same_ids(log.schema, loaded.schema)
         batches: Iterable[Batch] = log.batches(part, EVALUATION_ROWS)

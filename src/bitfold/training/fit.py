@@ -184,10 +184,10 @@ class _Job:
     def _open_log(self) -> tuple[PreparedLog, bool]:
         """The prepared log, and whether it is the run's own."""
         from bitfold.data.prepare import prepare
-        from bitfold.data.prepared import is_prepared
+        from bitfold.data.prepared import is_prepared, looks_prepared
 
         paths = self.config.paths
-        if len(paths) == 1 and is_prepared(paths[0]):
+        if len(paths) == 1 and looks_prepared(Path(paths[0])):
             log = PreparedLog(paths[0])
             if self.base is not None:
                 same_ids(log.schema, self.base.schema)
@@ -265,7 +265,8 @@ class _Job:
         finally:
             if lines is not None:
                 lines.close()
-        checkpoint.load_best(place, position, model)
+        if fabric.is_global_zero:  # the process that kept them, measures and saves
+            checkpoint.load_best(place, position, model)
         return model, position
 
     def _measure(self, model: ClickModel, rows: TrainingRows, position: Position) -> dict[str, Any]:
@@ -367,11 +368,11 @@ SHAPES = ("embedding", "budget", "width", "set", "bags", "network", "hidden", "n
 def _agree(config: RunConfig, base: Run) -> RunConfig:
     """The words of a training that goes on from a run; those that shape the model must agree."""
     from bitfold.config import to_json
-    from bitfold.data.prepared import is_prepared
+    from bitfold.data.prepared import looks_prepared
 
     ours, theirs = to_json(config.train), to_json(base.config.train)
     pairs = [(name, ours[name], theirs[name]) for name in SHAPES]
-    if not (len(config.paths) == 1 and is_prepared(config.paths[0])):
+    if not (len(config.paths) == 1 and looks_prepared(Path(config.paths[0]))):
         ours, theirs = to_json(config.data), to_json(base.config.data)
         pairs += [(name, ours[name], theirs[name]) for name in ours if name not in READING]
     for name, got, expected in pairs:

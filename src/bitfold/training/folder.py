@@ -82,14 +82,14 @@ def check_same(begun: RunConfig, asked: RunConfig) -> None:
 
     The data words of a prepared log come from the log, so they are not asked for twice.
     """
-    from bitfold.data.prepared import is_prepared
+    from bitfold.data.prepared import looks_prepared
 
     pairs: list[tuple[str, Any, Any]] = [
         ("paths", begun.paths, asked.paths),
         ("from", begun.from_run, asked.from_run),
     ]
     sections: list[tuple[Any, Any]] = [(begun.train, asked.train)]
-    if not (len(begun.paths) == 1 and is_prepared(begun.paths[0])):
+    if not (len(begun.paths) == 1 and looks_prepared(Path(begun.paths[0]))):
         sections.append((begun.data, asked.data))
     for old, new in sections:
         was, now = to_json(old), to_json(new)

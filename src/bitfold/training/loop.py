@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -194,6 +195,8 @@ class Trainer:
                     total=rows,
                     progress=self.progress,
                 )
+                if not np.isfinite(scores.predictions).all():
+                    raise _diverged(at.step, config)
                 summary = scores.summary(self.negative_rate)
             summary = fabric.broadcast(summary)
             assert summary is not None
@@ -278,7 +281,7 @@ def _gather(fabric: "Fabric", state: Tensor) -> Tensor:
 def _diverged(step: int, config: TrainConfig) -> BitfoldError:
     return BitfoldError(
         f"training diverged before step {step}",
-        got="a loss that is not a number",
-        expected="a finite loss",
+        got="a loss or scores that are not numbers",
+        expected="finite ones",
         fix=f"lower lr (now {config.lr:g}), or check the numeric columns",
     )
