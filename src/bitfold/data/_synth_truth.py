@@ -17,6 +17,7 @@ SECONDS_PER_ROW = 0.5
 _DAY = 86_400.0
 _HEAD = 1024
 _CLUSTERS = 64
+_NUMERIC_LIKE = 256  # a numeric field counts as much as a field of so many ids
 _PILOT_FIRST = 1 << 62  # the pilot's rows lie where no log's rows do
 _PILOT_ROWS = 1 << 16
 _PILOT_PIECE = 1 << 12
@@ -63,6 +64,9 @@ class Truth:
         means, deviation = parts.mean(axis=1), parts.std(axis=1)
         wanted = np.array([config.linear, config.pairs, config.hidden])
         scales = np.divide(wanted, deviation, out=np.zeros(3), where=deviation > 0)
+        # The parts are not independent: without this, seeds would differ in how much can be known.
+        spread = (scales @ (parts - means[:, None])).std()
+        scales *= np.sqrt((wanted**2).sum()) / spread if spread > 0 else 1.0
         logit = scales @ (parts - means[:, None])
         low, high = -60.0, 60.0
         for _ in range(60):

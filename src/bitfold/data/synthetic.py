@@ -61,7 +61,7 @@ class SynthConfig:
         0.5, help="Share of an id's hidden variance that its cluster of ids has in common, 0 to 1."
     )
     fade: float = word(
-        0.25, help="How fast a field counts less the more ids it has: weight = ids ** -fade."
+        0.3, help="How fast a field counts less the more ids it has: weight = ids ** -fade."
     )
     seed: int = word(0, help="Another seed makes another log, with other hidden numbers.")
 
