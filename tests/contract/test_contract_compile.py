@@ -6,19 +6,21 @@ from contract_cases import Case, bags_by_field, random_bags
 
 import bitfold
 
-FORMS = [
+SLOW = [  # compiling takes seconds a form: the others prove the same at every `make test`
     Case("hash"),
     Case("multi-hash", {"fusion": "concat"}),
-    Case("binary-code"),
-    Case("binary-code", {"fusion": "weighted", "allocation": 0.0, "strategy": "skip"}),
     Case("binary-code", {"fusion": "sum", "sharing": "fields"}),
 ]
-FORMS += [Case(name) for name in bitfold.methods() if name not in {case.method for case in FORMS}]
+SPARED = [*SLOW, Case("multi-hash")]
+FORMS = [Case("binary-code", {"fusion": "weighted", "allocation": 0.0, "strategy": "skip"})]
+FORMS += [Case(name) for name in bitfold.methods() if Case(name) not in SPARED]
+PARAMS = [pytest.param(case, id=str(case)) for case in FORMS]
+PARAMS += [pytest.param(case, id=str(case), marks=pytest.mark.slow) for case in SLOW]
 
 
-@pytest.fixture(params=FORMS, ids=str)
+@pytest.fixture(params=PARAMS)
 def form(request):
-    """A few forms: compiling takes seconds."""
+    """A few forms."""
     torch._dynamo.reset()
     yield request.param
     torch._dynamo.reset()
