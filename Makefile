@@ -43,7 +43,7 @@ types: $(VENV)/.dev-ready
 	$(BIN)/mypy
 
 picture: $(VENV)/.demo-ready
-	$(BIN)/python docs/draw.py $(DEMO_OUT)/compare/results.json docs/demo.svg
+	$(BIN)/python docs/draw.py $(DEMO_OUT)/board/results.json docs/demo.svg
 
 setup: $(VENV)/.dev-ready
 

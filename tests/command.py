@@ -57,14 +57,16 @@ def cramped(*args: object, cwd: Path) -> Outcome:
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
-def write_ratings(path: Path, rows: int = 600, seed: int = 0) -> Path:
-    """A log of ratings that users, items and ages explain in part."""
+def write_ratings(
+    path: Path, rows: int = 600, seed: int = 0, users: int = 40, items: int = 30
+) -> Path:
+    """A log of ratings that users and items explain in part."""
     draw = random.Random(seed)
-    taste = [draw.gauss(0, 1.5) for _ in range(40)]
-    appeal = [draw.gauss(0, 1.5) for _ in range(30)]
+    taste = [draw.gauss(0, 1.5) for _ in range(users)]
+    appeal = [draw.gauss(0, 1.5) for _ in range(items)]
     lines = ["user,item,age,hour,rating"]
     for _ in range(rows):
-        user, item = draw.randrange(40), draw.randrange(30)
+        user, item = draw.randrange(users), draw.randrange(items)
         score = 3.4 + taste[user] + appeal[item] + draw.gauss(0, 0.7)
         rating = min(max(round(score), 1), 5)
         hour = draw.randrange(24)

@@ -1,0 +1,60 @@
+"""The commands and snippets of README.md and docs/ run as they stand, in their order."""
+
+import gzip
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from command import bitfold, write_ratings
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("README.md", "docs/getting-started.md", "docs/command-line.md", "docs/cookbook.md")
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def write_clicks(folder: Path) -> None:
+    raw = write_ratings(folder / "raw.csv", rows=6000, users=2000, items=800)
+    with gzip.open(folder / "clicks.csv.gz", "wb") as file:
+        file.write(raw.read_bytes())
+    raw.unlink()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clicks(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "readme"}
+    ran = 0
+    for language, body in BLOCK.findall((ROOT / page).read_text(encoding="utf-8")):
+        if language == "python":
+            exec(compile(body, page, "exec"), names)
+            ran += 1
+        elif language == "bash":
+            for line in body.splitlines():
+                command, *words = shlex.split(line)
+                assert command == "bitfold", line
+                got = bitfold(*words)
+                assert got.code == 0, f"{line}\n{got.err}"
+                ran += 1
+        else:
+            pytest.fail(f"{page} has a block of {language!r}, which nobody runs")
+    assert ran > 3
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)
+    assert links
+    for link in links:
+        if not link.startswith("http"):
+            assert (ROOT / page).parent.joinpath(link).exists(), link
+
+
+def test_make_targets_that_the_pages_name_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in (*PAGES, "CONTRIBUTING.md"):
+        for named in re.findall(r"(?:`|    )make ([a-z-]+)", (ROOT / page).read_text()):
+            assert named in targets, f"{page}: make {named}"
