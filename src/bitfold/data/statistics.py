@@ -58,22 +58,25 @@ class IdCounter:
             keys, counts = self._sample(keys, counts)
         self._pending.append((keys, counts))
         self._waiting += len(keys)
-        # Merging costs the size of what is kept, so it waits until as much has come.
-        if self._waiting > max(len(self._keys), 1 << 16):
+        # Merging costs the size of what is kept, so it waits until half as much has come.
+        if self._waiting > max(len(self._keys) // 2, 1 << 16):
             self._merge()
 
     def _merge(self) -> None:
         if not self._pending:
             return
-        keys = np.concatenate([self._keys, *(k for k, _ in self._pending)])
-        counts = np.concatenate([self._counts, *(c for _, c in self._pending)])
+        keys, counts = _summed(self._pending)
         self._pending, self._waiting = [], 0
-        order = np.argsort(keys, kind="stable")
-        keys, counts = keys[order], counts[order]
-        if len(keys):
-            starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
-            keys, counts = keys[starts], np.add.reduceat(counts, starts)
-        self._keys, self._counts = keys, counts
+        # What is kept may be large: known ids are counted in place, and only new ones make a copy.
+        place = np.searchsorted(self._keys, keys)
+        known = np.zeros(len(keys), bool)
+        inside = place < len(self._keys)
+        known[inside] = self._keys[place[inside]] == keys[inside]
+        self._counts[place[known]] += counts[known]
+        if not known.all():
+            new = place[~known]
+            self._keys = np.insert(self._keys, new, keys[~known])
+            self._counts = np.insert(self._counts, new, counts[~known])
         self._thin()
 
     def _thin(self) -> None:
@@ -142,6 +145,20 @@ class IdCounter:
             keys, counts = self._hot, self._hot_counts
         order = np.lexsort((keys, -counts))[:length]
         return [(int(keys[i]), int(counts[i])) for i in order]
+
+
+def _summed(pairs: list[tuple[Ids, Ids]]) -> tuple[Ids, Ids]:
+    """Sorted ids and their counts, out of several such pairs."""
+    if len(pairs) == 1:
+        return pairs[0]
+    keys = np.concatenate([keys for keys, _ in pairs])
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    counts = np.concatenate([counts for _, counts in pairs])[order]
+    if len(keys):
+        starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+        keys, counts = keys[starts], np.add.reduceat(counts, starts)
+    return keys, counts
 
 
 def hold_to(counters: Sequence[IdCounter], total: int) -> None:
