@@ -1,7 +1,6 @@
 """The whole job of `bitfold train`: from a log to a run."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,10 +15,9 @@ from bitfold.data.prepared import PreparedLog
 from bitfold.data.vocabulary import Vocabulary
 from bitfold.embedding import EmbeddingCollection
 from bitfold.errors import BitfoldError
-from bitfold.evaluate import EVALUATION_ROWS, READING, same_ids, score
+from bitfold.evaluate import EVALUATION_ROWS, same_ids, score
 from bitfold.method.registry import method_kind
 from bitfold.model import ClickModel
-from bitfold.networks import build_network, network_options
 from bitfold.progress import Progress, silent
 from bitfold.run import Run, RunConfig
 from bitfold.training import checkpoint, folder
@@ -28,11 +26,10 @@ from bitfold.training.config import TrainConfig
 from bitfold.training.logs import TrainingLog
 from bitfold.training.loop import Logits, Trainer, make_optimizer
 from bitfold.training.rows import TrainingRows
+from bitfold.training.words import Paths, agree, check_words, run_config
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-Paths = str | Path | Sequence[str | Path]
 
 
 @dataclass(frozen=True)
@@ -89,12 +86,12 @@ def train(
     """
     out = Path(out)
     tell = progress or silent
-    config = _config(data_paths, data_config, train_config, out, resume, from_run)
+    config = run_config(data_paths, data_config, train_config, out, resume, from_run)
     if config is None:
         return _finished(out)
     base = runs.load(config.from_run) if config.from_run else None
     if base is not None:
-        config = _agree(config, base)
+        config = agree(config, base)
     check_words(config.train)
     fabric = make_fabric(config.train)
     made = False
@@ -110,16 +107,6 @@ def train(
         if made and fabric.is_global_zero and not checkpoint.exists(out / folder.CHECKPOINT):
             folder.discard(out)
         raise
-
-
-def check_words(config: TrainConfig) -> None:
-    """Raise for an embedding method, network or option that does not exist, before any work."""
-    from bitfold.config import parse_words
-
-    kind = method_kind(config.embedding)
-    parse_words(kind, config.set, what=f"option of method {config.embedding!r}")
-    options = config.network_options(tuple(network_options(config.network)))
-    build_network(config.network, 2, 1, 0, **options)
 
 
 def make_fabric(config: TrainConfig) -> "Fabric":
@@ -328,59 +315,3 @@ def _set_random(fabric: "Fabric", random: dict[str, torch.Tensor]) -> None:
             torch.cuda.set_rng_state(state, fabric.device)
         else:
             torch.set_rng_state(state)
-
-
-def _config(
-    data_paths: Paths | None,
-    data_config: DataConfig | None,
-    train_config: TrainConfig | None,
-    out: Path,
-    resume: bool,
-    from_run: str | Path | None,
-) -> RunConfig | None:
-    """The run's words; None if there is nothing left to resume."""
-    begun = folder.read_config(out) if resume else None
-    if data_paths is None:
-        if begun is None:
-            raise BitfoldError(
-                "there is no log to train on",
-                got=f"nothing to resume in {out}" if resume else "no paths",
-                expected="raw files, or a prepared log",
-            )
-        return None if runs.is_complete(out) else begun
-    paths = [data_paths] if isinstance(data_paths, str | Path) else list(data_paths)
-    base = None if from_run is None else runs.load(from_run).config
-    asked = RunConfig(
-        data_config or (base.data if base else DataConfig()),
-        train_config or (base.train if base else TrainConfig()),
-        tuple(folder.absolute(path) for path in paths),
-        None if from_run is None else folder.absolute(from_run),
-    )
-    if begun is not None:
-        folder.check_same(begun, asked)
-        return None if runs.is_complete(out) else begun
-    return asked
-
-
-SHAPES = ("embedding", "budget", "width", "set", "bags", "network", "hidden", "network_set")
-
-
-def _agree(config: RunConfig, base: Run) -> RunConfig:
-    """The words of a training that goes on from a run; those that shape the model must agree."""
-    from bitfold.config import to_json
-    from bitfold.data.prepared import looks_prepared
-
-    ours, theirs = to_json(config.train), to_json(base.config.train)
-    pairs = [(name, ours[name], theirs[name]) for name in SHAPES]
-    if not (len(config.paths) == 1 and looks_prepared(Path(config.paths[0]))):
-        ours, theirs = to_json(config.data), to_json(base.config.data)
-        pairs += [(name, ours[name], theirs[name]) for name in ours if name not in READING]
-    for name, got, expected in pairs:
-        if got != expected:
-            raise BitfoldError(
-                f"the run to go on from was made with another {name}",
-                got=got,
-                expected=expected,
-                fix=f"leave {name} out, or say it as the run does",
-            )
-    return config

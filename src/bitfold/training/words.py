@@ -1,0 +1,80 @@
+"""The words of a training: those said, and those of a run it goes on from or resumes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bitfold import run as runs
+from bitfold.config import parse_words, to_json
+from bitfold.data.config import DataConfig
+from bitfold.data.prepared import looks_prepared
+from bitfold.errors import BitfoldError
+from bitfold.evaluate import READING
+from bitfold.method.registry import method_kind
+from bitfold.networks import build_network, network_options
+from bitfold.run import Run, RunConfig
+from bitfold.training import folder
+from bitfold.training.config import TrainConfig
+
+Paths = str | Path | Sequence[str | Path]
+
+
+def check_words(config: TrainConfig) -> None:
+    """Raise for an embedding method, network or option that does not exist, before any work."""
+    kind = method_kind(config.embedding)
+    parse_words(kind, config.set, what=f"option of method {config.embedding!r}")
+    options = config.network_options(tuple(network_options(config.network)))
+    build_network(config.network, 2, 1, 0, **options)
+
+
+def run_config(
+    data_paths: Paths | None,
+    data_config: DataConfig | None,
+    train_config: TrainConfig | None,
+    out: Path,
+    resume: bool,
+    from_run: str | Path | None,
+) -> RunConfig | None:
+    """The run's words; None if there is nothing left to resume."""
+    begun = folder.read_config(out) if resume else None
+    if data_paths is None:
+        if begun is None:
+            raise BitfoldError(
+                "there is no log to train on",
+                got=f"nothing to resume in {out}" if resume else "no paths",
+                expected="raw files, or a prepared log",
+            )
+        return None if runs.is_complete(out) else begun
+    paths = [data_paths] if isinstance(data_paths, str | Path) else list(data_paths)
+    base = None if from_run is None else runs.load(from_run).config
+    asked = RunConfig(
+        data_config or (base.data if base else DataConfig()),
+        train_config or (base.train if base else TrainConfig()),
+        tuple(folder.absolute(path) for path in paths),
+        None if from_run is None else folder.absolute(from_run),
+    )
+    if begun is not None:
+        folder.check_same(begun, asked)
+        return None if runs.is_complete(out) else begun
+    return asked
+
+
+SHAPES = ("embedding", "budget", "width", "set", "bags", "network", "hidden", "network_set")
+
+
+def agree(config: RunConfig, base: Run) -> RunConfig:
+    """The words of a training that goes on from a run; those that shape the model must agree."""
+
+    ours, theirs = to_json(config.train), to_json(base.config.train)
+    pairs = [(name, ours[name], theirs[name]) for name in SHAPES]
+    if not (len(config.paths) == 1 and looks_prepared(Path(config.paths[0]))):
+        ours, theirs = to_json(config.data), to_json(base.config.data)
+        pairs += [(name, ours[name], theirs[name]) for name in ours if name not in READING]
+    for name, got, expected in pairs:
+        if got != expected:
+            raise BitfoldError(
+                f"the run to go on from was made with another {name}",
+                got=got,
+                expected=expected,
+                fix=f"leave {name} out, or say it as the run does",
+            )
+    return config
