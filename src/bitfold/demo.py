@@ -24,7 +24,7 @@ def commands(out: Path) -> list[list[str]]:
     raw, log, board = (str(out / name) for name in ("clicks.parquet", "log", "board"))
     fields = ",".join(f"field_{number}" for number in range(FIELDS))
     reading = ["--label", "label", "--fields", fields, "--numeric", "numeric_0,numeric_1"]
-    training = ["--epochs", "2", "--batch-size", "4096", "--lr", "2e-3", "--seeds", "1"]
+    training = ["--epochs", "1", "--batch-size", "4096", "--lr", "2e-3", "--seeds", "1"]
     return [
         ["synth", "--fields", str(FIELDS), "--out", raw],
         ["prepare", raw, *reading, "--group", "field_0", "--out", log],
