@@ -42,17 +42,31 @@ def run(folder: Path, log: Path) -> Path:
     return folder / "run"
 
 
-def test_help_and_version_need_no_command_and_import_nothing_heavy() -> None:
+def loaded_by(*args: object) -> set[str]:
+    """The packages that one command line loads."""
     script = (
-        "import sys, bitfold.cli.entry as m\n"
-        "try: m.main(['--help'])\n"
-        "except SystemExit as end: assert end.code == 0\n"
-        "heavy = {'polars', 'pyarrow', 'numba', 'lightning_fabric', 'sklearn'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
+        "import sys, bitfold.cli.entry as entry\n"
+        f"try: entry.main({[str(arg) for arg in args]!r})\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "print('loaded', *{name.partition('.')[0] for name in sys.modules})\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert all(name in done.stdout for name in COMMANDS)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_the_help_loads_nothing_heavy() -> None:
+    heavy = {"torch", "polars", "pyarrow", "numba", "lightning_fabric", "sklearn", "rich"}
+    assert not loaded_by("--help") & heavy
+    shown = bitfold("--help").out
+    assert all(name in shown for name in COMMANDS)
+
+
+def test_preparing_never_loads_torch(ratings: Path, tmp_path: Path) -> None:
+    assert "torch" not in loaded_by("prepare", ratings, *READING, "--out", tmp_path / "log")
+
+
+def test_version() -> None:
     assert bitfold("--version").out.strip() == f"bitfold, version {__version__}"
 
 
