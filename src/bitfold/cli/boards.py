@@ -9,7 +9,7 @@ from bitfold.cli.options import WordCommand, build, file_words, said, words
 from bitfold.cli.plugins import plugins
 from bitfold.cli.progress import drawing
 from bitfold.cli.runs import check_reading
-from bitfold.cli.tables import board_table, show
+from bitfold.cli.tables import board_table, is_narrow, show
 from bitfold.cli.words import words_of
 from bitfold.data.config import DataConfig
 from bitfold.training.config import TrainConfig
@@ -57,6 +57,6 @@ def compare(
             data, reading, training, board, out, resume=resume, force=force, progress=progress
         )
     show(
-        board_table("Quality at equal bytes", found.lines),
+        board_table("Quality at equal bytes", found.lines, narrow=is_narrow()),
         f"results: {found.out}/results.json, {found.out}/results.csv",
     )

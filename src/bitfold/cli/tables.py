@@ -8,7 +8,14 @@ from rich.table import Table
 
 from bitfold.board import Line
 
+BOARD_WIDTH = 120  # columns that a whole board takes
 FILE_WIDTH = 160  # where no terminal says how wide it is, nothing is cut
+
+
+def is_narrow() -> bool:
+    """Whether stdout is a terminal too narrow for the whole board."""
+    out = Console()
+    return out.is_terminal and out.width < BOARD_WIDTH
 
 
 def show(*parts: Table | str) -> None:
@@ -64,7 +71,7 @@ def figure(name: str, value: object) -> str:
         return f"{value:,.1f}x"
     if name == "seconds":
         return f"{value:,.1f}"
-    if isinstance(value, int) or abs(value) >= 1000:
+    if isinstance(value, int) or name == "rows_per_second" or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.4f}"
 
@@ -82,17 +89,18 @@ def size(count: float) -> str:
     return f"{count:.0f} B"
 
 
-def board_table(title: str, rows: Sequence[Line]) -> Table:
+def board_table(title: str, rows: Sequence[Line], *, narrow: bool = False) -> Table:
     """A comparison, a budget a block; the best line of each is bold.
 
     The map from values to dense ids, which full tables need for raw values, has a column of its
-    own where there is one.
+    own where there is one. A narrow table leaves out the log loss, GAUC and speed.
     """
     spread = " ± spread" if any(row.seeds > 1 for row in rows) else ""
     maps = any(row.means.get("map_bytes") for row in rows)
     whole = any(row.kept is not None for row in rows)
     names = ["method", "budget", "bytes", *["id map"] * maps, "ratio", f"AUC{spread}"]
-    made = table(title, [*names, *["of full"] * whole, "log loss", "GAUC", "rows/s"], left=1)
+    more = {} if narrow else {"logloss": "log loss", "gauc": "GAUC", "rows_per_second": "rows/s"}
+    made = table(title, [*names, *["of full"] * whole, *more.values()], left=1)
     blocks: dict[str, list[Line]] = {}
     for row in rows:
         blocks.setdefault(row.budget, []).append(row)
@@ -109,7 +117,7 @@ def board_table(title: str, rows: Sequence[Line]) -> Table:
             texts += [_mean(row, "ratio"), _spread(row, "auc")]
             if whole:
                 texts.append("-" if row.kept is None else f"{row.kept:.1%}")
-            texts += [_mean(row, name) for name in ("logloss", "gauc", "rows_per_second")]
+            texts += [_mean(row, name) for name in more]
             strong = len(block) > 1 and row.means.get("auc") == best
             made.add_row(*texts, style="bold" if strong else "")
         made.add_section()
