@@ -114,7 +114,7 @@ def test_three_ways_agree_on_64_bit_codes_beside_whole_tables(data, hashed, word
 
 def test_divisors_beyond_64_bits_leave_their_digit_at_zero():
     """Eight blocks of 2000 rows: the last divisors are above 2**63."""
-    words = {"blocks": 9, "balance": 1.0, "fusion": "sum"}
+    words = {"blocks": 9, "balance": 1.0, "digits": "positional", "fusion": "sum"}
     program = bitfold.plan([Field("q", 10**6)], 1, budget=4 * 2000 * 9 + 8, **words).program
     assert program.fields[0][-1].divisor > 2**63
     check_three_ways(program, [[0], [999_999], [123_456]])

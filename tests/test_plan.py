@@ -229,3 +229,8 @@ def test_options_arrive_as_text_too():
     assert text == values
     with pytest.raises(BitfoldError, match="wrong type"):
         bitfold.plan(FIELDS, 16, budget="10x", blocks="three")
+
+
+def test_a_pool_that_int64_cannot_number_is_refused():
+    with pytest.raises(BitfoldError, match="more cells than an int64"):
+        bitfold.plan([Field("q")], 1, budget=2**70, blocks=1, code_bits=63)

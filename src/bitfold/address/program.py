@@ -113,7 +113,7 @@ class Program:
 
     @property
     def plain(self) -> bool:
-        """Whether ids are rows as they stand, so that shapes alone decide the cells."""
+        """Whether ids are rows as they stand: the fields' sizes, in order, decide every cell."""
         return all(
             lookup.source.salt is None
             and lookup.source.deal == 1

@@ -67,6 +67,13 @@ class Method(ABC):
         fusion: str,
     ) -> Plan:
         """The plan of a corridor method, its bytes counted and held against the budget."""
+        if program.rows >= 1 << 63:
+            raise BitfoldError(
+                f"method {self.name!r} would number more cells than an int64 can",
+                got=f"{program.rows} rows",
+                expected="fewer than 2**63",
+                fix="fewer code_bits, or more blocks",
+            )
         kinds = bytes_of(program, dim, dtype, fusion)
         plan = Plan(
             method=self.name,

@@ -52,9 +52,10 @@ class BinaryCode(Method):
     block_bits: int | None = word(
         None, help="bits per block, for the paper's power-of-two tables; the last may be shorter"
     )
-    digits: str = word(
-        "positional",
-        help="residues use every row of balanced radices; positional digits fit tightly",
+    digits: str | None = word(
+        None,
+        help="positional digits fit tightly, residues use every row of balanced radices; when not "
+        "said: positional for slices with balance 0, residues otherwise",
         choices=("positional", "residues"),
     )
     balance: float = word(
@@ -120,6 +121,13 @@ class BinaryCode(Method):
         else:
             program = self._mixed(fields, dim, budget, dtype, chunks, seed)
         return self.finish(fields, dim, budget, dtype, program, self.fusion)
+
+    @property
+    def _digits(self) -> str:
+        if self.digits is not None:
+            return self.digits
+        tight = self.sharing == "slices" and self.balance == 0
+        return "positional" if tight else "residues"
 
     def _chunks(self, dim: int) -> int:
         if self.fusion != "concat":
@@ -201,9 +209,9 @@ class BinaryCode(Method):
             if code.dense and share >= code.ids * chunks:
                 parts.append(whole(code.ids, chunks))
             elif shared:
-                parts.append(code.shared(share, blocks, self.digits))
+                parts.append(code.shared(share, blocks, self._digits))
             else:
-                parts.append(code.sliced(share, blocks, self.digits, self.balance))
+                parts.append(code.sliced(share, blocks, self._digits, self.balance))
         return parts
 
     def _one_pool(
@@ -219,7 +227,7 @@ class BinaryCode(Method):
                 left -= cost
         for index, code in enumerate(codes):
             if index not in parts:
-                parts[index] = code.shared(left, blocks, self.digits)
+                parts[index] = code.shared(left, blocks, self._digits)
         return [parts[index] for index in range(len(codes))]
 
     def _remedy(self, minimum: int) -> str:
