@@ -217,9 +217,8 @@ def test_rows_lose_the_order_of_the_log(tmp_path):
 
 
 def test_comparisons_make_labels(tmp_path):
-    pl.DataFrame({"r": [1, 2, 3, 4, 5], "w": ["a", "b", "a", "c", "a"]}).write_csv(
-        tmp_path / "a.csv"
-    )
+    columns = {"r": [1, 2, 3, 4, 5], "w": ["a", "b", "a", "c", "a"], "f": [0, 1, 0, 1, 0]}
+    pl.DataFrame(columns).write_csv(tmp_path / "a.csv")
     for rule, expected in [
         ("r>=4", 2),
         ("r>4", 1),
@@ -230,7 +229,7 @@ def test_comparisons_make_labels(tmp_path):
         ("w==a", 3),
         ("w!=a", 2),
     ]:
-        config = DataConfig(label=rule, fields=("w",), split=ALL)
+        config = DataConfig(label=rule, fields=("f",), split=ALL)
         log = prepare(tmp_path / "a.csv", tmp_path / "out", config, force=True)
         assert log.stats["train_positives"] == expected, rule
 
