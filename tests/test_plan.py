@@ -1,6 +1,7 @@
 """Plans: never above the budget, an exact minimum, nothing wasted, JSON and back."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -198,7 +199,7 @@ def test_a_plan_tampered_with_is_refused(what, values):
         (FIELDS, 16, {"budget": "10x", "method": "multi-hash", "hashes": 0}, "hashes"),
         (FIELDS, 16, {"method": "hash"}, "needs a budget"),
         ([Field("q")], 16, {"budget": "10x"}, "no known size"),
-        ([Field("q")], 16, {"budget": 4096}, "no known width of code"),
+        ([Field("q")], 16, {"block_bits": 8}, "no known width of code"),
         (LOG, 16, {"method": "full"}, "cannot take hashed ids"),
         (FIELDS, 16, {"dtype": torch.int64}, "floating"),
     ],
@@ -234,3 +235,12 @@ def test_options_arrive_as_text_too():
 def test_a_pool_that_int64_cannot_number_is_refused():
     with pytest.raises(BitfoldError, match="more cells than an int64"):
         bitfold.plan([Field("q")], 1, budget=2**70, blocks=1, code_bits=63)
+
+
+def test_hashed_ids_of_unknown_number_get_as_wide_a_code_as_the_budget_allows():
+    small, large = (bitfold.plan([Field("q")], 16, budget=size) for size in ("8KiB", "8MiB"))
+    for made, least_bits in ((small, 16), (large, 56)):
+        radices = [lookup.radix for lookup in made.program.fields[0]]
+        assert len(radices) <= 4
+        assert math.prod(radices) >= 2**least_bits
+        assert made.bytes >= 0.97 * made.budget

@@ -27,6 +27,7 @@ from bitfold.method.base import FINGERPRINT_BYTES, Method, bytes_of, check_optio
 from bitfold.method.digits import (
     Code,
     Digits,
+    check_width,
     code_of,
     lay_out,
     least_rows_of,
@@ -68,7 +69,9 @@ class BinaryCode(Method):
     )
     fusion: str = word("product", help="how the rows become one vector", choices=FUSIONS)
     code_bits: int | None = word(
-        None, help="S, bits of a hashed id's code; ceil(log2 n) + 10 for n ids when not said"
+        None,
+        help="S, bits of a hashed id's code; when not said ceil(log2 n) + 10 for n ids, fewer if "
+        "the budget is tight",
     )
     mix: bool = word(
         False, help="shuffle dense ids one to one first, when their order means nothing"
@@ -150,6 +153,7 @@ class BinaryCode(Method):
         """Power-of-two blocks: the form's sizes follow from the bits, not from a budget."""
         parts: list[Digits] = []
         for index, field in enumerate(fields):
+            check_width(field, self.code_bits)
             code = code_of(field, index, seed, self.strategy, self.mix, self.code_bits)
             blocks = chunks if chunks > 1 else self.blocks
             if self.block_bits is None and blocks is None:

@@ -20,6 +20,7 @@ from bitfold.errors import BitfoldError
 from bitfold.fields import Field
 
 SPARE_BITS = 10  # 2**10 codes an id: under 0.1 % of the ids share theirs
+UNKNOWN_IDS = 1 << 40  # a hashed field that does not say how many ids it has counts as large
 LEAST_SPARE_BITS = 2  # what a hashed code keeps when the budget is tight
 HASHED_BITS = 63  # torch divides signed numbers
 EVEN_BITS = 52  # up to here positional digits of a 63-bit code are even to 1 in 2**11
@@ -162,18 +163,24 @@ def code_of(
         size = 1 << bits if mix or skip else ids
         return Code(ids, True, size, bits, bits, salt, skip)
     salt = derive_salt(seed, index)
-    if code_bits is None and field.distinct is None:
-        raise BitfoldError(
-            f"field {field.name!r} has hashed ids and no known width of code",
-            got="neither distinct nor code_bits",
-            expected="Field(..., distinct=n), or code_bits=S",
-            fix="S = ceil(log2 n) + 10 bits keep under 0.1 % of n ids from sharing a code",
-        )
+    if code_bits is None and field.distinct is None:  # as wide a code as the budget allows
+        return Code(UNKNOWN_IDS, False, 1 << HASHED_BITS, HASHED_BITS, 1, salt, skip)
     ids = field.distinct or 1 << min(60, code_bits or 60)
     needed = (ids - 1).bit_length()
     bits = code_bits or min(HASHED_BITS, needed + SPARE_BITS)
     least = code_bits or min(HASHED_BITS, needed + LEAST_SPARE_BITS)
     return Code(ids, False, 1 << bits, bits, least, salt, skip)
+
+
+def check_width(field: Field, code_bits: int | None) -> None:
+    """Raise if nothing says how wide a field's code is: no ids, no bits, no budget."""
+    if field.hashed and code_bits is None and field.distinct is None:
+        raise BitfoldError(
+            f"field {field.name!r} has hashed ids and no known width of code",
+            got="neither distinct nor code_bits, and no budget",
+            expected="a budget, Field(..., distinct=n), or code_bits=S",
+            fix="S = ceil(log2 n) + 10 bits keep under 0.1 % of n ids from sharing a code",
+        )
 
 
 def least_rows_of(code: Code, blocks: int | None, shared: bool) -> int:
