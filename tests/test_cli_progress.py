@@ -8,6 +8,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from bitfold.cli import progress
 from bitfold.cli.progress import Bars, drawing
+from bitfold.cli.tables import show
 
 
 def test_no_terminal_means_plain_sparse_lines() -> None:
@@ -66,3 +67,15 @@ def test_a_terminal_has_one_bar_a_stage() -> None:
     assert names == ["cells", r"epoch \[2/2]"] or names == ["cells", "epoch [2/2]"]
     assert "epoch [2/2]" in screen.getvalue()
     assert "50/100" in screen.getvalue()
+
+
+def test_of_several_processes_the_first_alone_speaks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for rank, said in (("1", ""), ("0", "epoch 1/1  5/5\ndone\n")):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        stream = io.StringIO()
+        with drawing(stream=stream) as draw:
+            draw("epoch 1/1", 5, 5)
+        show("done")
+        assert stream.getvalue() + capsys.readouterr().out == said

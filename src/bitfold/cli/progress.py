@@ -3,6 +3,7 @@
 Both listen as `bitfold.progress.Progress` does: `draw(stage, done, total, **facts)`.
 """
 
+import os
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -14,9 +15,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from bitfold.progress import Progress as Listener
+from bitfold.progress import silent
 
 QUIET_SECONDS = 15.0  # a file of progress needs a line only now and then
 REDRAW_SECONDS = 0.1
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks: of several that train together (`--devices`) the first does."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 @contextmanager
@@ -29,6 +36,9 @@ def drawing(
         keep: the stages whose bars stay once another begins; None keeps all.
         stream: where to draw; stderr if not said.
     """
+    if not is_first_process():
+        yield silent
+        return
     console = Console(file=stream or sys.stderr)
     if not console.is_terminal:
         yield Lines(keep, stream or sys.stderr)

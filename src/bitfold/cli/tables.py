@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bitfold.board import Line
+from bitfold.cli.progress import is_first_process
 
 BOARD_WIDTH = 120  # columns that a whole board takes
 FILE_WIDTH = 160  # where no terminal says how wide it is, nothing is cut
@@ -20,6 +21,8 @@ def is_narrow() -> bool:
 
 def show(*parts: Table | str) -> None:
     """Print tables and texts on stdout, one below the other."""
+    if not is_first_process():
+        return
     out = Console(highlight=False, markup=False, emoji=False)
     if out.is_terminal:
         for part in parts:
