@@ -61,3 +61,8 @@ def __getattr__(name: str) -> Any:
             globals()[name] = value
             return value
     raise AttributeError(f"module 'bitfold' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, those not loaded yet included."""
+    return sorted({*globals(), *__all__})
