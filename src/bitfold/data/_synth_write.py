@@ -15,7 +15,7 @@ import pyarrow.parquet
 
 from bitfold.data import _synth_kernels as kernels
 from bitfold.errors import BitfoldError
-from bitfold.files import TEMPORARY, sync_folder, write_json
+from bitfold.files import TEMPORARY, flush, sync_folder, write_json
 
 if TYPE_CHECKING:
     from bitfold.data.synthetic import Chunk
@@ -64,7 +64,7 @@ class _ParquetFile:
         if self._writer is not None:
             writer, self._writer = self._writer, None
             writer.close()
-            _flush(self._path)
+            flush(self._path)
 
 
 class _ParquetShards:
@@ -113,7 +113,7 @@ class _CsvFile:
         if not self._sink.closed:
             self._stream.close()
             self._sink.close()
-            _flush(self._path)
+            flush(self._path)
 
 
 class Log:
@@ -209,11 +209,6 @@ def _suffix(out: Path) -> str:
             fix="rename it",
         )
     return ""
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 def _remove(path: Path) -> None:

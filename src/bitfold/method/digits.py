@@ -24,9 +24,9 @@ UNKNOWN_IDS = 1 << 40  # a hashed field that does not say how many ids it has co
 LEAST_SPARE_BITS = 2  # what a hashed code keeps when the budget is tight
 HASHED_BITS = 63  # torch divides signed numbers
 EVEN_BITS = 52  # up to here positional digits of a 63-bit code are even to 1 in 2**11
-FewestBlocks = Callable[[int, int], int | None]  # (codes, most blocks) -> fewest blocks
-
 MOST_HASHED_BLOCKS = 4  # a hashed code gives up spare bits before it takes more blocks than this
+
+FewestBlocks = Callable[[int, int], int | None]  # (codes, most blocks) -> fewest blocks
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,7 @@ class Code:
         if self.dense:
             return self.size, blocks or fewest(self.size, MOST_BLOCKS) or 1
         for bits in range(self.bits, self.least_bits - 1, -1):
-            most = blocks or min(MOST_BLOCKS, MOST_HASHED_BLOCKS)
-            count = fewest(1 << bits, most)
+            count = fewest(1 << bits, blocks or MOST_HASHED_BLOCKS)
             if count is not None:
                 return 1 << bits, blocks or count
         size = 1 << self.least_bits
