@@ -224,9 +224,16 @@ def test_two_hashes_rarely_meet_in_both():
     assert len(one) < 2000
 
 
-def test_under_a_thousandth_of_hashed_ids_share_a_code():
-    """The default width of a code: ceil(log2 n) + 10 bits."""
-    made = bitfold.plan([Field("q", distinct=50_000)], 16, budget="10x")
+@pytest.mark.parametrize(("budget", "own"), [("2x", 0.999), ("10x", 0.99), ("1000x", 0.88)])
+def test_few_hashed_ids_share_a_code(budget, own):
+    """A code has ceil(log2 n) + 10 bits where two blocks allow it, and at least 2 spare ones."""
+    made = bitfold.plan([Field("q", distinct=50_000)], 16, budget=budget)
     ids = torch.arange(50_000).unsqueeze(1) * 0x9E3779B97F4A7C15
     cells = Address(made.program).cells(ids).flatten(1)
-    assert cells.unique(dim=0).shape[0] >= 50_000 * 0.999
+    assert cells.unique(dim=0).shape[0] >= 50_000 * own
+
+
+@pytest.mark.parametrize(("budget", "blocks"), [("10x", 2), ("100x", 3), ("1000x", 6)])
+def test_hashed_ids_take_no_more_blocks_than_they_need(budget, blocks):
+    made = bitfold.plan([Field("q", distinct=50_000)], 16, budget=budget)
+    assert made.program.lookups == blocks

@@ -24,7 +24,7 @@ UNKNOWN_IDS = 1 << 40  # a hashed field that does not say how many ids it has co
 LEAST_SPARE_BITS = 2  # what a hashed code keeps when the budget is tight
 HASHED_BITS = 63  # torch divides signed numbers
 EVEN_BITS = 52  # up to here positional digits of a 63-bit code are even to 1 in 2**11
-MOST_HASHED_BLOCKS = 4  # a hashed code gives up spare bits before it takes more blocks than this
+MOST_HASHED_BLOCKS = 4  # of a code whose ids nobody counted: it takes what bits four blocks allow
 
 FewestBlocks = Callable[[int, int], int | None]  # (codes, most blocks) -> fewest blocks
 
@@ -139,11 +139,14 @@ class Code:
         return Digits(self.source(radices), radices, before)
 
     def _fit(self, fewest: FewestBlocks, blocks: int | None) -> tuple[int, int]:
-        """The codes to tell apart and the blocks for it: as wide a code as the rows allow."""
+        """The codes to tell apart, and the blocks for it."""
         if self.dense:
             return self.size, blocks or fewest(self.size, MOST_BLOCKS) or 1
-        for bits in range(self.bits, self.least_bits - 1, -1):
-            count = fewest(1 << bits, blocks or MOST_HASHED_BLOCKS)
+        most = MOST_HASHED_BLOCKS
+        if self.ids != UNKNOWN_IDS:  # the fewest blocks that tell the ids apart
+            most = fewest(1 << self.least_bits, MOST_BLOCKS) or MOST_BLOCKS
+        for bits in range(self.bits, self.least_bits - 1, -1):  # as wide a code as they allow
+            count = fewest(1 << bits, blocks or most)
             if count is not None:
                 return 1 << bits, blocks or count
         size = 1 << self.least_bits
@@ -200,7 +203,7 @@ def most_lookups_of(code: Code, rows: int, blocks: int | None, chunks: int, shar
         count = next((m for m in range(2, MOST_BLOCKS + 1) if rows**m >= size), MOST_BLOCKS)
     else:
         count = fewest_blocks(size, rows) or chunks  # None: a dense field that is whole
-    return count if code.dense else max(count, MOST_HASHED_BLOCKS)
+    return max(count, MOST_HASHED_BLOCKS) if code.ids == UNKNOWN_IDS else count
 
 
 def whole(ids: int, chunks: int) -> Digits:
