@@ -70,8 +70,8 @@ class BinaryCode(Method):
     fusion: str = word("product", help="how the rows become one vector", choices=FUSIONS)
     code_bits: int | None = word(
         None,
-        help="S, bits of a hashed id's code; when not said ceil(log2 n) + 10 for n ids, fewer where "
-        "that would take another block",
+        help="S, bits of a hashed id's code; when not said ceil(log2 n) + 10 for n ids, fewer "
+        "where that would take another block",
     )
     mix: bool = word(
         False, help="shuffle dense ids one to one first, when their order means nothing"
