@@ -122,7 +122,7 @@ def test_ids_that_never_met_have_vectors_of_their_own():
     embedding = Embedding(None, 16, budget="10x", distinct=10_000)
     unseen = torch.randint(-(2**63), 2**63 - 1, (500,), generator=torch.Generator().manual_seed(1))
     vectors = embedding(unseen)
-    assert len(vectors.unique(dim=0)) == 500
+    assert len(vectors.unique(dim=0)) >= 497  # 2**18 codes: half a pair of 500 may meet
     assert vectors.abs().sum(1).min() > 0
 
 

@@ -13,6 +13,7 @@ from bitfold.fields import Field
 if TYPE_CHECKING:
     from bitfold.bytesize import Memory, format_bytes, memory
     from bitfold.embedding import Embedding, EmbeddingBag, EmbeddingCollection
+    from bitfold.kernels.choice import plain_torch
     from bitfold.method import Method, MethodInfo, load_plugin, methods
     from bitfold.plan_format import Plan
     from bitfold.planning import plan
@@ -39,6 +40,7 @@ __all__ = [
     "load_plugin",
     "memory",
     "methods",
+    "plain_torch",
     "plan",
 ]
 
@@ -46,6 +48,7 @@ __all__ = [
 _HOMES = {
     "bytesize": ("Memory", "format_bytes", "memory"),
     "embedding": ("Embedding", "EmbeddingBag", "EmbeddingCollection"),
+    "kernels.choice": ("plain_torch",),
     "method": ("Method", "MethodInfo", "load_plugin", "methods"),
     "plan_format": ("Plan",),
     "planning": ("plan",),

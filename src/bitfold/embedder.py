@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from bitfold.address import Address
 from bitfold.errors import BitfoldError, IdOutOfRange
 from bitfold.fuse import fusion_named
+from bitfold.kernels.choice import by_kernel
+from bitfold.kernels.ops import FUSIONS, POOLINGS, vectors
+from bitfold.kernels.words import pack
 from bitfold.plan_format import DTYPES, Plan
 from bitfold.pool import DensePool
 from bitfold.pooling import bags_of, check_offsets, check_pooling, pool
@@ -23,8 +26,8 @@ class Embedder(nn.Module):
 
     plan: Plan
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Vectors `[B, F, D]` of int64 ids `[B, F]`."""
+    def forward(self, ids: Tensor, padding_idx: int | None = None) -> Tensor:
+        """Vectors `[B, F, D]` of int64 ids `[B, F]`; those of `padding_idx` are zero."""
         raise NotImplementedError
 
     def forward_bags(
@@ -63,6 +66,7 @@ class Corridor(Embedder):
     """
 
     limits: Tensor
+    packed: Tensor
     fingerprint: Tensor
 
     def __init__(
@@ -86,6 +90,8 @@ class Corridor(Embedder):
         self.all_dense = all(not field.hashed for field in plan.fields)
         limits = [field.num_embeddings or 0 for field in plan.fields]
         self.register_buffer("limits", torch.tensor(limits, device=device), persistent=False)
+        packed = torch.from_numpy(pack(program, limits))
+        self.register_buffer("packed", packed.to(device), persistent=False)
         if not program.plain:
             mark = torch.tensor(program.fingerprint, device=device)
             self.register_buffer("fingerprint", mark)
@@ -100,19 +106,49 @@ class Corridor(Embedder):
             self.fuse.init_(self.pool.weight, self.plan.program, self.std, generator)
             self._restore()
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Vectors `[B, F, D]` of int64 ids `[B, F]`."""
+    def forward(self, ids: Tensor, padding_idx: int | None = None) -> Tensor:
+        """Vectors `[B, F, D]` of int64 ids `[B, F]`; those of `padding_idx` are zero."""
         if ids.dim() != 2 or ids.shape[1] != self.num_fields:
             raise BitfoldError(
                 "ids of the wrong shape",
                 got=list(ids.shape),
                 expected=f"[B, {self.num_fields}], a column for each field",
             )
+        ids = _as_int64(ids)
+        if by_kernel(self.pool.weight):
+            return self._by_kernel(ids, None, None, None, padding_idx)
         ids = self._checked(ids)
-        if not self.address.ragged:
-            return self._vectors(self.address, ids)
-        parts = [self._vectors(part, ids[:, part.columns]) for part in self.address.parts]
-        return torch.cat(parts, 1)[:, self.address.order]
+        if self.address.ragged:
+            parts = [self._vectors(part, ids[:, part.columns]) for part in self.address.parts]
+            found = torch.cat(parts, 1)[:, self.address.order]
+        else:
+            found = self._vectors(self.address, ids)
+        if padding_idx is None:
+            return found
+        return found.masked_fill((ids == padding_idx).unsqueeze(-1), 0.0)
+
+    def _by_kernel(
+        self,
+        ids: Tensor,
+        offsets: Tensor | None,
+        weights: Tensor | None,
+        mode: str | None,
+        padding_idx: int | None,
+    ) -> Tensor:
+        words = FUSIONS[self.fuse.name], POOLINGS[mode], padding_idx
+        shape = self.num_fields, self.plan.embedding_dim, self.pool.sparse
+        learned = getattr(self.fuse, "importance", None)
+        try:
+            return vectors(
+                self.pool.weight, learned, ids, offsets, weights, self.packed, *words, *shape
+            )
+        except IdOutOfRange:
+            field = None
+            if offsets is not None:
+                rows = max((offsets.shape[0] - 1) // self.num_fields, 1)
+                field = bags_of(offsets, ids.shape[0]) // rows
+            self._checked(ids, field)  # the same complaint, with the field's name
+            raise
 
     def _vectors(self, address: Address, ids: Tensor) -> Tensor:
         """Vectors of fields that all have the same number of terms: nothing is padded."""
@@ -146,14 +182,17 @@ class Corridor(Embedder):
             raise BitfoldError("offsets are integers", got=offsets.dtype, expected="torch.int64")
         offsets = offsets.long()
         check_offsets(offsets, ids.shape[0])
+        ids = _as_int64(ids)
+        if by_kernel(self.pool.weight):
+            return self._by_kernel(ids, offsets, weights, mode, padding_idx)
         rows = bags // self.num_fields
         bag = bags_of(offsets, ids.shape[0])
         field = bag // max(rows, 1)
         ids = self._checked(ids, field)
         pieces = self.pool(self.address.cells(ids, field))
-        vectors = self.fuse(pieces, self.address.present(field), field).flatten(-2)
+        fused = self.fuse(pieces, self.address.present(field), field).flatten(-2)
         keep = None if padding_idx is None else ids != padding_idx
-        pooled = pool(vectors, bag, bags, mode, weights=weights, keep=keep)
+        pooled = pool(fused, bag, bags, mode, weights=weights, keep=keep)
         by_field = pooled.reshape(self.num_fields, rows, pooled.shape[-1])
         return by_field.transpose(0, 1).contiguous()
 
@@ -176,10 +215,6 @@ class Corridor(Embedder):
         return copy.deepcopy(self).eval().requires_grad_(False)
 
     def _checked(self, ids: Tensor, field: Tensor | None = None) -> Tensor:
-        if ids.dtype == torch.int32:
-            ids = ids.long()
-        if ids.dtype != torch.int64:
-            raise BitfoldError("ids are integers", got=ids.dtype, expected="torch.int64")
         if not self.dense or ids.is_meta:
             return ids
         limit = self.limits if field is None else self.limits[field]
@@ -206,9 +241,9 @@ class Corridor(Embedder):
 
     def _restore(self) -> None:
         if not self.limits.is_meta:
-            self.limits.copy_(
-                torch.tensor([field.num_embeddings or 0 for field in self.plan.fields])
-            )
+            limits = [field.num_embeddings or 0 for field in self.plan.fields]
+            self.limits.copy_(torch.tensor(limits))
+            self.packed.copy_(torch.from_numpy(pack(self.plan.program, limits)))
         if not self.plan.program.plain and not self.fingerprint.is_meta:
             self.fingerprint.fill_(self.plan.program.fingerprint)
 
@@ -238,3 +273,11 @@ class Corridor(Embedder):
                 if buffer.is_meta:
                     setattr(part, name, torch.empty_like(buffer, device=device))
         self._apply(lambda tensor: tensor)
+
+
+def _as_int64(ids: Tensor) -> Tensor:
+    if ids.dtype == torch.int32:
+        return ids.long()
+    if ids.dtype != torch.int64:
+        raise BitfoldError("ids are integers", got=ids.dtype, expected="torch.int64")
+    return ids

@@ -228,10 +228,8 @@ class _Single(nn.Module):
         return self._vectors(torch.arange(self.num_embeddings, device=device))
 
     def _vectors(self, ids: Tensor) -> Tensor:
-        vectors: Tensor = self.embedder(ids.reshape(-1, 1)).reshape(*ids.shape, self.embedding_dim)
-        if self.padding_idx is None:
-            return vectors
-        return vectors.masked_fill((ids == self.padding_idx).unsqueeze(-1), 0.0)
+        vectors: Tensor = self.embedder(ids.reshape(-1, 1), self.padding_idx)
+        return vectors.reshape(*ids.shape, self.embedding_dim)
 
     def bytes(self, phase: str = "serving") -> dict[str, int]:
         """Bytes by kind; `phase` is `"serving"` or `"training"` (without an optimizer's state)."""

@@ -1,0 +1,326 @@
+"""Vectors of floats inside compiled loops: one load, one multiply-add, one store per piece.
+
+Numba compiles loops over an array's elements, which LLVM then has to turn back into vector
+instructions; a loop over the sixteen floats of a row keeps a counter, a remainder and checks that
+cost more than the row. Here a piece of a row *is* one value, of the type `<lanes x float>`, and
+LLVM lowers it to whatever registers the processor has.
+
+Pools of float32, float64, and bfloat16 (as the uint16 that holds its bits); bfloat16 is computed
+in float32 and rounded to nearest even on the way back.
+
+Lanes and bits travel in the type: a kernel makes one `zero(lanes, bits)` from constants, and what
+it calls takes that value and reads the type off it. An index counts elements and is uint64, so
+that nothing looks for negative ones.
+"""
+
+from functools import cache
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic, models, register_model
+
+MOST_LANES = 32  # four registers of AVX2: an accumulator and two operands still fit
+
+
+class Vector(types.Type):
+    """A Numba type: `lanes` floats of `bits` bits."""
+
+    def __init__(self, lanes: int, bits: int) -> None:
+        self.lanes, self.bits = lanes, bits
+        super().__init__(name=f"Vector({lanes}, {bits})")
+
+    @property
+    def scalar(self) -> ir.Type:
+        """The LLVM type of one lane."""
+        return ir.DoubleType() if self.bits == 64 else ir.FloatType()
+
+    @property
+    def llvm(self) -> ir.Type:
+        """The LLVM type."""
+        return ir.VectorType(self.scalar, self.lanes)
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Vector) -> None:
+        super().__init__(manager, kind, kind.llvm)
+
+
+@cache
+def lanes_of(width: int) -> int:
+    """The lanes that rows of `width` numbers are read in: the widest that divides it.
+
+    Example:
+        >>> lanes_of(16), lanes_of(48), lanes_of(10)
+        (16, 24, 10)
+    """
+    return max(lanes for lanes in range(1, min(width, MOST_LANES) + 1) if width % lanes == 0)
+
+
+@intrinsic
+def high(typingctx: Any, a: Any, b: Any) -> Any:
+    """The upper 64 bits of the product of two uint64."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        wide = ir.IntType(128)
+        product = builder.mul(builder.zext(args[0], wide), builder.zext(args[1], wide))
+        return builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
+
+    return types.uint64(types.uint64, types.uint64), build
+
+
+@intrinsic
+def data(typingctx: Any, array: Any) -> Any:
+    """The address of a contiguous array's first element.
+
+    Numba counts references to arrays, with atomic instructions wherever a function takes one.
+    An address has no count: whoever takes it sees to it that the array outlives it.
+    """
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.make_array(array)(context, builder, args[0]).data
+
+    return types.CPointer(array.dtype)(array), build
+
+
+@intrinsic
+def pointer(typingctx: Any, address: Any, item: Any) -> Any:
+    """An integer as the address of numbers of `item`'s type."""
+    kind = types.CPointer(item)
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(kind))
+
+    return kind(types.int64, item), build
+
+
+@intrinsic
+def after(typingctx: Any, address: Any, count: Any) -> Any:
+    """The address `count` elements on."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.gep(args[0], [args[1]])
+
+    return address(address, types.int64), build
+
+
+@intrinsic
+def get(typingctx: Any, address: Any, index: Any) -> Any:
+    """Element `index`, unchecked."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(builder.gep(args[0], [args[1]]))
+
+    return address.dtype(address, types.int64), build
+
+
+@intrinsic
+def put(typingctx: Any, address: Any, index: Any, value: Any) -> Any:
+    """Write element `index`, unchecked."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[2], builder.gep(args[0], [args[1]]))
+        return context.get_dummy_value()
+
+    return types.void(address, types.int64, address.dtype), build
+
+
+def _splat(builder: Any, value: Any, lanes: int) -> Any:
+    one = ir.VectorType(value.type, 1)
+    start = builder.insert_element(ir.Constant(one, ir.Undefined), value, ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+    return builder.shuffle_vector(start, ir.Constant(one, ir.Undefined), zeros)
+
+
+def _widen(builder: Any, bits: Any, lanes: int) -> Any:
+    """bfloat16 bits as float32."""
+    words = ir.VectorType(ir.IntType(32), lanes)
+    shift = ir.Constant(words, [16] * lanes)
+    return builder.bitcast(
+        builder.shl(builder.zext(bits, words), shift), ir.VectorType(ir.FloatType(), lanes)
+    )
+
+
+def _narrow(builder: Any, value: Any, lanes: int) -> Any:
+    """float32 rounded to bfloat16 bits: to nearest, ties to even; NaN stays NaN."""
+    words = ir.VectorType(ir.IntType(32), lanes)
+
+    def each(number: int) -> Any:
+        return ir.Constant(words, [number] * lanes)
+
+    bits = builder.bitcast(value, words)
+    odd = builder.and_(builder.lshr(bits, each(16)), each(1))
+    rounded = builder.lshr(builder.add(bits, builder.add(odd, each(0x7FFF))), each(16))
+    quiet = builder.or_(builder.lshr(bits, each(16)), each(0x40))
+    kept = builder.select(builder.fcmp_unordered("uno", value, value), quiet, rounded)
+    return builder.trunc(kept, ir.VectorType(ir.IntType(16), lanes))
+
+
+@intrinsic(prefer_literal=True)
+def zero(typingctx: Any, lanes: Any, bits: Any) -> Any:
+    """A vector of zeros; both arguments are constants."""
+    kind = Vector(lanes.literal_value, bits.literal_value)
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return ir.Constant(kind.llvm, [0.0] * kind.lanes)
+
+    return kind(lanes, bits), build
+
+
+@intrinsic
+def load(typingctx: Any, address: Any, index: Any, like: Any) -> Any:
+    """The vector of `like`'s type that begins at element `index`."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = builder.gep(args[0], [args[1]])
+        stored = ir.VectorType(context.get_data_type(address.dtype), like.lanes)
+        raw = builder.load(builder.bitcast(place, stored.as_pointer()), align=_size(address))
+        return _widen(builder, raw, like.lanes) if address.dtype == types.uint16 else raw
+
+    return like(address, types.uint64, like), build
+
+
+@intrinsic
+def store(typingctx: Any, address: Any, index: Any, value: Any) -> Any:
+    """Write a vector at element `index`."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = builder.gep(args[0], [args[1]])
+        narrow = address.dtype == types.uint16
+        out = _narrow(builder, args[2], value.lanes) if narrow else args[2]
+        builder.store(out, builder.bitcast(place, out.type.as_pointer()), align=_size(address))
+        return context.get_dummy_value()
+
+    return types.void(address, types.uint64, value), build
+
+
+@intrinsic
+def stream(typingctx: Any, address: Any, index: Any, value: Any) -> Any:
+    """Write a vector past the caches; aligned as its size allows, up to 32 bytes."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = builder.gep(args[0], [args[1]])
+        narrow = address.dtype == types.uint16
+        out = _narrow(builder, args[2], value.lanes) if narrow else args[2]
+        size = value.lanes * _size(address)
+        align = min(32, size & -size)
+        write = builder.store(out, builder.bitcast(place, out.type.as_pointer()), align=align)
+        one = ir.Constant(ir.IntType(32), 1)
+        write.set_metadata("nontemporal", builder.module.add_metadata([one]))
+        return context.get_dummy_value()
+
+    return types.void(address, types.uint64, value), build
+
+
+@intrinsic(prefer_literal=True)
+def prefetch(typingctx: Any, address: Any, index: Any, write: Any) -> Any:
+    """Begin to fetch the cache line of element `index`; an index out of range does nothing.
+
+    `write`, a constant, says that the line will be written.
+    """
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = builder.gep(args[0], [args[1]])
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        name = "llvm.prefetch.p0"
+        fetch = cgutils.get_or_insert_function(builder.module, kind, name)
+        wanted = [word(int(write.literal_value)), word(3), word(1)]
+        builder.call(fetch, [builder.bitcast(place, byte), *wanted])
+        return context.get_dummy_value()
+
+    return types.void(address, types.uint64, write), build
+
+
+@intrinsic
+def fence(typingctx: Any) -> Any:
+    """Wait until all that was written is there for other threads."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), build
+
+
+@intrinsic
+def splat(typingctx: Any, number: Any, like: Any) -> Any:
+    """A number in every lane."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _splat(builder, args[0], like.lanes)
+
+    return like(_scalar(like), like), build
+
+
+def _elementwise(name: str, doc: str, operands: int, compute: Any) -> Any:
+    def typed(typingctx: Any, like: Any) -> Any:
+        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return compute(builder, *args)
+
+        return like(*[like] * operands), build
+
+    wrappers = {
+        2: lambda typingctx, a, b: typed(typingctx, a),
+        3: lambda typingctx, a, b, c: typed(typingctx, a),
+    }
+    made = wrappers[operands]
+    made.__name__ = made.__qualname__ = name
+    made.__doc__ = doc
+    return intrinsic(made)
+
+
+def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    return builder.fadd(builder.fmul(a, b, ("contract",)), c, ("contract",))
+
+
+def _larger(builder: Any, a: Any, b: Any) -> Any:
+    more = builder.fcmp_ordered(">", a, b)
+    return builder.select(builder.or_(more, builder.fcmp_unordered("uno", a, a)), a, b)
+
+
+def _same(builder: Any, a: Any, b: Any) -> Any:
+    return builder.uitofp(builder.fcmp_ordered("==", a, b), a.type)
+
+
+add = _elementwise("add", "a + b", 2, lambda builder, a, b: builder.fadd(a, b))
+mul = _elementwise("mul", "a * b", 2, lambda builder, a, b: builder.fmul(a, b))
+div = _elementwise("div", "a / b", 2, lambda builder, a, b: builder.fdiv(a, b))
+fma = _elementwise("fma", "a * b + c, rounded once where the processor can", 3, _fma)
+larger = _elementwise("larger", "The larger of a and b, lane by lane; NaN wins.", 2, _larger)
+same = _elementwise("same", "1 where a equals b, else 0.", 2, _same)
+
+
+@intrinsic
+def total(typingctx: Any, value: Any) -> Any:
+    """The sum of the lanes."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        parts = [builder.extract_element(args[0], ir.IntType(32)(i)) for i in range(value.lanes)]
+        while len(parts) > 1:
+            pairs = [builder.fadd(*parts[i : i + 2]) for i in range(0, len(parts) - 1, 2)]
+            parts = pairs + parts[len(parts) - len(parts) % 2 :]
+        return parts[0]
+
+    return _scalar(value)(value), build
+
+
+@intrinsic
+def rounded(typingctx: Any, value: Any, address: Any) -> Any:
+    """A vector as it would come back after a store to `address`."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if address.dtype != types.uint16:
+            return args[0]
+        return _widen(builder, _narrow(builder, args[0], value.lanes), value.lanes)
+
+    return value(value, address), build
+
+
+def _scalar(like: Any) -> Any:
+    return types.float64 if like.bits == 64 else types.float32
+
+
+def _size(address: Any) -> int:
+    return int(address.dtype.bitwidth) // 8

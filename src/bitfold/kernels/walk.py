@@ -1,0 +1,425 @@
+"""Walks over a batch: ids to vectors, gradients of vectors to gradients of rows.
+
+A walk goes over rows `lo..hi-1` of the batch, block by block and field by field: which ids and
+where their vectors lie (`_fill`), the pool rows they read (`read_rows`), then the floats. Single
+ids `[B, F]` are bags of one id each, without offsets. Threads take rows of their own and share no
+sum, so a result depends on the number of threads but never on their timing.
+
+Shapes: B rows, F fields, T ids, L lookups, C chunks, K terms of a chunk, w width of a piece,
+D = C * w. All arrays are addresses (`vectors.data`); whoever calls keeps them alive. Floats are
+the pool's, or uint16 for bfloat16.
+"""
+
+import numba
+import numpy as np
+
+from bitfold.kernels.digits import BLOCK, read_rows
+from bitfold.kernels.fused import AHEAD, NOWHERE, add_to, fused, spread, weigh
+from bitfold.kernels.vectors import (
+    add,
+    after,
+    fence,
+    fma,
+    get,
+    larger,
+    load,
+    mul,
+    prefetch,
+    put,
+    rounded,
+    same,
+    splat,
+    store,
+    stream,
+    total,
+)
+from bitfold.kernels.words import COLUMNS
+
+SUM, MEAN, PRODUCT, WEIGHTED = range(4)  # fusions; concat is a sum of one term
+ONE, POOL_SUM, POOL_MEAN, POOL_MAX, TIES = range(5)  # poolings; ONE: single ids
+SCRATCH = 7  # uint64 blocks that a walk needs beside one for each lookup of a field
+LINE_BITS = 6  # pool rows that a thread owns at a time: their marks lie in one cache line
+
+_LINE, _HALF = np.uint64(LINE_BITS), np.uint64(32)
+_LOW, _SPREAD = np.uint64(0xFFFFFFFF), np.uint64(2654435761)
+
+
+@numba.njit(nogil=True)
+def _fill(
+    ids, offsets, weights, weighted, pooling, padded, padding, fields, dim, total_rows,
+    f, b, at, end, raw, place, to, weight, one,
+):  # fmt: skip
+    """The next ids of field `f` from row `b` on, at position `at` of its bag, up to row `end`.
+
+    Writes the ids, where each stands, where its vector goes and what it counts. An id equal to the
+    padding is left out.
+
+    Returns:
+        How many ids, at most `BLOCK`, and the row and position to go on from.
+    """
+    if pooling == ONE and not padded:
+        count = min(BLOCK, end - b)
+        begin = b * fields + f
+        if fields == 1:
+            for i in range(count):
+                put(raw, i, np.uint64(get(ids, begin + i)))
+        else:
+            for i in range(count):
+                put(raw, i, np.uint64(get(ids, begin + i * fields)))
+        for i in range(count):
+            put(to, i, np.uint64((begin + i * fields) * dim))
+        for i in range(count):
+            put(place, i, np.uint64(begin + i * fields))
+        return count, b + count, -1
+    count = 0
+    while b < end and count < BLOCK:
+        start = b * fields + f
+        stop = start + 1
+        if pooling != ONE:
+            start = get(offsets, f * total_rows + b)
+            stop = get(offsets, f * total_rows + b + 1)
+        if at < 0:
+            at = start
+        share = one
+        if pooling == POOL_MEAN:
+            real = stop - start
+            if padded:
+                for position in range(start, stop):
+                    real -= get(ids, position) == padding
+            share = one / type(one)(max(real, 1))
+        while at < stop and count < BLOCK:
+            if not (padded and get(ids, at) == padding):
+                put(raw, count, np.uint64(get(ids, at)))
+                put(place, count, np.uint64(at))
+                put(to, count, np.uint64((b * fields + f) * dim))
+                put(weight, count, get(weights, at) if weighted else share)
+                count += 1
+            at += 1
+        if at == stop:
+            b, at = b + 1, -1
+    return count, b, at
+
+
+@numba.njit(inline="always")
+def _gather(
+    like, pool, rows, count, terms, width, at, scales, product, to, out, streamed
+):  # fmt: skip
+    """Vectors of single ids, a piece of each; inlined, so that constant `terms` are unrolled."""
+    if streamed:
+        for i in range(count):
+            value = fused(like, pool, rows, i, terms, width, at, scales, product)
+            stream(out, get(to, i), value)
+    else:
+        for i in range(count):
+            value = fused(like, pool, rows, i, terms, width, at, scales, product)
+            store(out, get(to, i), value)
+
+
+@numba.njit(nogil=True)
+def _pool(
+    like, pool, rows, count, terms, width, at, scales, product, to, off, out, pooling, weight,
+    lowest, opened, partial, top,
+):  # fmt: skip
+    """Vectors of bags, a piece of each; a bag that the last block `opened` goes on."""
+    i = 0
+    while i < count:
+        bag = get(to, i)
+        value = load(partial, off, like)
+        if i > 0 or bag != opened:
+            value = splat(lowest, like)
+        while i < count and get(to, i) == bag:
+            vector = fused(like, pool, rows, i, terms, width, at, scales, product)
+            if pooling == POOL_MAX:
+                value = larger(rounded(vector, pool), value)
+            elif pooling == TIES:
+                value = add(value, same(rounded(vector, pool), load(top, bag + off, like)))
+            else:
+                value = fma(vector, splat(get(weight, i), like), value)
+            i += 1
+        store(out, bag + off, value)
+        store(partial, off, value)
+
+
+@numba.njit(nogil=True)
+def forward(
+    like, lanes, pool, scales, ids, offsets, weights, weighted, words, starts, fields, limits,
+    tables, chunks, width, product, pooling, padded, padding, top, out, streamed, lo, hi,
+    total_rows, scratch, weight, partial, one,
+):  # fmt: skip
+    """Vectors of rows `lo..hi-1` into `out`; of bags and padding, `out` must be zero before.
+
+    With `TIES`, how many ids of each bag reach the bag's maximum `top`, number by number.
+
+    Args:
+        scratch: uint64 `[SCRATCH + most lookups of a field, BLOCK]`.
+        weight: ones `[BLOCK]`, of the type to compute in, as are `partial` `[D]` and `one`.
+
+    Returns:
+        The position of an id out of range, or -1.
+    """
+    dim, wide = chunks * width, np.uint64(width)
+    raw, code, place = scratch, after(scratch, BLOCK), after(scratch, 2 * BLOCK)
+    to, moved, rows = (
+        after(scratch, 3 * BLOCK),
+        after(scratch, 4 * BLOCK),
+        after(scratch, 5 * BLOCK),
+    )
+    lowest = one * (-np.inf) if pooling == POOL_MAX else one - one
+    lowest = type(one)(lowest)
+    bad = -1
+    for begin in range(lo, hi, BLOCK):
+        stop = min(begin + BLOCK, hi)
+        for f in range(fields):
+            first = get(starts, f)
+            lookups = get(starts, f + 1) - first
+            terms = lookups // chunks
+            b, at, opened = begin, -1, NOWHERE
+            while b < stop:
+                count, b, at = _fill(
+                    ids, offsets, weights, weighted, pooling, padded, padding, fields, dim,
+                    total_rows, f, b, at, stop, raw, place, to, weight, one,
+                )  # fmt: skip
+                if count == 0:
+                    continue
+                wrong = read_rows(
+                    raw, count, after(words, first * COLUMNS), lookups, get(limits, f), tables,
+                    code, rows,
+                )  # fmt: skip
+                if wrong >= 0 and bad < 0:
+                    bad = np.int64(get(place, wrong))
+                for c in range(chunks):
+                    these = after(rows, c * terms * BLOCK)
+                    factors = after(scales, first + c * terms)
+                    for piece in range(0, width, lanes):
+                        part, off = np.uint64(piece), np.uint64(c * width + piece)
+                        if pooling == ONE:
+                            for i in range(count):
+                                put(moved, i, get(to, i) + off)
+                            if terms == 1:
+                                _gather(
+                                    like, pool, these, count, 1, wide, part, factors, product,
+                                    moved, out, streamed,
+                                )  # fmt: skip
+                            elif terms == 2:
+                                _gather(
+                                    like, pool, these, count, 2, wide, part, factors, product,
+                                    moved, out, streamed,
+                                )  # fmt: skip
+                            else:
+                                _gather(
+                                    like, pool, these, count, terms, wide, part, factors, product,
+                                    moved, out, streamed,
+                                )  # fmt: skip
+                        else:
+                            _pool(
+                                like, pool, these, count, terms, wide, part, factors, product, to,
+                                off, out, pooling, weight, lowest, opened, partial, top,
+                            )  # fmt: skip
+                opened = get(to, count - 1)
+    if streamed:
+        fence()
+    return bad
+
+
+@numba.njit(nogil=True)
+def backward(
+    like, lanes, pool, scales, ids, offsets, weights, weighted, words, starts, fields, limits,
+    tables, chunks, width, product, pooling, padded, padding, top, grad, lo, hi, total_rows,
+    scratch, weight, one, sums, spreads, scale_sums, scaled, weight_sums, weighed, owners, owner,
+    slots, compact,
+):  # fmt: skip
+    """Add the gradient `grad` of the vectors of rows `lo..hi-1` to the pool's `sums`.
+
+    Args:
+        top: the pooled maximum, whose gradient is already divided by its ties; else unused.
+        scratch: uint64 `[SCRATCH + most lookups of a field, BLOCK]`.
+        sums: the pool's gradient; not touched unless `spreads`.
+        owners: 0 where `sums` are this thread's own; else how many threads own rows of them,
+        owner: and which of them this one is.
+        slots: where the sums of each pool row are, if `compact`; else at the row itself.
+        scale_sums: the gradient of the factors `[L]`, if `scaled`.
+        weight_sums: the gradient of per-sample weights `[T]`, if `weighed`.
+    """
+    dim, wide = chunks * width, np.uint64(width)
+    raw, code, place = scratch, after(scratch, BLOCK), after(scratch, 2 * BLOCK)
+    to, rows = after(scratch, 3 * BLOCK), after(scratch, 5 * BLOCK)
+    for begin in range(lo, hi, BLOCK):
+        stop = min(begin + BLOCK, hi)
+        for f in range(fields):
+            first = get(starts, f)
+            lookups = get(starts, f + 1) - first
+            terms = lookups // chunks
+            b, at = begin, -1
+            while b < stop:
+                count, b, at = _fill(
+                    ids, offsets, weights, weighted, pooling, padded, padding, fields, dim,
+                    total_rows, f, b, at, stop, raw, place, to, weight, one,
+                )  # fmt: skip
+                read_rows(
+                    raw, count, after(words, first * COLUMNS), lookups, get(limits, f), tables,
+                    code, rows,
+                )  # fmt: skip
+                if owners > 0:
+                    picked = after(rows, lookups * BLOCK)
+                    for m in range(lookups):
+                        c = m // terms
+                        these = after(rows, c * terms * BLOCK)
+                        mine = _own(
+                            after(rows, m * BLOCK), count, owners, owner, picked, slots, compact
+                        )
+                        for piece in range(0, width, lanes):
+                            _spread_owned(
+                                like, pool, these, picked, mine, terms, m - c * terms, wide,
+                                np.uint64(piece), after(scales, first + c * terms), product, to,
+                                np.uint64(c * width + piece), grad, pooling, weight, top, sums,
+                            )  # fmt: skip
+                    continue
+                for c in range(chunks):
+                    these = after(rows, c * terms * BLOCK)
+                    factors = after(scales, first + c * terms)
+                    for piece in range(0, width, lanes):
+                        part, off = np.uint64(piece), np.uint64(c * width + piece)
+                        if pooling == POOL_MAX or scaled or weighed:
+                            _rare(
+                                like, pool, these, count, terms, wide, part, factors,
+                                product, to, off, grad, pooling, weight, top, sums, place,
+                                after(scale_sums, first + c * terms), scaled,
+                                weight_sums, weighed, spreads,
+                            )  # fmt: skip
+                        elif pooling == ONE:
+                            if terms == 1:
+                                for i in range(count):
+                                    step = load(grad, get(to, i) + off, like)
+                                    spread(
+                                        like, pool, these, i, 1, wide, part, factors,
+                                        product, step, sums,
+                                    )  # fmt: skip
+                            elif terms == 2:
+                                for i in range(count):
+                                    step = load(grad, get(to, i) + off, like)
+                                    spread(
+                                        like, pool, these, i, 2, wide, part, factors,
+                                        product, step, sums,
+                                    )  # fmt: skip
+                            else:
+                                for i in range(count):
+                                    step = load(grad, get(to, i) + off, like)
+                                    spread(
+                                        like, pool, these, i, terms, wide, part, factors,
+                                        product, step, sums,
+                                    )  # fmt: skip
+                        else:
+                            for i in range(count):
+                                step = load(grad, get(to, i) + off, like)
+                                step = mul(step, splat(get(weight, i), like))
+                                spread(
+                                    like, pool, these, i, terms, wide, part, factors,
+                                    product, step, sums,
+                                )  # fmt: skip
+
+
+@numba.njit(nogil=True)
+def _rare(
+    like, pool, rows, count, terms, width, at, scales, product, to, off, grad, pooling, weight,
+    top, sums, place, scale_sums, scaled, weight_sums, weighed, spreads,
+):  # fmt: skip
+    """The backward of a piece where more than the pool has a gradient, or bags took a maximum."""
+    for i in range(count):
+        step = load(grad, get(to, i) + off, like)
+        if pooling == POOL_MAX or weighed:
+            vector = fused(like, pool, rows, i, terms, width, at, scales, product)
+            if weighed:
+                number = np.int64(get(place, i))
+                put(weight_sums, number, get(weight_sums, number) + total(mul(step, vector)))
+            if pooling == POOL_MAX:
+                most = load(top, get(to, i) + off, like)
+                step = mul(step, same(rounded(vector, pool), most))
+        if pooling != ONE and pooling != POOL_MAX:
+            step = mul(step, splat(get(weight, i), like))
+        if scaled:
+            weigh(like, pool, rows, i, terms, width, at, step, scale_sums)
+        if spreads:
+            spread(like, pool, rows, i, terms, width, at, scales, product, step, sums)
+
+
+@numba.njit(nogil=True)
+def _own(rows, count, owners, owner, picked, slots, compact):
+    """Pick the ids of a block whose row at one lookup this thread owns.
+
+    Their numbers go to the first block of `picked` and where their sums are to the second.
+    """
+    number, of, me = 0, np.uint64(owners), np.uint64(owner)
+    places = after(picked, BLOCK)
+    for i in range(count):
+        row = get(rows, i)
+        put(picked, number, np.uint64(i))
+        put(places, number, row)
+        number += ((((row >> _LINE) * _SPREAD) & _LOW) * of) >> _HALF == me
+    if compact:
+        for j in range(number):
+            put(places, j, np.uint64(get(slots, np.int64(get(places, j)))))
+    return number
+
+
+@numba.njit(nogil=True)
+def _spread_owned(
+    like, pool, rows, picked, count, terms, me, width, at, scales, product, to, off, grad, pooling,
+    weight, top, sums,
+):  # fmt: skip
+    """Add a piece's gradient to one term's rows, for the ids that were picked."""
+    places = after(picked, BLOCK)
+    for j in range(count):
+        i = np.int64(get(picked, j))
+        prefetch(sums, get(places, j + AHEAD) * width + at, 1)
+        step = load(grad, get(to, i) + off, like)
+        if pooling == POOL_MAX:
+            vector = fused(like, pool, rows, i, terms, width, at, scales, product)
+            step = mul(step, same(rounded(vector, pool), load(top, get(to, i) + off, like)))
+        elif pooling != ONE:
+            step = mul(step, splat(get(weight, i), like))
+        if product:
+            if terms == 2:
+                other = after(rows, (1 - me) * BLOCK)
+                later = np.int64(get(picked, min(j + AHEAD, count - 1)))
+                prefetch(pool, get(other, later) * width + at, 0)
+                step = mul(step, load(pool, get(other, i) * width + at, like))
+            else:
+                for k in range(terms):
+                    if k != me:
+                        other = get(rows, k * BLOCK + i)
+                        step = mul(step, load(pool, other * width + at, like))
+        else:
+            step = mul(step, splat(get(scales, me), like))
+        add_to(sums, get(places, j) * width + at, step)
+
+
+@numba.njit(nogil=True)
+def mark(
+    ids, offsets, words, starts, fields, limits, tables, pooling, padded, padding, total_rows,
+    scratch, weight, one, owners, owner, marks,
+):  # fmt: skip
+    """Mark the pool rows of this thread that the batch reads."""
+    raw, code, place = scratch, after(scratch, BLOCK), after(scratch, 2 * BLOCK)
+    to, rows = after(scratch, 3 * BLOCK), after(scratch, 5 * BLOCK)
+    for begin in range(0, total_rows, BLOCK):
+        stop = min(begin + BLOCK, total_rows)
+        for f in range(fields):
+            first = get(starts, f)
+            lookups = get(starts, f + 1) - first
+            b, at = begin, -1
+            while b < stop:
+                count, b, at = _fill(
+                    ids, offsets, weight, False, pooling, padded, padding, fields, 1, total_rows,
+                    f, b, at, stop, raw, place, to, weight, one,
+                )  # fmt: skip
+                read_rows(
+                    raw, count, after(words, first * COLUMNS), lookups, get(limits, f), tables,
+                    code, rows,
+                )  # fmt: skip
+                picked = after(rows, lookups * BLOCK)
+                places = after(picked, BLOCK)
+                for m in range(lookups):
+                    here = after(rows, m * BLOCK)
+                    mine = _own(here, count, owners, owner, picked, code, False)
+                    for j in range(mine):
+                        put(marks, np.int64(get(places, j)), np.uint8(1))

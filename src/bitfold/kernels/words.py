@@ -1,0 +1,108 @@
+"""A program as one array of 64-bit words: what the kernels run.
+
+A kernel does not divide. A digit's divisor and radix become a factor and a shift: for n below
+2**b and ceil(log2 d) = m, n // d is n * (2**(b + m) // d + 1) >> (b + m), with b = 31 where codes
+are that short (four to a vector register) and b = 63 otherwise (the upper half of a product of
+128 bits). Powers of two take shifts, and alone read all 64 bits.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitfold.address.codes import byte_tables
+from bitfold.address.mixing import shift_of
+from bitfold.address.program import Lookup, Program
+
+FIELDS, CHUNKS, LOOKUPS, MOST = range(4)  # the head
+HEAD = 4
+# The columns of the words.
+FLAGS, SALT, SHIFT, MASK, DROP, TABLE, BYTES = range(7)
+DIVISOR, DIVISOR_SHIFT, RADIX, RADIX_FACTOR, RADIX_SHIFT, OFFSET, SPAN, BASE = range(7, 15)
+COLUMNS = 15
+# The flags.
+NEW, MIXED, DEALT, POWER, SHORT, DIVIDED, REDUCED, TURNED = (1 << bit for bit in range(8))
+
+SHORT_BITS, LONG_BITS = 31, 63
+
+
+def pack(program: Program, limits: Sequence[int]) -> NDArray[np.int64]:
+    """A program as one array: a head, starts, limits, words, byte tables.
+
+    The head holds F, C, L and the most lookups of a field; then come where each field's lookups
+    begin and the end `[F + 1]`, the limits `[F]`, the words `[L, COLUMNS]` (uint64 kept in int64)
+    and the tables by which skip deals bytes.
+
+    Args:
+        program: what to run.
+        limits: the number of dense ids of each field, 0 for hashed ids.
+    """
+    kinds = _kinds(program)
+    counts = [len(lookups) for lookups in program.fields]
+    head = [len(counts), program.chunks, program.lookups, max(counts)]
+    rows = []
+    for lookups, limit in zip(program.fields, limits, strict=True):
+        before = None
+        for lookup in lookups:
+            rows.append(_row(lookup, limit, lookup.source != before, kinds))
+            before = lookup.source
+    words = np.array(rows, np.uint64).reshape(-1).view(np.int64)
+    starts = np.cumsum([0, *counts])
+    tables = [byte_tables(bits, deal).reshape(-1) for bits, deal in kinds]
+    parts = [np.array(head), starts, np.array(limits), words, *tables]
+    return np.concatenate(parts).astype(np.int64, casting="safe")
+
+
+def _kinds(program: Program) -> list[tuple[int, int]]:
+    sources = {lookup.source for lookup in program}
+    return sorted({(source.code_bits, source.deal) for source in sources if source.deal > 1})
+
+
+def _row(lookup: Lookup, limit: int, new: bool, kinds: list[tuple[int, int]]) -> list[int]:
+    source, words = lookup.source, [0] * COLUMNS
+    flags = NEW * new
+    if source.salt is not None:
+        flags |= MIXED
+        words[SALT], words[SHIFT] = source.salt, shift_of(source.mix_bits)
+        words[MASK] = (1 << source.mix_bits) - 1
+        words[DROP] = source.mix_bits - source.code_bits
+    if source.deal > 1:
+        flags |= DEALT
+        words[TABLE] = kinds.index((source.code_bits, source.deal)) * 2048
+        words[BYTES] = -(-source.code_bits // 8)
+    raw = source.salt is None and source.deal == 1
+    codes = limit if raw and limit else 1 << source.code_bits
+    divisor, radix = lookup.divisor, lookup.radix
+    if divisor >= codes:  # no code reaches the digit
+        divisor = radix = 1
+    if lookup.binary:
+        flags |= POWER
+        words[DIVISOR_SHIFT], words[RADIX] = divisor.bit_length() - 1, radix - 1
+    else:
+        bits = SHORT_BITS if codes <= 1 << SHORT_BITS else LONG_BITS
+        assert codes <= 1 << LONG_BITS, "a 64-bit code has digits of whole bits"
+        flags |= SHORT * (bits == SHORT_BITS)
+        if divisor > 1:
+            flags |= DIVIDED
+            words[DIVISOR], words[DIVISOR_SHIFT] = _reciprocal(divisor, bits)
+        if radix < -(-codes // divisor):
+            flags |= REDUCED
+            words[RADIX] = radix
+            words[RADIX_FACTOR], words[RADIX_SHIFT] = _reciprocal(radix, bits)
+    if lookup.offset:
+        flags |= TURNED
+    words[OFFSET], words[SPAN], words[BASE] = lookup.offset, lookup.span, lookup.base
+    words[FLAGS] = flags
+    return words
+
+
+def _reciprocal(divisor: int, bits: int) -> tuple[int, int]:
+    """The factor, and the shift that is left after the low bits are gone.
+
+    A short product is shifted by all of `bits + l`; a long one, of twice the code, loses its lower
+    64 bits first and is shifted by `m`.
+    """
+    length = (divisor - 1).bit_length()
+    factor = (1 << (bits + length)) // divisor + 1
+    return factor, bits + length if bits == SHORT_BITS else length

@@ -1,0 +1,259 @@
+"""Every method by the kernels equals itself in plain torch: vectors, bags, gradients, all types."""
+
+import copy
+import os
+import threading
+
+import pytest
+import torch
+from contract_cases import DIM, Case, bags_by_field, random_bags
+
+import bitfold
+from bitfold import BitfoldError
+from bitfold.kernels import lookup
+from bitfold.pooling import MODES
+
+TOLERANCES = {
+    torch.float32: {"rtol": 1e-5, "atol": 1e-6},
+    torch.float64: {"rtol": 1e-12, "atol": 1e-14},
+    torch.bfloat16: {"rtol": 8e-3, "atol": 1e-6},  # of what float32 gives: one rounding
+}
+
+
+def results(module, inputs):
+    """Vectors, and the gradients of a random sum of them."""
+    module.zero_grad()
+    out = module(*inputs)
+    drawn = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+    drawn = drawn.bfloat16().to(out.dtype)
+    (out * drawn).sum().backward()
+    found = [out.detach()]
+    for weight in module.parameters():
+        grad = weight.grad
+        found.append(grad.to_dense() if grad.is_sparse else grad)
+    return found
+
+
+def compare(module, inputs, dtype=torch.float32, first=None):
+    """Kernels against plain torch, which takes float32 where the kernels are to add up in it."""
+    by_kernel = results(module, inputs)[:first]
+    reference = copy.deepcopy(module).float() if dtype == torch.bfloat16 else module
+    with bitfold.plain_torch():
+        plain = [each.to(dtype) for each in results(reference, inputs)[:first]]
+    for got, expected in zip(by_kernel, plain, strict=True):
+        assert got.dtype == dtype
+        torch.testing.assert_close(got, expected, **TOLERANCES[dtype])
+
+
+@pytest.fixture(params=["private", "owned"])
+def sums(request, monkeypatch):
+    """Small and large pools take different ways to the gradient."""
+    if request.param == "owned":
+        monkeypatch.setattr(lookup, "PRIVATE_BYTES", -1)
+    return request.param
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request, monkeypatch):
+    """One thread, and more than the machine has."""
+    monkeypatch.setattr(lookup, "SERIAL_NUMBERS", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: request.param)
+    return request.param
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_single_ids(case, dtype, sums, threads):
+    collection = case.collection().to(dtype)
+    for rows in (1, 7, 300):
+        compare(collection, (case.ids(rows),), dtype)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_bags(case, mode, dtype, sums, threads):
+    collection = case.collection(mode=mode).to(dtype)
+    with torch.no_grad():  # numbers of size one, so that maxima differ by more than rounding
+        for weight in collection.parameters():
+            weight.normal_(generator=torch.Generator().manual_seed(3))
+    # Rounded to bfloat16, more numbers of a bag are its largest.
+    first = 1 if mode == "max" and dtype == torch.bfloat16 else None
+    compare(collection, bags_by_field(random_bags(case, 9)), dtype, first)
+
+
+def test_long_bags_go_on_from_block_to_block(case, threads):
+    collection = case.collection(mode="sum").double()
+    bags = random_bags(case, 3, longest=700)
+    compare(collection, bags_by_field(bags), torch.float64)
+
+
+def test_weighted_bags_and_the_gradient_of_the_weights(case, sums, threads):
+    bag = case.bag(50, mode="sum", padding_idx=3)
+    ids, offsets = torch.randint(0, 50, (40,)), torch.tensor([0, 5, 5, 30])
+    weights = torch.rand(40, requires_grad=True)
+    compare(bag, (ids, offsets, weights))
+    kernel, weights.grad = weights.grad, None
+    with bitfold.plain_torch():
+        bag(ids, offsets, weights).pow(2).sum().backward()
+    plain, weights.grad = weights.grad, None
+    bag(ids, offsets, weights).pow(2).sum().backward()
+    torch.testing.assert_close(weights.grad, plain)
+    assert kernel is not None
+    assert weights.grad[ids == 3].abs().sum() == 0
+
+
+def test_a_sparse_gradient_is_the_dense_one(case, threads):
+    sparse, dense = case.collection(sparse=True), case.collection()
+    ids = case.ids(50)
+    sparse(ids).pow(2).sum().backward()
+    dense(ids).pow(2).sum().backward()
+    got, expected = sparse.embedder.pool.weight.grad, dense.embedder.pool.weight.grad
+    assert got.is_sparse
+    rows = got._indices()[0]
+    assert (rows.diff() > 0).all()
+    read = sparse.embedder.address.cells(ids)
+    present = sparse.embedder.address.present()
+    read = read if present is None else read[:, present]
+    assert torch.equal(rows, read.unique())
+    torch.testing.assert_close(got.to_dense(), expected)
+
+
+def test_gradcheck(case):
+    collection = case.collection().double()
+    inputs = bags_by_field(random_bags(case, 3))
+    collection.mode = "mean"
+    names = [name for name, _ in collection.named_parameters()]
+    with torch.no_grad():
+        for weight in collection.parameters():
+            weight.add_(0.5)
+
+    for given in ((case.ids(3),), inputs):
+
+        def vectors(*values, given=given):
+            named = dict(zip(names, values, strict=True))
+            return torch.func.functional_call(collection, named, given)
+
+        values = [weight.detach().clone().requires_grad_() for weight in collection.parameters()]
+        assert torch.autograd.gradcheck(vectors, values, fast_mode=True)
+
+
+def test_nan_and_infinity_come_through(case, threads):
+    collection = case.collection()
+    weight = collection.embedder.pool.weight
+    with torch.no_grad():
+        weight[0], weight[-1] = float("nan"), float("inf")
+    ids = case.ids(200)
+    with bitfold.plain_torch():
+        expected = collection(ids)
+    torch.testing.assert_close(collection(ids), expected, equal_nan=True)
+
+
+def test_the_same_from_several_threads_at_once(case):
+    collection = case.collection()
+    batches = [case.ids(3000, seed=seed) for seed in range(4)]
+    expected = [collection(ids).detach() for ids in batches]
+    wrong = []
+
+    def work(ids, vectors):
+        wrong.extend(1 for _ in range(5) if not torch.equal(collection(ids), vectors))
+
+    workers = [
+        threading.Thread(target=work, args=pair) for pair in zip(batches, expected, strict=True)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_the_same_every_time(case, sums, threads):
+    collection = case.collection()
+    ids = case.ids(2000)
+    first = results(collection, (ids,))
+    for _ in range(3):
+        again = results(collection, (ids,))
+        for one, other in zip(first, again, strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_reads_the_same_vectors():
+    case = Case("binary-code")
+    collection = case.collection()
+    ids = case.ids(5000)
+    expected = results(collection, (ids,))
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        answer = b"bad "
+        torch.set_num_threads(1)  # as DataLoader's workers do: torch itself hangs with more
+        try:
+            found = results(collection, (ids,))
+            alike = [torch.allclose(*pair, atol=1e-4) for pair in zip(found, expected, strict=True)]
+            answer = b"good" if all(alike) else answer
+        finally:
+            os.write(write, answer)
+            os._exit(0)
+    assert os.read(read, 4) == b"good"
+    os.waitpid(child, 0)
+    os.close(read)
+    os.close(write)
+
+
+def test_second_derivatives_are_refused_and_plain_torch_gives_them():
+    embedding = Case("binary-code").embedding(50)
+    ids = torch.tensor([1, 2, 3])
+
+    def grad_of_grad():
+        out = embedding(ids).pow(3).sum()
+        (grad,) = torch.autograd.grad(out, embedding.embedder.pool.weight, create_graph=True)
+        return torch.autograd.grad(grad.pow(2).sum(), embedding.embedder.pool.weight)
+
+    with pytest.raises((BitfoldError, RuntimeError), match="second derivatives"):
+        grad_of_grad()
+    with bitfold.plain_torch():
+        assert grad_of_grad()[0].abs().sum() > 0
+
+
+def test_functions_of_torch_func_take_plain_torch():
+    embedding = Case("binary-code").embedding(50)
+    ids = torch.tensor([[1, 2], [3, 4]])
+    values = dict(embedding.named_parameters())
+
+    def loss(given):
+        return torch.func.functional_call(embedding, given, (ids,)).pow(2).sum()
+
+    embedding(ids).pow(2).sum().backward()
+    for name, grad in torch.func.grad(loss)(values).items():
+        torch.testing.assert_close(grad, embedding.get_parameter(name).grad)
+
+
+def test_a_padding_id_is_zero_and_learns_nothing(case, threads):
+    embedding = case.embedding(50, padding_idx=7)
+    ids = torch.tensor([[7, 1, 7], [2, 3, 7]])
+    out = embedding(ids)
+    assert out[ids == 7].abs().sum() == 0
+    compare(embedding, (ids,))
+    assert out.shape == (2, 3, DIM)
+
+
+def test_wide_rows():
+    """Rows that take several vectors, and widths that no power of two divides."""
+    for dim in (1, 3, 33, 64, 67, 128):
+        embedding = bitfold.Embedding(500, dim, budget="4x")
+        compare(embedding, (torch.randint(0, 500, (100,)),))
+
+
+def test_torch_keeps_its_number_of_threads():
+    """Numba and torch share OpenMP, where a loop of the one sets the number of the other."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        embedding = bitfold.Embedding(1000, 16, budget="10x")
+        embedding(torch.randint(0, 1000, (50_000,))).sum().backward()
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        embedding(torch.randint(0, 1000, (50_000,))).sum().backward()
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
