@@ -4,6 +4,7 @@
 #   make demo        the main job on a synthetic log of a million rows
 #   make test        lint, types, tests (what CI runs)
 #   make test-slow   the tests that take minutes
+#   make bench       lookups and training steps beside nn.Embedding and the machine's limits
 #   make picture     draw the README's picture again, from the last demo
 #   make setup       only the set-up, with the development tools
 #   make clean       remove what the targets made
@@ -14,12 +15,13 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slow lint types picture setup clean
+.PHONY: demo test test-slow bench lint types picture setup clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 DEMO_OUT ?= demo-out
+BENCH_OUT ?= bench-out
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 TORCH_INDEX ?=
@@ -35,6 +37,9 @@ test: lint types
 test-slow: $(VENV)/.dev-ready
 	$(BIN)/python -m pytest -m slow tests
 
+bench: $(VENV)/.dev-ready
+	$(BIN)/python benchmarks/lookups.py --out $(BENCH_OUT)
+
 lint: $(VENV)/.dev-ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,7 +53,7 @@ picture: $(VENV)/.demo-ready
 setup: $(VENV)/.dev-ready
 
 clean:
-	rm -rf $(VENV) $(DEMO_OUT) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO_OUT) $(BENCH_OUT) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # torch first and alone: its build (CPU or GPU) is the machine's choice, and the constraint on
 # the rest accepts any build of the pinned version.

@@ -1,4 +1,4 @@
-"""Row optimizers: equal to a float64 reference, sparse and dense alike; only the batch's rows move."""
+"""Row optimizers: equal to a float64 reference; sparse and dense alike; others' rows stay."""
 
 import pytest
 import torch

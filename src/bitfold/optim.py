@@ -44,7 +44,7 @@ class RowOptimizer(torch.optim.Optimizer):
         for beta in defaults.get("betas", ()):
             if not 0 <= beta < 1:
                 raise BitfoldError("a beta is out of range", got=beta, expected="0 to below 1")
-        super().__init__(params, defaults)  # type: ignore[no-untyped-call]
+        super().__init__(params, defaults)
 
     @classmethod
     def bytes_per_row(cls, dim: int, **words: Any) -> int:
@@ -56,7 +56,7 @@ class RowOptimizer(torch.optim.Optimizer):
         raise NotImplementedError
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Move the rows of every gradient; returns what `closure` does."""
         loss = None
         if closure is not None:

@@ -10,7 +10,7 @@ Threads are OpenMP's, through Numba. OpenMP does not survive a fork: a forked ch
 
 import os
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -21,7 +21,7 @@ import numpy as np
 from bitfold.kernels import walk
 from bitfold.kernels.digits import BLOCK
 from bitfold.kernels.fused import AHEAD
-from bitfold.kernels.vectors import after, data, get, pointer, put, store, zero
+from bitfold.kernels.vectors import after, get, pointer, put, store, zero
 from bitfold.kernels.words import CHUNKS, COLUMNS, FIELDS, HEAD, LOOKUPS, MOST
 
 STAMP = crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
@@ -39,27 +39,39 @@ def forked() -> bool:
     return _children["forked"]
 
 
+def scratch_words(most: int, lookups: int, dim: int) -> int:
+    """How many 8-byte words of scratch each thread of a call needs.
+
+    Args:
+        most: the most lookups of a field.
+        lookups: of all fields.
+        dim: `D`.
+    """
+    return (walk.SCRATCH + most) * BLOCK + AHEAD + BLOCK + lookups + dim
+
+
 @numba.njit(nogil=True)
-def _scales(fusion, importance, packed, one):
-    """A factor for each lookup: 1 for a sum, 1/K for a mean, the learned one."""
-    fields, chunks, lookups = get(packed, FIELDS), get(packed, CHUNKS), get(packed, LOOKUPS)
-    scales = np.empty(lookups, type(one))
+def _floats(scratch, fusion, importance, packed, item):
+    """The floats of a thread's scratch: a block of ones for the weights of ids, then the factors.
+
+    A lookup's factor is 1 for a sum, 1/K for a mean, the learned one; what follows them is free.
+    """
+    fields, chunks = get(packed, FIELDS), get(packed, CHUNKS)
+    blocks = (walk.SCRATCH + get(packed, MOST)) * BLOCK + AHEAD
+    floats = pointer(scratch + 8 * blocks, item)
+    for i in range(BLOCK):
+        put(floats, i, item)
+    scales = after(floats, BLOCK)
     for f in range(fields):
         first, end = get(packed, HEAD + f), get(packed, HEAD + f + 1)
         for m in range(first, end):
-            scales[m] = one
+            scale = item
             if fusion == walk.MEAN:
-                scales[m] = one * chunks / (end - first)
+                scale = type(item)(chunks / (end - first))
             elif fusion == walk.WEIGHTED:
-                scales[m] = get(importance, m)
-    return scales
-
-
-@numba.njit(nogil=True)
-def _room(packed, one):
-    """Scratch of a walk: blocks of words, and a block of floats that begin as ones."""
-    words = np.empty((walk.SCRATCH + get(packed, MOST)) * BLOCK + AHEAD, np.uint64)
-    return words, np.ones(BLOCK, type(one))
+                scale = get(importance, m)
+            put(scales, m, scale)
+    return floats
 
 
 @numba.njit(nogil=True)
@@ -89,22 +101,32 @@ def _parts(packed):
 
 @numba.njit(nogil=True)
 def _forward(
-    like, lanes, width, pool, scales, ids, offsets, weights, weighted, packed, fusion, pooling,
-    padded, padding, top, out, streamed, lo, hi, rows, scratch, floats, partial, one,
+    like, lanes, item, one, t, threads, width, pool, importance, ids, offsets, weights, packed,
+    fusion, pooling, padded, padding, top, out, streamed, rows, scratch, room, wrong,
 ):  # fmt: skip
-    """`walk.forward` with a packed program and arrays for scratch."""
-    starts, limits, words, tables = _parts(packed)
-    return walk.forward(
-        like, lanes, pool, data(scales), ids, offsets, weights, weighted, words, starts,
-        get(packed, FIELDS), limits, tables, get(packed, CHUNKS), width, fusion == walk.PRODUCT,
-        pooling, padded, padding, top, out, streamed, lo, hi, rows, data(scratch), data(floats),
-        data(partial), one,
+    """The share of thread `t`."""
+    number, mine = np.int64(0), scratch + 8 * room * t
+    program, starts = pointer(packed, number), pointer(offsets, number)
+    floats = _floats(mine, fusion, pointer(importance, one), program, one)
+    scales, (begins, limits, words, tables) = after(floats, BLOCK), _parts(program)
+    bad = walk.forward(
+        like, lanes, pointer(pool, item), scales, pointer(ids, number), starts,
+        pointer(weights, one), weights != 0, words, begins, get(program, FIELDS), limits, tables,
+        get(program, CHUNKS), width, fusion == walk.PRODUCT, pooling, padded, padding,
+        pointer(top, item), pointer(out, item), streamed,
+        _bound(t, threads, rows, get(program, FIELDS), starts, pooling),
+        _bound(t + 1, threads, rows, get(program, FIELDS), starts, pooling), rows,
+        pointer(mine, np.uint64(0)), floats, after(scales, get(program, LOOKUPS)), one,
     )  # fmt: skip
+    put(pointer(wrong, number), t, bad)
 
 
 @lru_cache(maxsize=None, typed=True)
 def forward(lanes: int, item: Any, one: Any) -> Both:
     """`walk.forward` over a whole batch, serial and parallel; see there for the arguments.
+
+    `scratch` has `room` words for each thread; `wrong`, a number for each, gets the position of an
+    id out of range, or -1.
 
     Args:
         lanes: of the vectors that rows are read in.
@@ -116,62 +138,29 @@ def forward(lanes: int, item: Any, one: Any) -> Both:
     @numba.njit(nogil=True, cache=True)
     def serial(
         threads, width, pool, importance, ids, offsets, weights, packed, fusion, pooling, padded,
-        padding, top, out, streamed, rows,
+        padding, top, out, streamed, rows, scratch, room, wrong,
     ):  # fmt: skip
-        number = np.int64(stamp)
-        program = pointer(packed, number)
-        scales = _scales(fusion, pointer(importance, one), program, one)
-        scratch, floats = _room(program, one)
-        partial = np.empty(width * get(program, CHUNKS), type(one))
-        return _forward(
-            zero(lanes, bits), lanes, width, pointer(pool, item), scales, pointer(ids, number),
-            pointer(offsets, number), pointer(weights, one), weights != 0, program, fusion,
-            pooling, padded, padding, pointer(top, item), pointer(out, item), streamed, 0, rows,
-            rows, scratch, floats, partial, one,
+        _forward(
+            zero(lanes, bits), lanes, item, one, np.int64(0), threads, width, pool, importance,
+            ids, offsets, weights, packed, fusion, pooling, padded, padding, top, out, streamed,
+            rows, scratch, room, wrong,
         )  # fmt: skip
+        return stamp
 
     @numba.njit(nogil=True, cache=True, parallel=True)
     def parallel(
         threads, width, pool, importance, ids, offsets, weights, packed, fusion, pooling, padded,
-        padding, top, out, streamed, rows,
+        padding, top, out, streamed, rows, scratch, room, wrong,
     ):  # fmt: skip
-        wrong = np.empty(threads, np.int64)
         for t in numba.prange(threads):
-            number = np.int64(stamp)
-            program, starts = pointer(packed, number), pointer(offsets, number)
-            scales = _scales(fusion, pointer(importance, one), program, one)
-            scratch, floats = _room(program, one)
-            partial = np.empty(width * get(program, CHUNKS), type(one))
-            lo = _bound(t, threads, rows, get(program, FIELDS), starts, pooling)
-            hi = _bound(t + 1, threads, rows, get(program, FIELDS), starts, pooling)
-            wrong[t] = _forward(
-                zero(lanes, bits), lanes, width, pointer(pool, item), scales,
-                pointer(ids, number), starts, pointer(weights, one), weights != 0, program,
-                fusion, pooling, padded, padding, pointer(top, item), pointer(out, item),
-                streamed, lo, hi, rows, scratch, floats, partial, one,
+            _forward(
+                zero(lanes, bits), lanes, item, one, np.int64(t), threads, width, pool, importance,
+                ids, offsets, weights, packed, fusion, pooling, padded, padding, top, out, streamed,
+                rows, scratch, room, wrong,
             )  # fmt: skip
-        for t in range(threads):
-            if wrong[t] >= 0:
-                return wrong[t]
-        return -1
+        return stamp
 
     return serial, parallel
-
-
-@numba.njit(nogil=True)
-def _backward(
-    like, lanes, width, pool, scales, ids, offsets, weights, weighted, packed, fusion, pooling,
-    padded, padding, top, grad, lo, hi, rows, scratch, floats, one, sums, spreads, scale_sums,
-    scaled, weight_sums, weighed, owners, owner, slots, compact,
-):  # fmt: skip
-    """`walk.backward` with a packed program and arrays for scratch."""
-    starts, limits, words, tables = _parts(packed)
-    walk.backward(
-        like, lanes, pool, data(scales), ids, offsets, weights, weighted, words, starts,
-        get(packed, FIELDS), limits, tables, get(packed, CHUNKS), width, fusion == walk.PRODUCT,
-        pooling, padded, padding, top, grad, lo, hi, rows, data(scratch), data(floats), one, sums,
-        spreads, scale_sums, scaled, weight_sums, weighed, owners, owner, slots, compact,
-    )  # fmt: skip
 
 
 @numba.njit(nogil=True)
@@ -181,11 +170,44 @@ def _clear(like, lanes, sums, lo, hi):
 
 
 @numba.njit(nogil=True)
-def _add_up(sums, others, parts, size, lo, hi):
-    for part in range(parts):
-        other = after(others, part * size)
-        for i in range(lo, hi):
-            put(sums, i, get(sums, i) + get(other, i))
+def _backward(
+    like, lanes, item, one, t, threads, width, pool, importance, ids, offsets, weights, packed,
+    fusion, pooling, padded, padding, top, grad, rows, scratch, room, sums, others, size,
+    scale_sums, weight_sums, owned, slots,
+):  # fmt: skip
+    """The share of thread `t`."""
+    number, here = np.int64(0), scratch + 8 * room * t
+    program, starts = pointer(packed, number), pointer(offsets, number)
+    floats = _floats(here, fusion, pointer(importance, one), program, one)
+    begins, limits, words, tables = _parts(program)
+    lo, hi, mine, owners = 0, rows, pointer(sums, one), threads
+    if not owned:
+        owners = 0
+        lo = _bound(t, threads, rows, get(program, FIELDS), starts, pooling)
+        hi = _bound(t + 1, threads, rows, get(program, FIELDS), starts, pooling)
+        if t > 0:
+            mine = after(pointer(others, one), (t - 1) * size)
+        if sums != 0:
+            _clear(like, lanes, mine, 0, size)
+    walk.backward(
+        like, lanes, pointer(pool, item), after(floats, BLOCK), pointer(ids, number), starts,
+        pointer(weights, one), weights != 0, words, begins, get(program, FIELDS), limits, tables,
+        get(program, CHUNKS), width, fusion == walk.PRODUCT, pooling, padded, padding,
+        pointer(top, item), pointer(grad, item), lo, hi, rows, pointer(here, np.uint64(0)), floats,
+        one, mine, sums != 0, after(pointer(scale_sums, one), t * get(program, LOOKUPS)),
+        scale_sums != 0, pointer(weight_sums, one), weight_sums != 0, owners, t,
+        pointer(slots, np.int32(0)), slots != 0,
+    )  # fmt: skip
+
+
+@numba.njit(nogil=True)
+def _add_up(one, t, threads, sums, others, size):
+    """Add the other threads' sums to the first, for the numbers that thread `t` takes."""
+    into = pointer(sums, one)
+    for part in range(threads - 1):
+        other = after(pointer(others, one), part * size)
+        for i in range(size * t // threads, size * (t + 1) // threads):
+            put(into, i, get(into, i) + get(other, i))
 
 
 @lru_cache(maxsize=None, typed=True)
@@ -202,69 +224,34 @@ def backward(lanes: int, item: Any, one: Any) -> Both:
     @numba.njit(nogil=True, cache=True)
     def serial(
         threads, width, pool, importance, ids, offsets, weights, packed, fusion, pooling, padded,
-        padding, top, grad, rows, sums, others, size, scale_sums, weight_sums, owned, slots,
+        padding, top, grad, rows, scratch, room, sums, others, size, scale_sums, weight_sums,
+        owned, slots,
     ):  # fmt: skip
-        number = np.int64(stamp)
-        program = pointer(packed, number)
-        scales = _scales(fusion, pointer(importance, one), program, one)
-        scratch, floats = _room(program, one)
-        if sums != 0 and not owned:
-            _clear(zero(lanes, bits), lanes, pointer(sums, one), 0, size)
         _backward(
-            zero(lanes, bits), lanes, width, pointer(pool, item), scales, pointer(ids, number),
-            pointer(offsets, number), pointer(weights, one), weights != 0, program, fusion,
-            pooling, padded, padding, pointer(top, item), pointer(grad, item), 0, rows, rows,
-            scratch, floats, one, pointer(sums, one), sums != 0, pointer(scale_sums, one),
-            scale_sums != 0, pointer(weight_sums, one), weight_sums != 0, np.int64(owned), 0,
-            pointer(slots, np.int32(0)), slots != 0,
+            zero(lanes, bits), lanes, item, one, np.int64(0), threads, width, pool, importance,
+            ids, offsets, weights, packed, fusion, pooling, padded, padding, top, grad, rows,
+            scratch, room, sums, others, size, scale_sums, weight_sums, owned, slots,
         )  # fmt: skip
+        return stamp
 
     @numba.njit(nogil=True, cache=True, parallel=True)
     def parallel(
         threads, width, pool, importance, ids, offsets, weights, packed, fusion, pooling, padded,
-        padding, top, grad, rows, sums, others, size, scale_sums, weight_sums, owned, slots,
+        padding, top, grad, rows, scratch, room, sums, others, size, scale_sums, weight_sums,
+        owned, slots,
     ):  # fmt: skip
         for t in numba.prange(threads):
-            number = np.int64(stamp)
-            program, starts = pointer(packed, number), pointer(offsets, number)
-            scales = _scales(fusion, pointer(importance, one), program, one)
-            scratch, floats = _room(program, one)
-            lo = _bound(t, threads, rows, get(program, FIELDS), starts, pooling)
-            hi = _bound(t + 1, threads, rows, get(program, FIELDS), starts, pooling)
-            mine = pointer(sums, one)
-            if owned:
-                lo, hi = 0, rows
-            elif t > 0:
-                mine = after(pointer(others, one), (t - 1) * size)
-            if sums != 0 and not owned:
-                _clear(zero(lanes, bits), lanes, mine, 0, size)
-            factors = after(pointer(scale_sums, one), t * get(program, LOOKUPS))
             _backward(
-                zero(lanes, bits), lanes, width, pointer(pool, item), scales,
-                pointer(ids, number), starts, pointer(weights, one), weights != 0, program,
-                fusion, pooling, padded, padding, pointer(top, item), pointer(grad, item), lo, hi,
-                rows, scratch, floats, one, mine, sums != 0, factors, scale_sums != 0,
-                pointer(weight_sums, one), weight_sums != 0, threads * np.int64(owned), t,
-                pointer(slots, np.int32(0)), slots != 0,
+                zero(lanes, bits), lanes, item, one, np.int64(t), threads, width, pool, importance,
+                ids, offsets, weights, packed, fusion, pooling, padded, padding, top, grad, rows,
+                scratch, room, sums, others, size, scale_sums, weight_sums, owned, slots,
             )  # fmt: skip
         if sums != 0 and not owned:
             for t in numba.prange(threads):
-                lo, hi = size * t // threads, size * (t + 1) // threads
-                _add_up(pointer(sums, one), pointer(others, one), threads - 1, size, lo, hi)
+                _add_up(one, np.int64(t), threads, sums, others, size)
+        return stamp
 
     return serial, parallel
-
-
-@numba.njit(nogil=True)
-def _mark(
-    ids, offsets, packed, pooling, padded, padding, rows, scratch, floats, one, owners, owner, marks
-):
-    """`walk.mark` with a packed program and arrays for scratch."""
-    starts, limits, words, tables = _parts(packed)
-    walk.mark(
-        ids, offsets, words, starts, get(packed, FIELDS), limits, tables, pooling, padded, padding,
-        rows, data(scratch), data(floats), one, owners, owner, marks,
-    )  # fmt: skip
 
 
 @numba.njit(nogil=True)
@@ -289,7 +276,7 @@ def _number(marks, eights, lo, hi, slot, slots, found):
             put(eights, word, np.uint64(0))
 
 
-@cache
+@lru_cache(maxsize=None, typed=True)
 def touched() -> Callable[..., Any]:
     """The pool rows that a batch reads, in order, and a slot for each in `slots`, int32 `[R]`.
 
@@ -299,16 +286,19 @@ def touched() -> Callable[..., Any]:
 
     @numba.njit(nogil=True, cache=True, parallel=True)
     def parallel(
-        threads, ids, offsets, packed, pooling, padded, padding, rows, marks, size, slots
+        threads, ids, offsets, packed, pooling, padded, padding, rows, scratch, room, marks, size,
+        slots,
     ):  # fmt: skip
         number, one = np.int64(stamp), np.float32(1)
         marked, eights = pointer(marks, np.uint8(0)), pointer(marks, np.uint64(0))
         for t in numba.prange(threads):
-            program = pointer(packed, number)
-            scratch, floats = _room(program, one)
-            _mark(
-                pointer(ids, number), pointer(offsets, number), program, pooling, padded, padding,
-                rows, scratch, floats, one, threads, t, marked,
+            program, here = pointer(packed, number), scratch + 8 * room * t
+            floats = _floats(here, walk.SUM, pointer(scratch, one), program, one)
+            begins, limits, words, tables = _parts(program)
+            walk.mark(
+                pointer(ids, number), pointer(offsets, number), words, begins,
+                get(program, FIELDS), limits, tables, pooling, padded, padding, rows,
+                pointer(here, np.uint64(0)), floats, one, threads, t, marked,
             )  # fmt: skip
         counts = np.zeros(threads + 1, np.int64)
         for t in numba.prange(threads):

@@ -19,10 +19,10 @@ from torch import Tensor
 from bitfold.errors import IdOutOfRange
 from bitfold.kernels import walk
 from bitfold.kernels.compiled import backward as compiled_backward
-from bitfold.kernels.compiled import forked, touched
+from bitfold.kernels.compiled import forked, scratch_words, touched
 from bitfold.kernels.compiled import forward as compiled_forward
 from bitfold.kernels.vectors import lanes_of
-from bitfold.kernels.words import HEAD
+from bitfold.kernels.words import HEAD, LOOKUPS, MOST
 
 SERIAL_NUMBERS = 1 << 15  # outputs below which waking a second thread costs more than it saves
 PRIVATE_BYTES = 8 << 20  # sums of all threads up to here are private: measured, docs/benchmarks.md
@@ -74,6 +74,13 @@ def threads_for(rows: int) -> int:
     return max(1, min(threads, rows))
 
 
+def _scratch(packed: Tensor, threads: int, dim: int) -> tuple[Tensor, int]:
+    """Scratch for the threads of a call, and the words that each one has."""
+    lookups, most = packed[LOOKUPS : MOST + 1].tolist()
+    room = scratch_words(most, lookups, dim)
+    return torch.empty(threads * room, dtype=torch.int64), room
+
+
 def forward(
     pool: Tensor,
     importance: Tensor | None,
@@ -111,13 +118,16 @@ def forward(
     importance, weights = _optional(importance, wide), _optional(weights, wide)
     offsets = _optional(offsets, torch.int64)
     serial, parallel = compiled_forward(lanes, item, one)
-    wrong = (serial if threads == 1 else parallel)(
+    scratch, room = _scratch(packed, threads, dim)
+    wrong = torch.empty(threads, dtype=torch.int64)
+    (serial if threads == 1 else parallel)(
         threads, width, pool.data_ptr(), _address(importance), ids.data_ptr(), _address(offsets),
         _address(weights), packed.data_ptr(), fusion, pooling, padding is not None, padding or 0,
-        _address(top), out.data_ptr(), streamed, rows,
+        _address(top), out.data_ptr(), streamed, rows, scratch.data_ptr(), room, wrong.data_ptr(),
     )  # fmt: skip
-    if wrong >= 0:
-        raise _out_of_range(ids, offsets, packed, fields, wrong)
+    for position in wrong.tolist():
+        if position >= 0:
+            raise _out_of_range(ids, offsets, packed, fields, position)
     return out
 
 
@@ -186,11 +196,12 @@ def backward(
     shares = torch.zeros(ids.shape[0] if wants_weights else 0, dtype=wide)
     found, others, slots = torch.empty(0, dtype=torch.int64), None, 0
     private = not sparse and pool.numel() * wide.itemsize * threads <= PRIVATE_BYTES
+    scratch, room = _scratch(packed, threads, dim)
     call = compiled_backward(lanes_of(width), item, one)[0 if threads == 1 else 1]
     common = (
         threads, width, pool.data_ptr(), _address(importance), ids.data_ptr(), _address(offsets),
         _address(weights), packed.data_ptr(), fusion, pooling, padding is not None, padding or 0,
-        _address(top), grad.data_ptr(), rows,
+        _address(top), grad.data_ptr(), rows, scratch.data_ptr(), room,
     )  # fmt: skip
     extra = factors.data_ptr() if count else 0, shares.data_ptr() if wants_weights else 0
     if private:
@@ -203,7 +214,8 @@ def backward(
             slots = places.ctypes.data
             array = touched()(
                 threads, ids.data_ptr(), _address(offsets), packed.data_ptr(), pooling,
-                padding is not None, padding or 0, rows, marks.ctypes.data, len(marks) // 8, slots,
+                padding is not None, padding or 0, rows, scratch.data_ptr(), room,
+                marks.ctypes.data, len(marks) // 8, slots,
             )  # fmt: skip
             found = torch.from_numpy(array)
         shape = (len(found), width) if sparse else pool.shape

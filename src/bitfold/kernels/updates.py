@@ -16,7 +16,9 @@ KINDS = {"sgd": 0, "adagrad": 1, "rowwise-adagrad": 2, "lazy-adam": 3}
 
 
 @numba.njit(nogil=True)
-def _update(kind, weight, rows, grad, one, two, lo, hi, width, listed, lr, decay, eps, first, second):
+def _update(
+    kind, weight, rows, grad, one, two, lo, hi, width, listed, lr, decay, eps, first, second
+):
     """Move the rows that numbers `lo..hi-1` of the gradient belong to; see `update`."""
     unit, zero = np.float32(1), np.float32(0)
     for i in range(lo, hi):
@@ -71,7 +73,9 @@ def _compiled() -> tuple[Any, Any]:
     stamp = STAMP
 
     @numba.njit(nogil=True, cache=True)
-    def serial(threads, kind, weight, rows, grad, one, two, count, width, lr, decay, eps, first, second):
+    def serial(
+        threads, kind, weight, rows, grad, one, two, count, width, lr, decay, eps, first, second
+    ):
         number, item = np.int64(stamp), np.float32(0)
         _update(
             kind, pointer(weight, item), pointer(rows, number), pointer(grad, item),
@@ -80,7 +84,9 @@ def _compiled() -> tuple[Any, Any]:
         )  # fmt: skip
 
     @numba.njit(nogil=True, cache=True, parallel=True)
-    def parallel(threads, kind, weight, rows, grad, one, two, count, width, lr, decay, eps, first, second):
+    def parallel(
+        threads, kind, weight, rows, grad, one, two, count, width, lr, decay, eps, first, second
+    ):
         for t in numba.prange(threads):
             number, item = np.int64(stamp), np.float32(0)
             _update(

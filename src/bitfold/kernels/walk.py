@@ -10,6 +10,8 @@ D = C * w. All arrays are addresses (`vectors.data`); whoever calls keeps them a
 the pool's, or uint16 for bfloat16.
 """
 
+from typing import Any
+
 import numba
 import numpy as np
 
@@ -37,7 +39,7 @@ from bitfold.kernels.words import COLUMNS
 
 SUM, MEAN, PRODUCT, WEIGHTED = range(4)  # fusions; concat is a sum of one term
 ONE, POOL_SUM, POOL_MEAN, POOL_MAX, TIES = range(5)  # poolings; ONE: single ids
-SCRATCH = 7  # uint64 blocks that a walk needs beside one for each lookup of a field
+SCRATCH = 6  # uint64 blocks that a walk needs beside one for each lookup of a field
 LINE_BITS = 6  # pool rows that a thread owns at a time: their marks lie in one cache line
 
 _LINE, _HALF = np.uint64(LINE_BITS), np.uint64(32)
@@ -100,19 +102,51 @@ def _fill(
     return count, b, at
 
 
-@numba.njit(inline="always")
-def _gather(
-    like, pool, rows, count, terms, width, at, scales, product, to, out, streamed
-):  # fmt: skip
-    """Vectors of single ids, a piece of each; inlined, so that constant `terms` are unrolled."""
-    if streamed:
+def _gather_of(known: int) -> Any:
+    """Gathering vectors of single ids, a piece of each, with `known` terms; 0 for any number.
+
+    The variants are functions of their own: small ones compile in a fraction of the time.
+    """
+
+    @numba.njit(nogil=True)
+    def gather(like, pool, rows, count, terms, width, at, scales, product, to, off, out, streamed):
+        if known:
+            terms = known
+        if streamed:
+            for i in range(count):
+                value = fused(like, pool, rows, i, terms, width, at, scales, product)
+                stream(out, get(to, i) + off, value)
+        else:
+            for i in range(count):
+                value = fused(like, pool, rows, i, terms, width, at, scales, product)
+                store(out, get(to, i) + off, value)
+
+    return gather
+
+
+_gather_two, _gather_any = _gather_of(2), _gather_of(0)
+
+
+def _spread_of(known: int) -> Any:
+    """Adding gradients to the rows of `known` terms, a piece of each; 0 for any number."""
+
+    @numba.njit(nogil=True)
+    def spread_all(
+        like, pool, rows, count, terms, width, at, scales, product, to, off, grad, bags, weight,
+        sums,
+    ):  # fmt: skip
+        if known:
+            terms = known
         for i in range(count):
-            value = fused(like, pool, rows, i, terms, width, at, scales, product)
-            stream(out, get(to, i), value)
-    else:
-        for i in range(count):
-            value = fused(like, pool, rows, i, terms, width, at, scales, product)
-            store(out, get(to, i), value)
+            step = load(grad, get(to, i) + off, like)
+            if bags:
+                step = mul(step, splat(get(weight, i), like))
+            spread(like, pool, rows, i, terms, width, at, scales, product, step, sums)
+
+    return spread_all
+
+
+_spread_two, _spread_any = _spread_of(2), _spread_of(0)
 
 
 @numba.njit(nogil=True)
@@ -159,11 +193,7 @@ def forward(
     """
     dim, wide = chunks * width, np.uint64(width)
     raw, code, place = scratch, after(scratch, BLOCK), after(scratch, 2 * BLOCK)
-    to, moved, rows = (
-        after(scratch, 3 * BLOCK),
-        after(scratch, 4 * BLOCK),
-        after(scratch, 5 * BLOCK),
-    )
+    to, rows = after(scratch, 3 * BLOCK), after(scratch, 4 * BLOCK)
     lowest = one * (-np.inf) if pooling == POOL_MAX else one - one
     lowest = type(one)(lowest)
     bad = -1
@@ -193,22 +223,15 @@ def forward(
                     for piece in range(0, width, lanes):
                         part, off = np.uint64(piece), np.uint64(c * width + piece)
                         if pooling == ONE:
-                            for i in range(count):
-                                put(moved, i, get(to, i) + off)
-                            if terms == 1:
-                                _gather(
-                                    like, pool, these, count, 1, wide, part, factors, product,
-                                    moved, out, streamed,
-                                )  # fmt: skip
-                            elif terms == 2:
-                                _gather(
-                                    like, pool, these, count, 2, wide, part, factors, product,
-                                    moved, out, streamed,
+                            if terms == 2:
+                                _gather_two(
+                                    like, pool, these, count, 2, wide, part, factors, product, to,
+                                    off, out, streamed,
                                 )  # fmt: skip
                             else:
-                                _gather(
+                                _gather_any(
                                     like, pool, these, count, terms, wide, part, factors, product,
-                                    moved, out, streamed,
+                                    to, off, out, streamed,
                                 )  # fmt: skip
                         else:
                             _pool(
@@ -242,7 +265,7 @@ def backward(
     """
     dim, wide = chunks * width, np.uint64(width)
     raw, code, place = scratch, after(scratch, BLOCK), after(scratch, 2 * BLOCK)
-    to, rows = after(scratch, 3 * BLOCK), after(scratch, 5 * BLOCK)
+    to, rows = after(scratch, 3 * BLOCK), after(scratch, 4 * BLOCK)
     for begin in range(lo, hi, BLOCK):
         stop = min(begin + BLOCK, hi)
         for f in range(fields):
@@ -286,36 +309,16 @@ def backward(
                                 after(scale_sums, first + c * terms), scaled,
                                 weight_sums, weighed, spreads,
                             )  # fmt: skip
-                        elif pooling == ONE:
-                            if terms == 1:
-                                for i in range(count):
-                                    step = load(grad, get(to, i) + off, like)
-                                    spread(
-                                        like, pool, these, i, 1, wide, part, factors,
-                                        product, step, sums,
-                                    )  # fmt: skip
-                            elif terms == 2:
-                                for i in range(count):
-                                    step = load(grad, get(to, i) + off, like)
-                                    spread(
-                                        like, pool, these, i, 2, wide, part, factors,
-                                        product, step, sums,
-                                    )  # fmt: skip
-                            else:
-                                for i in range(count):
-                                    step = load(grad, get(to, i) + off, like)
-                                    spread(
-                                        like, pool, these, i, terms, wide, part, factors,
-                                        product, step, sums,
-                                    )  # fmt: skip
+                        elif terms == 2:
+                            _spread_two(
+                                like, pool, these, count, 2, wide, part, factors, product, to,
+                                off, grad, pooling != ONE, weight, sums,
+                            )  # fmt: skip
                         else:
-                            for i in range(count):
-                                step = load(grad, get(to, i) + off, like)
-                                step = mul(step, splat(get(weight, i), like))
-                                spread(
-                                    like, pool, these, i, terms, wide, part, factors,
-                                    product, step, sums,
-                                )  # fmt: skip
+                            _spread_any(
+                                like, pool, these, count, terms, wide, part, factors, product, to,
+                                off, grad, pooling != ONE, weight, sums,
+                            )  # fmt: skip
 
 
 @numba.njit(nogil=True)
@@ -400,7 +403,7 @@ def mark(
 ):  # fmt: skip
     """Mark the pool rows of this thread that the batch reads."""
     raw, code, place = scratch, after(scratch, BLOCK), after(scratch, 2 * BLOCK)
-    to, rows = after(scratch, 3 * BLOCK), after(scratch, 5 * BLOCK)
+    to, rows = after(scratch, 3 * BLOCK), after(scratch, 4 * BLOCK)
     for begin in range(0, total_rows, BLOCK):
         stop = min(begin + BLOCK, total_rows)
         for f in range(fields):
