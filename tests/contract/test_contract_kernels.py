@@ -4,6 +4,7 @@ import copy
 import os
 import threading
 
+import numba
 import pytest
 import torch
 from contract_cases import DIM, Case, bags_by_field, random_bags
@@ -11,6 +12,7 @@ from contract_cases import DIM, Case, bags_by_field, random_bags
 import bitfold
 from bitfold import BitfoldError
 from bitfold.kernels import lookup
+from bitfold.kernels.compiled import kept
 from bitfold.pooling import MODES
 
 TOLERANCES = {
@@ -288,3 +290,15 @@ def test_torch_keeps_its_number_of_threads():
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_where_nothing_can_be_written_kernels_are_compiled_all_the_same(monkeypatch):
+    real = numba.njit
+
+    def nowhere(**words):
+        if words.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(**words)
+
+    monkeypatch.setattr(numba, "njit", nowhere)
+    assert kept()(lambda x: x + 1)(2) == 3

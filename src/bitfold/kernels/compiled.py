@@ -34,6 +34,18 @@ _ONES, _TOP = np.uint64(0x0101010101010101), np.uint64(56)  # adds the bytes of 
 Both = tuple[Callable[..., Any], Callable[..., Any]]
 
 
+def kept(*, parallel: bool = False) -> Callable[[Any], Any]:
+    """Numba's decorator, with the result kept on disk where there is a place to keep it."""
+
+    def compiled(function: Any) -> Any:
+        try:
+            return numba.njit(nogil=True, cache=True, parallel=parallel)(function)
+        except RuntimeError:  # nowhere to write: compiled anew by each process
+            return numba.njit(nogil=True, parallel=parallel)(function)
+
+    return compiled
+
+
 def forked() -> bool:
     """Whether this process is a forked child."""
     return _children["forked"]
@@ -135,7 +147,7 @@ def forward(lanes: int, item: Any, one: Any) -> Both:
     """
     stamp, bits = STAMP, one.itemsize * 8
 
-    @numba.njit(nogil=True, cache=True)
+    @kept()
     def serial(
         threads, width, pool, importance, ids, offsets, weights, packed, fusion, pooling, padded,
         padding, top, out, streamed, rows, scratch, room, wrong,
@@ -147,7 +159,7 @@ def forward(lanes: int, item: Any, one: Any) -> Both:
         )  # fmt: skip
         return stamp
 
-    @numba.njit(nogil=True, cache=True, parallel=True)
+    @kept(parallel=True)
     def parallel(
         threads, width, pool, importance, ids, offsets, weights, packed, fusion, pooling, padded,
         padding, top, out, streamed, rows, scratch, room, wrong,
@@ -221,7 +233,7 @@ def backward(lanes: int, item: Any, one: Any) -> Both:
     """
     stamp, bits = STAMP, one.itemsize * 8
 
-    @numba.njit(nogil=True, cache=True)
+    @kept()
     def serial(
         threads, width, pool, importance, ids, offsets, weights, packed, fusion, pooling, padded,
         padding, top, grad, rows, scratch, room, sums, others, size, scale_sums, weight_sums,
@@ -234,7 +246,7 @@ def backward(lanes: int, item: Any, one: Any) -> Both:
         )  # fmt: skip
         return stamp
 
-    @numba.njit(nogil=True, cache=True, parallel=True)
+    @kept(parallel=True)
     def parallel(
         threads, width, pool, importance, ids, offsets, weights, packed, fusion, pooling, padded,
         padding, top, grad, rows, scratch, room, sums, others, size, scale_sums, weight_sums,
@@ -284,7 +296,7 @@ def touched() -> Callable[..., Any]:
     """
     stamp = STAMP
 
-    @numba.njit(nogil=True, cache=True, parallel=True)
+    @kept(parallel=True)
     def parallel(
         threads, ids, offsets, packed, pooling, padded, padding, rows, scratch, room, marks, size,
         slots,
@@ -310,4 +322,5 @@ def touched() -> Callable[..., Any]:
             _number(marked, eights, lo, hi, ends[t], pointer(slots, np.int32(0)), found)
         return found
 
-    return parallel
+    listing: Callable[..., Any] = parallel
+    return listing

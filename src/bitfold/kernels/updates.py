@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bitfold.kernels.compiled import STAMP
+from bitfold.kernels.compiled import STAMP, kept
 from bitfold.kernels.lookup import SERIAL_NUMBERS, threads_for
 from bitfold.kernels.vectors import after, get, pointer, put
 
@@ -72,7 +72,7 @@ def _update(
 def _compiled() -> tuple[Any, Any]:
     stamp = STAMP
 
-    @numba.njit(nogil=True, cache=True)
+    @kept()
     def serial(
         threads, kind, weight, rows, grad, one, two, count, width, lr, decay, eps, first, second
     ):
@@ -83,7 +83,7 @@ def _compiled() -> tuple[Any, Any]:
             np.float32(decay), np.float32(eps), np.float32(first), np.float32(second),
         )  # fmt: skip
 
-    @numba.njit(nogil=True, cache=True, parallel=True)
+    @kept(parallel=True)
     def parallel(
         threads, kind, weight, rows, grad, one, two, count, width, lr, decay, eps, first, second
     ):
