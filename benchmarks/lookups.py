@@ -5,9 +5,9 @@
 One field of 33.7 M ids, width 16, batches of 212,992 ids, uniform and Zipf (exponent 1.05). A
 forward is timed with its output freed at once; a step is forward, backward of a ready gradient,
 optimizer and `zero_grad`. Times are medians over rounds in which every contestant takes its turn
-(twice, the second is timed), so what else the machine does strikes all of them; ratios are medians of each round's ratio. The
-limits: filling a ring of outputs that are larger than the last-level cache and already mapped,
-and adding up the ids.
+(twice, the second is timed), so what else the machine does strikes all of them; ratios are
+medians of each round's ratio. The limits: filling a ring of outputs that are larger than the
+last-level cache and already mapped, and adding up the ids.
 """
 
 import argparse

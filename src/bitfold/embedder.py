@@ -15,7 +15,7 @@ from bitfold.errors import BitfoldError, IdOutOfRange
 from bitfold.fuse import fusion_named
 from bitfold.kernels.choice import by_kernel
 from bitfold.kernels.ops import FUSIONS, POOLINGS, vectors
-from bitfold.kernels.words import pack
+from bitfold.kernels.words import pack, scratch_words
 from bitfold.plan_format import DTYPES, Plan
 from bitfold.pool import DensePool
 from bitfold.pooling import bags_of, check_offsets, check_pooling, pool
@@ -90,6 +90,10 @@ class Corridor(Embedder):
         self.all_dense = all(not field.hashed for field in plan.fields)
         limits = [field.num_embeddings or 0 for field in plan.fields]
         self.register_buffer("limits", torch.tensor(limits, device=device), persistent=False)
+        # What the kernels are told, beside the program itself.
+        room = scratch_words(program, plan.embedding_dim)
+        self.shape = FUSIONS[plan.fusion], self.num_fields, plan.embedding_dim, room
+        self.weighted = plan.fusion == "weighted"
         packed = torch.from_numpy(pack(program, limits))
         self.register_buffer("packed", packed.to(device), persistent=False)
         if not program.plain:
@@ -135,13 +139,14 @@ class Corridor(Embedder):
         mode: str | None,
         padding_idx: int | None,
     ) -> Tensor:
-        words = FUSIONS[self.fuse.name], POOLINGS[mode], padding_idx
-        shape = self.num_fields, self.plan.embedding_dim, self.pool.sparse
-        learned = getattr(self.fuse, "importance", None)
+        fusion, *shape = self.shape
+        learned: Any = self.fuse.importance if self.weighted else None
+        pool = self.pool
         try:
             return vectors(
-                self.pool.weight, learned, ids, offsets, weights, self.packed, *words, *shape
-            )
+                pool.weight, learned, ids, offsets, weights, self.packed, fusion, POOLINGS[mode],
+                padding_idx, *shape, pool.sparse,
+            )  # fmt: skip
         except IdOutOfRange:
             field = None
             if offsets is not None:

@@ -19,10 +19,18 @@ import numba
 import numpy as np
 
 from bitfold.kernels import walk
-from bitfold.kernels.digits import BLOCK
-from bitfold.kernels.fused import AHEAD
 from bitfold.kernels.vectors import after, get, pointer, put, store, zero
-from bitfold.kernels.words import CHUNKS, COLUMNS, FIELDS, HEAD, LOOKUPS, MOST
+from bitfold.kernels.words import (
+    AHEAD,
+    BLOCK,
+    CHUNKS,
+    COLUMNS,
+    FIELDS,
+    HEAD,
+    LOOKUPS,
+    MOST,
+    SCRATCH,
+)
 
 STAMP = crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
 
@@ -51,17 +59,6 @@ def forked() -> bool:
     return _children["forked"]
 
 
-def scratch_words(most: int, lookups: int, dim: int) -> int:
-    """How many 8-byte words of scratch each thread of a call needs.
-
-    Args:
-        most: the most lookups of a field.
-        lookups: of all fields.
-        dim: `D`.
-    """
-    return (walk.SCRATCH + most) * BLOCK + AHEAD + BLOCK + lookups + dim
-
-
 @numba.njit(nogil=True)
 def _floats(scratch, fusion, importance, packed, item):
     """The floats of a thread's scratch: a block of ones for the weights of ids, then the factors.
@@ -69,7 +66,7 @@ def _floats(scratch, fusion, importance, packed, item):
     A lookup's factor is 1 for a sum, 1/K for a mean, the learned one; what follows them is free.
     """
     fields, chunks = get(packed, FIELDS), get(packed, CHUNKS)
-    blocks = (walk.SCRATCH + get(packed, MOST)) * BLOCK + AHEAD
+    blocks = (SCRATCH + get(packed, MOST)) * BLOCK + AHEAD
     floats = pointer(scratch + 8 * blocks, item)
     for i in range(BLOCK):
         put(floats, i, item)
@@ -114,7 +111,7 @@ def _parts(packed):
 @numba.njit(nogil=True)
 def _forward(
     like, lanes, item, one, t, threads, width, pool, importance, ids, offsets, weights, packed,
-    fusion, pooling, padded, padding, top, out, streamed, rows, scratch, room, wrong,
+    fusion, pooling, padded, padding, top, out, streamed, rows, scratch, room,
 ):  # fmt: skip
     """The share of thread `t`."""
     number, mine = np.int64(0), scratch + 8 * room * t
@@ -130,15 +127,14 @@ def _forward(
         _bound(t + 1, threads, rows, get(program, FIELDS), starts, pooling), rows,
         pointer(mine, np.uint64(0)), floats, after(scales, get(program, LOOKUPS)), one,
     )  # fmt: skip
-    put(pointer(wrong, number), t, bad)
+    put(pointer(mine, number), 0, bad)
 
 
 @lru_cache(maxsize=None, typed=True)
 def forward(lanes: int, item: Any, one: Any) -> Both:
     """`walk.forward` over a whole batch, serial and parallel; see there for the arguments.
 
-    `scratch` has `room` words for each thread; `wrong`, a number for each, gets the position of an
-    id out of range, or -1.
+    `scratch` has `room` words for each thread. Returns the position of an id out of range, or -1.
 
     Args:
         lanes: of the vectors that rows are read in.
@@ -150,27 +146,31 @@ def forward(lanes: int, item: Any, one: Any) -> Both:
     @kept()
     def serial(
         threads, width, pool, importance, ids, offsets, weights, packed, fusion, pooling, padded,
-        padding, top, out, streamed, rows, scratch, room, wrong,
+        padding, top, out, streamed, rows, scratch, room,
     ):  # fmt: skip
         _forward(
             zero(lanes, bits), lanes, item, one, np.int64(0), threads, width, pool, importance,
             ids, offsets, weights, packed, fusion, pooling, padded, padding, top, out, streamed,
-            rows, scratch, room, wrong,
+            rows, scratch, room,
         )  # fmt: skip
-        return stamp
+        return get(pointer(scratch, np.int64(stamp)), 0)
 
     @kept(parallel=True)
     def parallel(
         threads, width, pool, importance, ids, offsets, weights, packed, fusion, pooling, padded,
-        padding, top, out, streamed, rows, scratch, room, wrong,
+        padding, top, out, streamed, rows, scratch, room,
     ):  # fmt: skip
         for t in numba.prange(threads):
             _forward(
                 zero(lanes, bits), lanes, item, one, np.int64(t), threads, width, pool, importance,
                 ids, offsets, weights, packed, fusion, pooling, padded, padding, top, out, streamed,
-                rows, scratch, room, wrong,
+                rows, scratch, room,
             )  # fmt: skip
-        return stamp
+        for t in range(threads):
+            bad = get(pointer(scratch + 8 * room * t, np.int64(stamp)), 0)
+            if bad >= 0:
+                return bad
+        return -1
 
     return serial, parallel
 

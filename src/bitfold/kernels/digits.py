@@ -11,6 +11,7 @@ import numpy as np
 from bitfold.kernels.vectors import after, get, high, put
 from bitfold.kernels.words import (
     BASE,
+    BLOCK,
     BYTES,
     COLUMNS,
     DEALT,
@@ -35,8 +36,6 @@ from bitfold.kernels.words import (
     TABLE,
     TURNED,
 )
-
-BLOCK = 256  # ids at a time: their vectors of 26 fields, 16 wide, stay in the second-level cache
 
 _FIRST, _SECOND = np.uint64(0xD6E8FEB86659FD93), np.uint64(0xA0761D6478BD642F)
 _HALF, _ONE, _BYTE, _EIGHT = np.uint64(0xFFFFFFFF), np.uint64(1), np.uint64(255), np.uint64(8)

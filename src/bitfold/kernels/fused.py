@@ -7,10 +7,9 @@ Everything here is inlined into the walks: a constant number of terms unrolls it
 import numba
 import numpy as np
 
-from bitfold.kernels.digits import BLOCK
 from bitfold.kernels.vectors import add, fma, get, load, mul, prefetch, put, splat, store, total
+from bitfold.kernels.words import AHEAD, BLOCK
 
-AHEAD = 12  # ids between the one whose rows are asked for and the one in work
 NOWHERE = np.uint64(0xFFFFFFFFFFFFFFFF)  # no vector begins here
 
 

@@ -19,10 +19,10 @@ from torch import Tensor
 from bitfold.errors import IdOutOfRange
 from bitfold.kernels import walk
 from bitfold.kernels.compiled import backward as compiled_backward
-from bitfold.kernels.compiled import forked, scratch_words, touched
+from bitfold.kernels.compiled import forked, touched
 from bitfold.kernels.compiled import forward as compiled_forward
 from bitfold.kernels.vectors import lanes_of
-from bitfold.kernels.words import HEAD, LOOKUPS, MOST
+from bitfold.kernels.words import HEAD
 
 SERIAL_NUMBERS = 1 << 15  # outputs below which waking a second thread costs more than it saves
 PRIVATE_BYTES = 8 << 20  # sums of all threads up to here are private: measured, docs/benchmarks.md
@@ -74,11 +74,14 @@ def threads_for(rows: int) -> int:
     return max(1, min(threads, rows))
 
 
-def _scratch(packed: Tensor, threads: int, dim: int) -> tuple[Tensor, int]:
-    """Scratch for the threads of a call, and the words that each one has."""
-    lookups, most = packed[LOOKUPS : MOST + 1].tolist()
-    room = scratch_words(most, lookups, dim)
-    return torch.empty(threads * room, dtype=torch.int64), room
+def _scratch(words: int) -> int:
+    """The address of this thread's scratch, of at least that many 8-byte words."""
+    kept: NDArray[np.int64] | None = getattr(_local, "scratch", None)
+    if kept is None or kept.size < words:
+        kept = _local.scratch = np.empty(words, np.int64)
+        _local.address = kept.ctypes.data
+    address: int = _local.address
+    return address
 
 
 def forward(
@@ -93,6 +96,7 @@ def forward(
     padding: int | None,
     fields: int,
     dim: int,
+    room: int,
     top: Tensor | None = None,
 ) -> Tensor:
     """Vectors `[B, F, D]`.
@@ -118,16 +122,13 @@ def forward(
     importance, weights = _optional(importance, wide), _optional(weights, wide)
     offsets = _optional(offsets, torch.int64)
     serial, parallel = compiled_forward(lanes, item, one)
-    scratch, room = _scratch(packed, threads, dim)
-    wrong = torch.empty(threads, dtype=torch.int64)
-    (serial if threads == 1 else parallel)(
+    position = (serial if threads == 1 else parallel)(
         threads, width, pool.data_ptr(), _address(importance), ids.data_ptr(), _address(offsets),
         _address(weights), packed.data_ptr(), fusion, pooling, padding is not None, padding or 0,
-        _address(top), out.data_ptr(), streamed, rows, scratch.data_ptr(), room, wrong.data_ptr(),
+        _address(top), out.data_ptr(), streamed, rows, _scratch(threads * room), room,
     )  # fmt: skip
-    for position in wrong.tolist():
-        if position >= 0:
-            raise _out_of_range(ids, offsets, packed, fields, position)
+    if position >= 0:
+        raise _out_of_range(ids, offsets, packed, fields, position)
     return out
 
 
@@ -160,6 +161,7 @@ def backward(
     padding: int | None,
     fields: int,
     dim: int,
+    room: int,
     top: Tensor | None,
     sparse: bool,
     wants_importance: bool,
@@ -186,7 +188,7 @@ def backward(
     if pooling == walk.POOL_MAX:  # those that reach the maximum share its gradient
         ties = forward(
             pool, importance, ids, offsets, None, packed, fusion, walk.TIES, padding, fields, dim,
-            top,
+            room, top,
         )  # fmt: skip
         grad = grad / ties.clamp(min=1)
     importance, weights = _optional(importance, wide), _optional(weights, wide)
@@ -196,12 +198,12 @@ def backward(
     shares = torch.zeros(ids.shape[0] if wants_weights else 0, dtype=wide)
     found, others, slots = torch.empty(0, dtype=torch.int64), None, 0
     private = not sparse and pool.numel() * wide.itemsize * threads <= PRIVATE_BYTES
-    scratch, room = _scratch(packed, threads, dim)
+    scratch = _scratch(threads * room)
     call = compiled_backward(lanes_of(width), item, one)[0 if threads == 1 else 1]
     common = (
         threads, width, pool.data_ptr(), _address(importance), ids.data_ptr(), _address(offsets),
         _address(weights), packed.data_ptr(), fusion, pooling, padding is not None, padding or 0,
-        _address(top), grad.data_ptr(), rows, scratch.data_ptr(), room,
+        _address(top), grad.data_ptr(), rows, scratch, room,
     )  # fmt: skip
     extra = factors.data_ptr() if count else 0, shares.data_ptr() if wants_weights else 0
     if private:
@@ -214,7 +216,7 @@ def backward(
             slots = places.ctypes.data
             array = touched()(
                 threads, ids.data_ptr(), _address(offsets), packed.data_ptr(), pooling,
-                padding is not None, padding or 0, rows, scratch.data_ptr(), room,
+                padding is not None, padding or 0, rows, scratch, room,
                 marks.ctypes.data, len(marks) // 8, slots,
             )  # fmt: skip
             found = torch.from_numpy(array)

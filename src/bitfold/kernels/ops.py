@@ -15,14 +15,14 @@ Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
 _library = torch.library.Library("bitfold", "DEF")
 _library.define(
     "lookup(Tensor pool, Tensor? importance, Tensor ids, Tensor? offsets, Tensor? weights, "
-    "Tensor packed, int fusion, int pooling, int? padding, int fields, int dim, bool sparse) "
-    "-> Tensor"
+    "Tensor packed, int fusion, int pooling, int? padding, int fields, int dim, int room, "
+    "bool sparse) -> Tensor"
 )
 _library.define(
     "lookup_backward(Tensor grad, Tensor pool, Tensor? importance, Tensor ids, Tensor? offsets, "
     "Tensor? weights, Tensor packed, int fusion, int pooling, int? padding, int fields, int dim, "
-    "Tensor? top, "
-    "bool sparse, bool wants_importance, bool wants_weights) -> (Tensor, Tensor, Tensor, Tensor)"
+    "int room, Tensor? top, bool sparse, bool wants_importance, bool wants_weights) "
+    "-> (Tensor, Tensor, Tensor, Tensor)"
 )
 # The numbers of `bitfold.kernels.walk`, which this module must not import: see above.
 FUSIONS = {"sum": 0, "concat": 0, "mean": 1, "product": 2, "weighted": 3}
@@ -42,13 +42,14 @@ def lookup(
     padding: int | None,
     fields: int,
     dim: int,
+    room: int,
     sparse: bool,
 ) -> Tensor:
     """Vectors `[B, F, D]`; see `bitfold.kernels.lookup.forward`."""
     from bitfold.kernels.lookup import forward
 
     return forward(
-        pool, importance, ids, offsets, weights, packed, fusion, pooling, padding, fields, dim
+        pool, importance, ids, offsets, weights, packed, fusion, pooling, padding, fields, dim, room
     )
 
 
@@ -75,6 +76,7 @@ def _(
     padding: int | None,
     fields: int,
     dim: int,
+    room: int,
     sparse: bool,
 ) -> Tensor:
     rows = ids.shape[0] if offsets is None else (offsets.shape[0] - 1) // fields
@@ -95,6 +97,7 @@ def _(
     padding: int | None,
     fields: int,
     dim: int,
+    room: int,
     top: Tensor | None,
     sparse: bool,
     wants_importance: bool,
@@ -135,7 +138,7 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         None,
         None,
         shares.to(weights.dtype) if wants[4] else None,
-        *[None] * 7,
+        *[None] * 8,
     )
 
 

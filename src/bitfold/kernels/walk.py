@@ -15,8 +15,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from bitfold.kernels.digits import BLOCK, read_rows
-from bitfold.kernels.fused import AHEAD, NOWHERE, add_to, fused, spread, weigh
+from bitfold.kernels.digits import read_rows
+from bitfold.kernels.fused import NOWHERE, add_to, fused, spread, weigh
 from bitfold.kernels.vectors import (
     add,
     after,
@@ -35,11 +35,10 @@ from bitfold.kernels.vectors import (
     stream,
     total,
 )
-from bitfold.kernels.words import COLUMNS
+from bitfold.kernels.words import AHEAD, BLOCK, COLUMNS
 
 SUM, MEAN, PRODUCT, WEIGHTED = range(4)  # fusions; concat is a sum of one term
 ONE, POOL_SUM, POOL_MEAN, POOL_MAX, TIES = range(5)  # poolings; ONE: single ids
-SCRATCH = 6  # uint64 blocks that a walk needs beside one for each lookup of a field
 LINE_BITS = 6  # pool rows that a thread owns at a time: their marks lie in one cache line
 
 _LINE, _HALF = np.uint64(LINE_BITS), np.uint64(32)

@@ -26,6 +26,16 @@ NEW, MIXED, DEALT, POWER, SHORT, DIVIDED, REDUCED, TURNED = (1 << bit for bit in
 
 SHORT_BITS, LONG_BITS = 31, 63
 
+BLOCK = 256  # ids at a time
+AHEAD = 12  # ids between the one whose rows are asked for and the one in work
+SCRATCH = 6  # blocks of scratch that a walk needs beside one for each lookup of a field
+
+
+def scratch_words(program: Program, dim: int) -> int:
+    """How many 8-byte words of scratch each thread needs for vectors of width `dim`."""
+    most = max(len(lookups) for lookups in program.fields)
+    return (SCRATCH + most) * BLOCK + AHEAD + BLOCK + program.lookups + dim
+
 
 def pack(program: Program, limits: Sequence[int]) -> NDArray[np.int64]:
     """A program as one array: a head, starts, limits, words, byte tables.
