@@ -176,8 +176,8 @@ def forward(lanes: int, item: Any, one: Any) -> Both:
 
 
 @numba.njit(nogil=True)
-def _clear(like, lanes, sums, lo, hi):
-    for i in range(lo, hi, lanes):
+def _clear(like, lanes, sums, size):
+    for i in range(0, size, lanes):
         store(sums, np.uint64(i), like)
 
 
@@ -200,7 +200,7 @@ def _backward(
         if t > 0:
             mine = after(pointer(others, one), (t - 1) * size)
         if sums != 0:
-            _clear(like, lanes, mine, 0, size)
+            _clear(like, lanes, mine, size)
     walk.backward(
         like, lanes, pointer(pool, item), after(floats, BLOCK), pointer(ids, number), starts,
         pointer(weights, one), weights != 0, words, begins, get(program, FIELDS), limits, tables,

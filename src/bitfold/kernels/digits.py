@@ -50,7 +50,7 @@ def _word(words, column):
 def read_rows(raw, count, words, lookups, limit, tables, code, rows):
     """Write the rows of a field's ids: id `i` at lookup `m` reads row `rows[m * BLOCK + i]`.
 
-    All arguments but the numbers are addresses (`vectors.data`).
+    All arguments but the numbers are addresses (`vectors.pointer`).
 
     Args:
         raw: the block's ids, uint64; those out of range are made 0.

@@ -1,7 +1,7 @@
 """Fusions inside a kernel: terms to a piece of the vector, and a piece's gradient to its terms.
 
 Everything here is inlined into the walks: a constant number of terms unrolls its loop. `rows` and
-`scales` begin at the chunk's first lookup; arrays are addresses (`vectors.data`).
+`scales` begin at the chunk's first lookup; arrays are addresses (`vectors.pointer`).
 """
 
 import numba

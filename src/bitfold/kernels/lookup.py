@@ -25,7 +25,7 @@ from bitfold.kernels.vectors import lanes_of
 from bitfold.kernels.words import HEAD
 
 SERIAL_NUMBERS = 1 << 15  # outputs below which waking a second thread costs more than it saves
-PRIVATE_BYTES = 8 << 20  # sums of all threads up to here are private: measured, docs/benchmarks.md
+PRIVATE_BYTES = 8 << 20  # sums of all threads up to here are private
 KEPT_POOLS = 4  # for how many pools a thread keeps its marks
 # What each pool's numbers are, and what they are added up in.
 ITEMS: dict[torch.dtype, tuple[Any, Any, torch.dtype]] = {

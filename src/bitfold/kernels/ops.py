@@ -30,27 +30,10 @@ POOLINGS = {None: 0, "sum": 1, "mean": 2, "max": 3}
 MAX = POOLINGS["max"]  # whose gradient needs its result
 
 
-def lookup(
-    pool: Tensor,
-    importance: Tensor | None,
-    ids: Tensor,
-    offsets: Tensor | None,
-    weights: Tensor | None,
-    packed: Tensor,
-    fusion: int,
-    pooling: int,
-    padding: int | None,
-    fields: int,
-    dim: int,
-    room: int,
-    sparse: bool,
-) -> Tensor:
-    """Vectors `[B, F, D]`; see `bitfold.kernels.lookup.forward`."""
+def _lookup(*given: Any) -> Tensor:
     from bitfold.kernels.lookup import forward
 
-    return forward(
-        pool, importance, ids, offsets, weights, packed, fusion, pooling, padding, fields, dim, room
-    )
+    return forward(*given[:-1])  # `sparse`, the last, is the gradient's matter
 
 
 def _lookup_backward(*args: Any) -> Gradients:
@@ -59,7 +42,7 @@ def _lookup_backward(*args: Any) -> Gradients:
     return backward(*args)
 
 
-_library.impl("lookup", lookup, "CPU")
+_library.impl("lookup", _lookup, "CPU")
 _library.impl("lookup_backward", _lookup_backward, "CPU")
 
 
@@ -154,7 +137,7 @@ def _refuse(ctx: Any, *grads: Tensor) -> None:
 class _Lookup(torch.autograd.Function):
     """The operator without its dispatch, which costs more than a small batch's lookup."""
 
-    forward = staticmethod(lookup)
+    forward = staticmethod(_lookup)
     setup_context = staticmethod(_save)
     backward = staticmethod(_differentiate)
 
@@ -167,7 +150,10 @@ def vectors(
     weights: Tensor | None,
     *words: Any,
 ) -> Tensor:
-    """`lookup` by the shortest way there is: eagerly a call, under a compiler an operator."""
+    """Vectors `[B, F, D]`, see `bitfold.kernels.lookup.forward`, by the shortest way there is.
+
+    Eagerly it is a call, under a compiler an operator. `words` are those of the operator.
+    """
     given = (pool, importance, ids, offsets, weights, *words)
     if torch.compiler.is_compiling() or type(ids) is not Tensor:
         result: Tensor = torch.ops.bitfold.lookup(*given)
@@ -176,7 +162,7 @@ def vectors(
     ):
         result = _Lookup.apply(*given)
     else:
-        result = lookup(*given)
+        result = _lookup(*given)
     return result
 
 

@@ -71,22 +71,12 @@ def high(typingctx: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
-def data(typingctx: Any, array: Any) -> Any:
-    """The address of a contiguous array's first element.
+def pointer(typingctx: Any, address: Any, item: Any) -> Any:
+    """An integer as the address of numbers of `item`'s type.
 
     Numba counts references to arrays, with atomic instructions wherever a function takes one.
     An address has no count: whoever takes it sees to it that the array outlives it.
     """
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return context.make_array(array)(context, builder, args[0]).data
-
-    return types.CPointer(array.dtype)(array), build
-
-
-@intrinsic
-def pointer(typingctx: Any, address: Any, item: Any) -> Any:
-    """An integer as the address of numbers of `item`'s type."""
     kind = types.CPointer(item)
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -181,15 +171,20 @@ def load(typingctx: Any, address: Any, index: Any, like: Any) -> Any:
     return like(address, types.uint64, like), build
 
 
+def _write(builder: Any, address: Any, value: Any, args: Any, align: int) -> Any:
+    """The instruction that writes a vector at element `args[1]`, in the type that is kept there."""
+    narrow = address.dtype == types.uint16
+    out = _narrow(builder, args[2], value.lanes) if narrow else args[2]
+    place = builder.bitcast(builder.gep(args[0], [args[1]]), out.type.as_pointer())
+    return builder.store(out, place, align=align)
+
+
 @intrinsic
 def store(typingctx: Any, address: Any, index: Any, value: Any) -> Any:
     """Write a vector at element `index`."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place = builder.gep(args[0], [args[1]])
-        narrow = address.dtype == types.uint16
-        out = _narrow(builder, args[2], value.lanes) if narrow else args[2]
-        builder.store(out, builder.bitcast(place, out.type.as_pointer()), align=_size(address))
+        _write(builder, address, value, args, _size(address))
         return context.get_dummy_value()
 
     return types.void(address, types.uint64, value), build
@@ -200,12 +195,8 @@ def stream(typingctx: Any, address: Any, index: Any, value: Any) -> Any:
     """Write a vector past the caches; aligned as its size allows, up to 32 bytes."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place = builder.gep(args[0], [args[1]])
-        narrow = address.dtype == types.uint16
-        out = _narrow(builder, args[2], value.lanes) if narrow else args[2]
         size = value.lanes * _size(address)
-        align = min(32, size & -size)
-        write = builder.store(out, builder.bitcast(place, out.type.as_pointer()), align=align)
+        write = _write(builder, address, value, args, min(32, size & -size))
         one = ir.Constant(ir.IntType(32), 1)
         write.set_metadata("nontemporal", builder.module.add_metadata([one]))
         return context.get_dummy_value()
@@ -286,7 +277,6 @@ def _same(builder: Any, a: Any, b: Any) -> Any:
 
 add = _elementwise("add", "a + b", 2, lambda builder, a, b: builder.fadd(a, b))
 mul = _elementwise("mul", "a * b", 2, lambda builder, a, b: builder.fmul(a, b))
-div = _elementwise("div", "a / b", 2, lambda builder, a, b: builder.fdiv(a, b))
 fma = _elementwise("fma", "a * b + c, rounded once where the processor can", 3, _fma)
 larger = _elementwise("larger", "The larger of a and b, lane by lane; NaN wins.", 2, _larger)
 same = _elementwise("same", "1 where a equals b, else 0.", 2, _same)

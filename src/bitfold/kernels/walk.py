@@ -6,7 +6,7 @@ ids `[B, F]` are bags of one id each, without offsets. Threads take rows of thei
 sum, so a result depends on the number of threads but never on their timing.
 
 Shapes: B rows, F fields, T ids, L lookups, C chunks, K terms of a chunk, w width of a piece,
-D = C * w. All arrays are addresses (`vectors.data`); whoever calls keeps them alive. Floats are
+D = C * w. All arrays are addresses (`vectors.pointer`); whoever calls keeps them alive. Floats are
 the pool's, or uint16 for bfloat16.
 """
 
@@ -43,6 +43,13 @@ LINE_BITS = 6  # pool rows that a thread owns at a time: their marks lie in one 
 
 _LINE, _HALF = np.uint64(LINE_BITS), np.uint64(32)
 _LOW, _SPREAD = np.uint64(0xFFFFFFFF), np.uint64(2654435761)
+
+
+@numba.njit(inline="always")
+def _layout(scratch):
+    """A walk's blocks of scratch: ids, codes, their places, where vectors go; then pool rows."""
+    code, place = after(scratch, BLOCK), after(scratch, 2 * BLOCK)
+    return scratch, code, place, after(scratch, 3 * BLOCK), after(scratch, 4 * BLOCK)
 
 
 @numba.njit(nogil=True)
@@ -191,8 +198,7 @@ def forward(
         The position of an id out of range, or -1.
     """
     dim, wide = chunks * width, np.uint64(width)
-    raw, code, place = scratch, after(scratch, BLOCK), after(scratch, 2 * BLOCK)
-    to, rows = after(scratch, 3 * BLOCK), after(scratch, 4 * BLOCK)
+    raw, code, place, to, rows = _layout(scratch)
     lowest = one * (-np.inf) if pooling == POOL_MAX else one - one
     lowest = type(one)(lowest)
     bad = -1
@@ -263,8 +269,7 @@ def backward(
         weight_sums: the gradient of per-sample weights `[T]`, if `weighed`.
     """
     dim, wide = chunks * width, np.uint64(width)
-    raw, code, place = scratch, after(scratch, BLOCK), after(scratch, 2 * BLOCK)
-    to, rows = after(scratch, 3 * BLOCK), after(scratch, 4 * BLOCK)
+    raw, code, place, to, rows = _layout(scratch)
     for begin in range(lo, hi, BLOCK):
         stop = min(begin + BLOCK, hi)
         for f in range(fields):
@@ -401,8 +406,7 @@ def mark(
     scratch, weight, one, owners, owner, marks,
 ):  # fmt: skip
     """Mark the pool rows of this thread that the batch reads."""
-    raw, code, place = scratch, after(scratch, BLOCK), after(scratch, 2 * BLOCK)
-    to, rows = after(scratch, 3 * BLOCK), after(scratch, 4 * BLOCK)
+    raw, code, place, to, rows = _layout(scratch)
     for begin in range(0, total_rows, BLOCK):
         stop = min(begin + BLOCK, total_rows)
         for f in range(fields):
