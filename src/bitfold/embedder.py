@@ -145,7 +145,7 @@ class Corridor(Embedder):
         try:
             return vectors(
                 pool.weight, learned, ids, offsets, weights, self.packed, fusion, POOLINGS[mode],
-                padding_idx, *shape, pool.sparse,
+                padding_idx, *shape, pool.sparse, mover=pool.moved_by,
             )  # fmt: skip
         except IdOutOfRange:
             field = None

@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bitfold.errors import BitfoldError
+from bitfold.kernels.move import Move
+from bitfold.pool import DensePool
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
 
@@ -65,29 +67,100 @@ class RowOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._move(weight, group)
+                    self._apply(weight, group)
         return loss
 
-    def _move(self, weight: Tensor, group: dict[str, Any]) -> None:
+    def _apply(self, weight: Tensor, group: dict[str, Any]) -> None:
+        """Move the rows of a weight's gradient."""
+        how = self._next(weight, group)
+        rows, grad = _rows_of(weight.grad)
+        if _by_kernel(weight, how.one):
+            from bitfold.kernels.lookup import threads_of
+            from bitfold.kernels.updates import update
+
+            grad = grad.contiguous().float()
+            update(how, rows, grad, threads_of(grad.numel(), len(grad)))
+            return
+        if rows is None:
+            rows = (grad != 0).any(1).nonzero().squeeze(1)
+            grad = grad[rows]
+        _update(how, rows, grad)
+
+    def into_backward(self, module: nn.Module) -> None:
+        """Move the rows of a module's tables within its backward pass from now on.
+
+        `backward` then leaves no gradient of a table: it adds the gradients of the batch's rows up
+        and moves the rows at once, by this optimizer's words as they then are. The weights are
+        those that a gradient and `step` give, without the memory and the passes that they take.
+        What this optimizer has beside the tables is still moved by `step`. The module keeps the
+        optimizer; another one's `into_backward` takes its place, and copies have none.
+
+        Every call of `backward` is a step: gradients that shall be added up over batches, clipped
+        or scaled, or averaged over processes, need `step`. Where a lookup is no kernel's - on
+        other devices, under `torch.compile`, within `bitfold.plain_torch()` - the gradient comes
+        as ever, and `step` moves the rows.
+
+        Args:
+            module: with embeddings of bitfold; their float32 tables must be this optimizer's.
+
+        Raises:
+            BitfoldError: a module without such tables, one of another optimizer or type, or
+                several processes that train together.
+
+        Example:
+            >>> import bitfold
+            >>> embedding = bitfold.Embedding(1000, 8, budget="10x")
+            >>> optimizer = RowWiseAdagrad(embedding.parameters(), lr=0.1)
+            >>> optimizer.into_backward(embedding)
+            >>> embedding(torch.tensor([1, 2])).sum().backward()
+            >>> embedding.weight.grad is None
+            True
+        """
+        pools = [part for part in module.modules() if isinstance(part, DensePool)]
+        if not pools:
+            raise BitfoldError(
+                "there is no table to move",
+                got=type(module).__name__,
+                expected="a module with embeddings of bitfold",
+            )
+        for pool in pools:
+            self._group_of(pool.weight)
+            if pool.weight.dtype != torch.float32:
+                raise BitfoldError(
+                    "only float32 tables are moved within the backward pass",
+                    got=pool.weight.dtype,
+                    expected="torch.float32",
+                    fix="call step() after backward() instead",
+                )
+        _refuse_processes()
+        for pool in pools:
+            pool.moved_by = self
+
+    def _group_of(self, weight: Tensor) -> dict[str, Any]:
+        for group in self.param_groups:
+            if any(weight is each for each in group["params"]):
+                return group
+        raise BitfoldError(
+            "a table is not among this optimizer's parameters",
+            got=f"a table of shape {list(weight.shape)}",
+            expected="one that the optimizer was made with",
+            fix="give the module's parameters() to the optimizer",
+        )
+
+    def next_move(self, weight: Tensor) -> Move:
+        """The words of the next step of a weight, which counts as made."""
+        _refuse_processes()
+        return self._next(weight, self._group_of(weight))
+
+    def _next(self, weight: Tensor, group: dict[str, Any]) -> Move:
         state = self.state[weight]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32)
             state.update(zip(("one", "two"), self._state(weight, group), strict=False))
         state["step"] += 1
         nothing = weight.new_empty(0)
-        words = self._words(group, int(state["step"]))
         one, two = state.get("one", nothing), state.get("two", nothing)
-        rows, grad = _rows_of(weight.grad)
-        simple = all(each.is_contiguous() and each.dtype == torch.float32 for each in (weight, one))
-        if simple and weight.device.type == "cpu" and weight.dim() > 0:
-            from bitfold.kernels.updates import update
-
-            update(self.KIND, weight, rows, grad.contiguous().float(), one, two, words)
-            return
-        if rows is None:
-            rows = (grad != 0).any(1).nonzero().squeeze(1)
-            grad = grad[rows]
-        _update(self.KIND, weight, rows, grad, one, two, words)
+        return Move(self.KIND, weight, one, two, self._words(group, int(state["step"])))
 
     def _words(self, group: dict[str, Any], step: int) -> tuple[float, float, float, float, float]:
         """Rate, decay factor, epsilon, and two numbers of the kind's own."""
@@ -246,17 +319,29 @@ def _table(tensor: Tensor) -> Tensor:
     return tensor.reshape(-1, 1) if tensor.dim() < 2 else tensor.flatten(1)
 
 
-def _update(
-    kind: str,
-    weight: Tensor,
-    rows: Tensor,
-    grad: Tensor,
-    one: Tensor,
-    two: Tensor,
-    words: tuple[float, float, float, float, float],
-) -> None:
-    """The update in plain torch, on any device and in any type; `words` as `RowOptimizer` says."""
-    lr, decay, eps, first, second = words
+def _by_kernel(weight: Tensor, state: Tensor) -> bool:
+    """Whether a kernel moves the rows of a weight."""
+    if weight.device.type != "cpu" or weight.dim() == 0:
+        return False
+    return all(each.is_contiguous() and each.dtype == torch.float32 for each in (weight, state))
+
+
+def _refuse_processes() -> None:
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        count = distributed.get_world_size()
+        if count > 1:
+            raise BitfoldError(
+                "processes that train together average their gradients before they move rows",
+                got=f"{count} processes, rows moved within the backward pass",
+                expected="one process",
+                fix="call step() after backward() instead",
+            )
+
+
+def _update(how: Move, rows: Tensor, grad: Tensor) -> None:
+    """The update in plain torch, on any device and in any type."""
+    kind, weight, one, two, (lr, decay, eps, first, second) = how
     table = _table(weight.detach())
     grad = grad.to(table.dtype)
     values = table[rows] * decay

@@ -185,7 +185,7 @@ def _clear(like, lanes, sums, size):
 def _backward(
     like, lanes, item, one, t, threads, width, pool, importance, ids, offsets, weights, packed,
     fusion, pooling, padded, padding, top, grad, rows, scratch, room, sums, others, size,
-    scale_sums, weight_sums, owned, slots,
+    scale_sums, weight_sums, owned, slots, found, stride,
 ):  # fmt: skip
     """The share of thread `t`."""
     number, here = np.int64(0), scratch + 8 * room * t
@@ -193,6 +193,7 @@ def _backward(
     floats = _floats(here, fusion, pointer(importance, one), program, one)
     begins, limits, words, tables = _parts(program)
     lo, hi, mine, owners = 0, rows, pointer(sums, one), threads
+    listed = after(pointer(found, number), t * stride)
     if not owned:
         owners = 0
         lo = _bound(t, threads, rows, get(program, FIELDS), starts, pooling)
@@ -201,15 +202,19 @@ def _backward(
             mine = after(pointer(others, one), (t - 1) * size)
         if sums != 0:
             _clear(like, lanes, mine, size)
-    walk.backward(
+    elif found != 0:
+        mine = after(mine, t * stride * width)
+    known = walk.backward(
         like, lanes, pointer(pool, item), after(floats, BLOCK), pointer(ids, number), starts,
         pointer(weights, one), weights != 0, words, begins, get(program, FIELDS), limits, tables,
         get(program, CHUNKS), width, fusion == walk.PRODUCT, pooling, padded, padding,
         pointer(top, item), pointer(grad, item), lo, hi, rows, pointer(here, np.uint64(0)), floats,
         one, mine, sums != 0, after(pointer(scale_sums, one), t * get(program, LOOKUPS)),
         scale_sums != 0, pointer(weight_sums, one), weight_sums != 0, owners, t,
-        pointer(slots, np.int32(0)), slots != 0,
+        pointer(slots, np.int32(0)), slots != 0, listed, found != 0,
     )  # fmt: skip
+    if found != 0:
+        put(listed, stride - 1, known)
 
 
 @numba.njit(nogil=True)
@@ -228,8 +233,11 @@ def backward(lanes: int, item: Any, one: Any) -> Both:
 
     Unless rows are `owned`, every thread has sums of its own, of `size` numbers: thread 0 in
     `sums`, thread t in part `t - 1` of `others`; in the end the parts are added up. Owned rows
-    are added to sums that are zero. With `sums` 0 the pool's gradient is left out. `scale_sums`
-    has L numbers for each thread; owned rows come without them and `weight_sums`.
+    are added to sums that are zero, at the row or at its slot - or, with `found`, to slots that
+    rows get as they are met: thread t writes its rows to `found[t]` of `[threads, stride]`, how
+    many they are to its end, and their sums from row `t * stride` of `sums` on. With `sums` 0 the
+    pool's gradient is left out. `scale_sums` has L numbers for each thread; owned rows come
+    without them and `weight_sums`.
     """
     stamp, bits = STAMP, one.itemsize * 8
 
@@ -237,12 +245,12 @@ def backward(lanes: int, item: Any, one: Any) -> Both:
     def serial(
         threads, width, pool, importance, ids, offsets, weights, packed, fusion, pooling, padded,
         padding, top, grad, rows, scratch, room, sums, others, size, scale_sums, weight_sums,
-        owned, slots,
+        owned, slots, found, stride,
     ):  # fmt: skip
         _backward(
             zero(lanes, bits), lanes, item, one, np.int64(0), threads, width, pool, importance,
             ids, offsets, weights, packed, fusion, pooling, padded, padding, top, grad, rows,
-            scratch, room, sums, others, size, scale_sums, weight_sums, owned, slots,
+            scratch, room, sums, others, size, scale_sums, weight_sums, owned, slots, found, stride,
         )  # fmt: skip
         return stamp
 
@@ -250,13 +258,14 @@ def backward(lanes: int, item: Any, one: Any) -> Both:
     def parallel(
         threads, width, pool, importance, ids, offsets, weights, packed, fusion, pooling, padded,
         padding, top, grad, rows, scratch, room, sums, others, size, scale_sums, weight_sums,
-        owned, slots,
+        owned, slots, found, stride,
     ):  # fmt: skip
         for t in numba.prange(threads):
             _backward(
                 zero(lanes, bits), lanes, item, one, np.int64(t), threads, width, pool, importance,
                 ids, offsets, weights, packed, fusion, pooling, padded, padding, top, grad, rows,
-                scratch, room, sums, others, size, scale_sums, weight_sums, owned, slots,
+                scratch, room, sums, others, size, scale_sums, weight_sums, owned, slots, found,
+                stride,
             )  # fmt: skip
         if sums != 0 and not owned:
             for t in numba.prange(threads):

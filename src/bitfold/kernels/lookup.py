@@ -7,8 +7,9 @@ a vector. `packed` is a program (`words.pack`); ids are `[B, F]`, or `[T]` with 
 
 import os
 import threading
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -21,12 +22,13 @@ from bitfold.kernels import walk
 from bitfold.kernels.compiled import backward as compiled_backward
 from bitfold.kernels.compiled import forked, touched
 from bitfold.kernels.compiled import forward as compiled_forward
+from bitfold.kernels.move import Move
 from bitfold.kernels.vectors import lanes_of
-from bitfold.kernels.words import HEAD
+from bitfold.kernels.words import HEAD, MOST
 
 SERIAL_NUMBERS = 1 << 15  # outputs below which waking a second thread costs more than it saves
 PRIVATE_BYTES = 8 << 20  # sums of all threads up to here are private
-KEPT_POOLS = 4  # for how many pools a thread keeps its marks
+KEPT_POOLS = 4  # for how many pools a thread keeps its marks and lists
 # What each pool's numbers are, and what they are added up in.
 ITEMS: dict[torch.dtype, tuple[Any, Any, torch.dtype]] = {
     torch.float32: (np.float32(0), np.float32(1), torch.float32),
@@ -74,6 +76,11 @@ def threads_for(rows: int) -> int:
     return max(1, min(threads, rows))
 
 
+def threads_of(numbers: int, rows: int) -> int:
+    """How many threads share so many numbers in so many rows."""
+    return 1 if numbers < SERIAL_NUMBERS else threads_for(rows)
+
+
 def _scratch(words: int) -> int:
     """The address of this thread's scratch, of at least that many 8-byte words."""
     kept: NDArray[np.int64] | None = getattr(_local, "scratch", None)
@@ -116,7 +123,7 @@ def forward(
         rows = ids.shape[0] if offsets is None else (offsets.shape[0] - 1) // fields
         out = torch.zeros((rows, fields, dim), dtype=dtype)
     numbers = ids.numel() * dim
-    threads = 1 if numbers < SERIAL_NUMBERS else threads_for(rows)
+    threads = threads_of(numbers, rows)
     lanes = lanes_of(width)
     streamed = numbers > 1 << 18 and out.nbytes > cache_bytes() and lanes * out.itemsize % 32 == 0
     importance, weights = _optional(importance, wide), _optional(weights, wide)
@@ -145,6 +152,91 @@ def _out_of_range(
         got=f"{int(ids.reshape(-1)[position])} at position {position}, field {field}",
         expected=f"0 to {limit - 1}",
         fix="check how the ids were made, or use hashed ids (num_embeddings=None)",
+    )
+
+
+class _Pass(NamedTuple):
+    """A backward pass over a batch: the kernel, what it is always told, and what must outlive it.
+
+    `factors` `[threads, L]` and `shares` `[T]` are zero gradients, of no size where unwanted.
+    """
+
+    call: Callable[..., Any]
+    common: tuple[Any, ...]
+    threads: int
+    rows: int
+    factors: Tensor
+    shares: Tensor
+    kept: tuple[Tensor | None, ...]
+
+    @property
+    def extra(self) -> tuple[int, int]:
+        """Where the gradients go that are not the pool's; 0 where unwanted."""
+        addresses = [part.data_ptr() if part.numel() else 0 for part in (self.factors, self.shares)]
+        return addresses[0], addresses[1]
+
+    def private(self, sums: Tensor, others: Tensor) -> None:
+        """All gradients at once; each thread adds the pool's up for itself."""
+        size = sums.numel()
+        self.call(
+            *self.common, sums.data_ptr(), others.data_ptr(), size, *self.extra, False, 0, 0, 0
+        )
+
+    def owned(self, sums: int, slots: int, found: int, stride: int) -> None:
+        """The pool's gradient; each thread adds up rows of its own."""
+        self.call(*self.common, sums, 0, 0, 0, 0, True, slots, found, stride)
+
+    def others(self) -> None:
+        """The gradients that are not the pool's."""
+        if any(self.extra):
+            self.call(*self.common, 0, 0, 0, *self.extra, False, 0, 0, 0)
+
+
+def _pass(
+    grad: Tensor,
+    pool: Tensor,
+    importance: Tensor | None,
+    ids: Tensor,
+    offsets: Tensor | None,
+    weights: Tensor | None,
+    packed: Tensor,
+    fusion: int,
+    pooling: int,
+    padding: int | None,
+    fields: int,
+    dim: int,
+    room: int,
+    top: Tensor | None,
+    wants_importance: bool,
+    wants_weights: bool,
+) -> _Pass:
+    item, one, wide = ITEMS[pool.dtype]
+    ids, pool, grad = ids.contiguous(), pool.contiguous(), grad.contiguous()
+    rows = ids.shape[0] if offsets is None else (offsets.shape[0] - 1) // fields
+    offsets = _optional(offsets, torch.int64)
+    if pooling == walk.POOL_MAX:  # those that reach the maximum share its gradient
+        ties = forward(
+            pool, importance, ids, offsets, None, packed, fusion, walk.TIES, padding, fields, dim,
+            room, top,
+        )  # fmt: skip
+        grad = grad / ties.clamp(min=1)
+    importance, weights = _optional(importance, wide), _optional(weights, wide)
+    threads = threads_of(ids.numel() * dim, rows)
+    count = importance.shape[0] if wants_importance and importance is not None else 0
+    common = (
+        threads, pool.shape[1], pool.data_ptr(), _address(importance), ids.data_ptr(),
+        _address(offsets), _address(weights), packed.data_ptr(), fusion, pooling,
+        padding is not None, padding or 0, _address(top), grad.data_ptr(), rows,
+        _scratch(threads * room), room,
+    )  # fmt: skip
+    return _Pass(
+        compiled_backward(lanes_of(pool.shape[1]), item, one)[0 if threads == 1 else 1],
+        common,
+        threads,
+        rows,
+        torch.zeros((threads, count), dtype=wide),
+        torch.zeros(ids.shape[0] if wants_weights else 0, dtype=wide),
+        (pool, importance, ids, offsets, weights, packed, top, grad),
     )
 
 
@@ -180,62 +272,106 @@ def backward(
         The rows `[n]` in order and their gradient `[n, w]`; or no rows and the whole table's
         `[R, w]`. Then the other gradients, `[L]` and `[T]`, empty where unwanted.
     """
-    width = pool.shape[1]
-    item, one, wide = ITEMS[pool.dtype]
-    ids, pool, grad = ids.contiguous(), pool.contiguous(), grad.contiguous()
-    rows = ids.shape[0] if offsets is None else (offsets.shape[0] - 1) // fields
-    offsets = _optional(offsets, torch.int64)
-    if pooling == walk.POOL_MAX:  # those that reach the maximum share its gradient
-        ties = forward(
-            pool, importance, ids, offsets, None, packed, fusion, walk.TIES, padding, fields, dim,
-            room, top,
-        )  # fmt: skip
-        grad = grad / ties.clamp(min=1)
-    importance, weights = _optional(importance, wide), _optional(weights, wide)
-    threads = 1 if ids.numel() * dim < SERIAL_NUMBERS else threads_for(rows)
-    count = importance.shape[0] if wants_importance and importance is not None else 0
-    factors = torch.zeros((threads, count), dtype=wide)
-    shares = torch.zeros(ids.shape[0] if wants_weights else 0, dtype=wide)
-    found, others, slots = torch.empty(0, dtype=torch.int64), None, 0
-    private = not sparse and pool.numel() * wide.itemsize * threads <= PRIVATE_BYTES
-    scratch = _scratch(threads * room)
-    call = compiled_backward(lanes_of(width), item, one)[0 if threads == 1 else 1]
-    common = (
-        threads, width, pool.data_ptr(), _address(importance), ids.data_ptr(), _address(offsets),
-        _address(weights), packed.data_ptr(), fusion, pooling, padding is not None, padding or 0,
-        _address(top), grad.data_ptr(), rows, scratch, room,
+    made = _pass(
+        grad, pool, importance, ids, offsets, weights, packed, fusion, pooling, padding, fields,
+        dim, room, top, wants_importance, wants_weights,
     )  # fmt: skip
-    extra = factors.data_ptr() if count else 0, shares.data_ptr() if wants_weights else 0
-    if private:
+    wide, threads = ITEMS[pool.dtype][2], made.threads
+    found = torch.empty(0, dtype=torch.int64)
+    if not sparse and _fits(pool, threads):
         sums = torch.empty(pool.shape, dtype=wide)
-        others = torch.empty((threads - 1, pool.numel()), dtype=wide)
-        call(*common, sums.data_ptr(), _address(others), pool.numel(), *extra, False, 0)
+        made.private(sums, torch.empty((threads - 1, pool.numel()), dtype=wide))
     else:
+        slots, shape = 0, pool.shape
         if sparse:
             marks, places = _marks(pool.shape[0])
             slots = places.ctypes.data
             array = touched()(
-                threads, ids.data_ptr(), _address(offsets), packed.data_ptr(), pooling,
-                padding is not None, padding or 0, rows, scratch, room,
+                threads, ids.contiguous().data_ptr(), made.common[5], packed.data_ptr(), pooling,
+                padding is not None, padding or 0, made.rows, made.common[-2], room,
                 marks.ctypes.data, len(marks) // 8, slots,
             )  # fmt: skip
             found = torch.from_numpy(array)
-        shape = (len(found), width) if sparse else pool.shape
+            shape = torch.Size((len(found), pool.shape[1]))
         sums = torch.zeros(shape, dtype=wide)
-        call(*common, sums.data_ptr(), 0, pool.numel(), 0, 0, True, slots)
-        if count or wants_weights:
-            call(*common, 0, 0, 0, *extra, False, 0)
-    learned = factors.sum(0)
-    return found, sums.to(pool.dtype), learned.to(pool.dtype), shares.to(pool.dtype)
+        made.owned(sums.data_ptr(), slots, 0, 0)
+        made.others()
+    factors = made.factors.sum(0)
+    return found, sums.to(pool.dtype), factors.to(pool.dtype), made.shares.to(pool.dtype)
+
+
+def move(grad: Tensor, pool: Tensor, *words: Any, how: Move) -> tuple[Tensor, Tensor]:
+    """A backward pass that moves the pool's rows instead of returning their gradient.
+
+    Args:
+        grad: and all that follows, as for `backward` but without `sparse`.
+        how: the optimizer's words; its weight is `pool`, in float32.
+
+    Returns:
+        The gradients of the learned factors and of the per-sample weights, as `backward`'s.
+    """
+    from bitfold.kernels.updates import update, update_lists
+
+    made = _pass(grad, pool, *words)
+    threads = made.threads
+    if _fits(pool, threads):
+        sums = torch.empty(pool.shape)
+        made.private(sums, torch.empty((threads - 1, pool.numel())))
+        update(how, None, sums, threads)
+        return made.factors.sum(0), made.shares
+    made.others()
+    ids, packed = words[1], words[4]
+    lists = _lists(pool, threads, min(pool.shape[0], ids.numel() * int(packed[MOST])) + 2)
+    sums_at, slots, found = (array.ctypes.data for array in lists)
+    try:
+        made.owned(sums_at, slots, found, lists.found.shape[1])
+        update_lists(how, sums_at, slots, found, *lists.found.shape)
+    except BaseException:  # interrupted, and slots may be left
+        _local.lists.clear()
+        raise
+    return made.factors.sum(0), made.shares
+
+
+def _fits(pool: Tensor, threads: int) -> bool:
+    """Whether every thread gets sums of its own."""
+    return pool.numel() * ITEMS[pool.dtype][2].itemsize * threads <= PRIVATE_BYTES
+
+
+class _Lists(NamedTuple):
+    """Where each thread lists the rows it meets: their sums, their slots, their numbers."""
+
+    sums: NDArray[np.float32]
+    slots: NDArray[np.int32]
+    found: NDArray[np.int64]
+
+
+def _lists(pool: Tensor, threads: int, room: int) -> _Lists:
+    """This thread's lists for pools of a shape, with room for so many rows; slots are zero."""
+    rows, width = pool.shape
+    kept: dict[tuple[int, int], _Lists] = _local.__dict__.setdefault("lists", {})
+    lists = kept.get((rows, width))
+    if lists is None or lists.found.shape[0] < threads or lists.found.shape[1] < room:
+        _make_room(kept)
+        lists = _Lists(
+            np.empty(threads * room * width, np.float32),
+            np.zeros(rows, np.int32),
+            np.empty((threads, room), np.int64),
+        )
+        kept[rows, width] = lists
+    return lists
 
 
 def _marks(rows: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """This thread's marks and slots for a pool of `rows` rows, all zero."""
     kept: dict[int, Any] = _local.__dict__.setdefault("marks", {})
     if rows not in kept:
-        while len(kept) >= KEPT_POOLS:
-            kept.pop(next(iter(kept)))
+        _make_room(kept)
         # A slot is the number of a row in a batch: 32 bits will do.
         kept[rows] = np.zeros(-(-rows // 8) * 8, np.uint8), np.zeros(rows, np.int32)
     marks: tuple[NDArray[np.uint8], NDArray[np.int32]] = kept[rows]
     return marks
+
+
+def _make_room(kept: dict[Any, Any]) -> None:
+    while len(kept) >= KEPT_POOLS:
+        kept.pop(next(iter(kept)))

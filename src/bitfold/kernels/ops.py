@@ -134,6 +134,26 @@ def _refuse(ctx: Any, *grads: Tensor) -> None:
     )
 
 
+def _move(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Move the pool's rows by `ctx.mover` instead of giving their gradient."""
+    from bitfold.kernels.lookup import move
+
+    pool, importance, ids, offsets, weights, packed, top = ctx.saved_tensors
+    wants = ctx.needs_input_grad
+    factors, shares = move(
+        grad, pool, importance, ids, offsets, weights, packed, *ctx.words, top, wants[1],
+        wants[4], how=ctx.mover.next_move(ctx.weight),
+    )  # fmt: skip
+    return (
+        None,
+        factors.to(importance.dtype) if wants[1] else None,
+        None,
+        None,
+        shares.to(weights.dtype) if wants[4] else None,
+        *[None] * 9,
+    )
+
+
 class _Lookup(torch.autograd.Function):
     """The operator without its dispatch, which costs more than a small batch's lookup."""
 
@@ -149,10 +169,12 @@ def vectors(
     offsets: Tensor | None,
     weights: Tensor | None,
     *words: Any,
+    mover: Any = None,
 ) -> Tensor:
     """Vectors `[B, F, D]`, see `bitfold.kernels.lookup.forward`, by the shortest way there is.
 
-    Eagerly it is a call, under a compiler an operator. `words` are those of the operator.
+    Eagerly it is a call, under a compiler an operator. `words` are those of the operator; `mover`,
+    an optimizer, moves the pool's rows in an eager backward pass.
     """
     given = (pool, importance, ids, offsets, weights, *words)
     if torch.compiler.is_compiling() or type(ids) is not Tensor:
@@ -160,10 +182,24 @@ def vectors(
     elif torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in (pool, importance, weights)
     ):
-        result = _Lookup.apply(*given)
+        mover = mover if pool.requires_grad else None
+        result = _Lookup.apply(*given) if mover is None else _Moving.apply(*given, mover)
     else:
         result = _lookup(*given)
     return result
+
+
+class _Moving(_Lookup):
+    """The operator whose backward pass moves the pool's rows."""
+
+    forward = staticmethod(lambda *given: _lookup(*given[:-1]))
+    backward = staticmethod(_move)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep what the backward pass needs."""
+        _save(ctx, inputs[:-1], output)
+        ctx.weight, ctx.mover = inputs[0], inputs[-1]
 
 
 torch.library.register_autograd(

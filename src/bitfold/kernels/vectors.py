@@ -253,6 +253,7 @@ def _elementwise(name: str, doc: str, operands: int, compute: Any) -> Any:
         return like(*[like] * operands), build
 
     wrappers = {
+        1: lambda typingctx, a: typed(typingctx, a),
         2: lambda typingctx, a, b: typed(typingctx, a),
         3: lambda typingctx, a, b, c: typed(typingctx, a),
     }
@@ -275,7 +276,17 @@ def _same(builder: Any, a: Any, b: Any) -> Any:
     return builder.uitofp(builder.fcmp_ordered("==", a, b), a.type)
 
 
+def _root(builder: Any, a: Any) -> Any:
+    kind = f"v{a.type.count}f{64 if isinstance(a.type.element, ir.DoubleType) else 32}"
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(a.type, [a.type]), f"llvm.sqrt.{kind}"
+    )
+    return builder.call(function, [a])
+
+
 add = _elementwise("add", "a + b", 2, lambda builder, a, b: builder.fadd(a, b))
+div = _elementwise("div", "a / b", 2, lambda builder, a, b: builder.fdiv(a, b))
+root = _elementwise("root", "The square root of a.", 1, _root)
 mul = _elementwise("mul", "a * b", 2, lambda builder, a, b: builder.fmul(a, b))
 fma = _elementwise("fma", "a * b + c, rounded once where the processor can", 3, _fma)
 larger = _elementwise("larger", "The larger of a and b, lane by lane; NaN wins.", 2, _larger)
@@ -294,6 +305,19 @@ def total(typingctx: Any, value: Any) -> Any:
         return parts[0]
 
     return _scalar(value)(value), build
+
+
+@intrinsic
+def empty(typingctx: Any, value: Any) -> Any:
+    """Whether every lane is zero; a lane that is not a number is not."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        zeros = ir.Constant(value.llvm, [0.0] * value.lanes)
+        lanes = builder.fcmp_unordered("!=", args[0], zeros)
+        bits = builder.bitcast(lanes, ir.IntType(value.lanes))
+        return builder.icmp_unsigned("==", bits, ir.Constant(ir.IntType(value.lanes), 0))
+
+    return types.boolean(value), build
 
 
 @intrinsic

@@ -254,7 +254,7 @@ def backward(
     like, lanes, pool, scales, ids, offsets, weights, weighted, words, starts, fields, limits,
     tables, chunks, width, product, pooling, padded, padding, top, grad, lo, hi, total_rows,
     scratch, weight, one, sums, spreads, scale_sums, scaled, weight_sums, weighed, owners, owner,
-    slots, compact,
+    slots, compact, found, opens,
 ):  # fmt: skip
     """Add the gradient `grad` of the vectors of rows `lo..hi-1` to the pool's `sums`.
 
@@ -265,9 +265,15 @@ def backward(
         owners: 0 where `sums` are this thread's own; else how many threads own rows of them,
         owner: and which of them this one is.
         slots: where the sums of each pool row are, if `compact`; else at the row itself.
+        found: the rows in the order of their slots, if `opens`: then rows get slots as they are
+            met, and sums of any content are made zero.
         scale_sums: the gradient of the factors `[L]`, if `scaled`.
         weight_sums: the gradient of per-sample weights `[T]`, if `weighed`.
+
+    Returns:
+        How many rows have got slots.
     """
+    known = np.int64(0)
     dim, wide = chunks * width, np.uint64(width)
     raw, code, place, to, rows = _layout(scratch)
     for begin in range(lo, hi, BLOCK):
@@ -291,9 +297,14 @@ def backward(
                     for m in range(lookups):
                         c = m // terms
                         these = after(rows, c * terms * BLOCK)
-                        mine = _own(
-                            after(rows, m * BLOCK), count, owners, owner, picked, slots, compact
-                        )
+                        mine = _own(after(rows, m * BLOCK), count, owners, owner, picked)
+                        places = after(picked, BLOCK)
+                        if opens:
+                            known = _open(
+                                like, lanes, places, mine, slots, found, known, width, sums
+                            )
+                        elif compact:
+                            _place(places, mine, slots)
                         for piece in range(0, width, lanes):
                             _spread_owned(
                                 like, pool, these, picked, mine, terms, m - c * terms, wide,
@@ -323,6 +334,7 @@ def backward(
                                 like, pool, these, count, terms, wide, part, factors, product, to,
                                 off, grad, pooling != ONE, weight, sums,
                             )  # fmt: skip
+    return known
 
 
 @numba.njit(nogil=True)
@@ -350,10 +362,10 @@ def _rare(
 
 
 @numba.njit(nogil=True)
-def _own(rows, count, owners, owner, picked, slots, compact):
+def _own(rows, count, owners, owner, picked):
     """Pick the ids of a block whose row at one lookup this thread owns.
 
-    Their numbers go to the first block of `picked` and where their sums are to the second.
+    Their numbers go to the first block of `picked` and their rows to the second.
     """
     number, of, me = 0, np.uint64(owners), np.uint64(owner)
     places = after(picked, BLOCK)
@@ -362,10 +374,39 @@ def _own(rows, count, owners, owner, picked, slots, compact):
         put(picked, number, np.uint64(i))
         put(places, number, row)
         number += ((((row >> _LINE) * _SPREAD) & _LOW) * of) >> _HALF == me
-    if compact:
-        for j in range(number):
-            put(places, j, np.uint64(get(slots, np.int64(get(places, j)))))
     return number
+
+
+@numba.njit(nogil=True)
+def _place(places, count, slots):
+    """Rows to the slots that their sums have."""
+    for j in range(count):
+        put(places, j, np.uint64(get(slots, np.int64(get(places, j)))))
+
+
+@numba.njit(nogil=True)
+def _open(like, lanes, places, count, slots, found, known, width, sums):
+    """Rows to the slots of their sums; a row that is met first gets the next one, of zeros.
+
+    A slot is kept from 1 on: 0 is none. What is not a new row's is written again later, so
+    `found` and `sums` have room for one row more.
+
+    Returns:
+        How many rows have slots now.
+    """
+    for j in range(count):
+        prefetch(slots, get(places, j), 1)
+    for j in range(count):
+        row = np.int64(get(places, j))
+        slot = get(slots, row)
+        put(found, known, row)
+        for piece in range(0, width, lanes):
+            store(sums, np.uint64(known * width + piece), like)
+        known += slot == 0
+        slot = np.int32(known) if slot == 0 else slot
+        put(slots, row, slot)
+        put(places, j, np.uint64(slot - 1))
+    return known
 
 
 @numba.njit(nogil=True)
@@ -426,6 +467,6 @@ def mark(
                 places = after(picked, BLOCK)
                 for m in range(lookups):
                     here = after(rows, m * BLOCK)
-                    mine = _own(here, count, owners, owner, picked, code, False)
+                    mine = _own(here, count, owners, owner, picked)
                     for j in range(mine):
                         put(marks, np.int64(get(places, j)), np.uint8(1))

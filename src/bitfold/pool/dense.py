@@ -1,5 +1,7 @@
 """A dense pool: rows of trained numbers, read whole."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,10 +31,16 @@ class DensePool(nn.Module):
         super().__init__()
         self.sparse = sparse
         self.weight = nn.Parameter(torch.empty(rows, width, device=device, dtype=dtype))
+        # The optimizer that moves the rows within the backward pass: see `bitfold.optim`.
+        self.moved_by: Any = None
 
     def forward(self, cells: Tensor) -> Tensor:
         """Read the rows at `cells`."""
         return F.embedding(cells, self.weight, sparse=self.sparse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has no optimizer."""
+        return {**self.__dict__, "moved_by": None}
 
     def extra_repr(self) -> str:
         """Rows and width."""
