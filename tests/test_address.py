@@ -5,12 +5,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numba import njit
 
 import bitfold
 from bitfold import BitfoldError, Field
 from bitfold.address import Address, Lookup, Program, Source
 from bitfold.address.mixing import derive_salt, mix_int, mix_numpy, signed
 from bitfold.address.program import place
+from bitfold.kernels.digits import read_rows
+from bitfold.kernels.vectors import pointer
+from bitfold.kernels.words import BLOCK, HEAD, pack
 from drawn_plans import (
     INT64,
     LARGEST,
@@ -57,8 +61,12 @@ def cells_in_numpy(program: Program, field: int, ids: list[int]) -> np.ndarray:
             code = code >> U(source.mix_bits - source.code_bits)
         if source.deal > 1:
             code = dealt_in_numpy(code, source.code_bits, source.deal)
-        quotient = code // U(lookup.divisor) if lookup.divisor <= WORD else np.zeros_like(code)
-        digit = (quotient % U(lookup.radix)).astype(object)
+        if lookup.leading:
+            part = (code << U(64 - source.code_bits)) * U(lookup.divisor & WORD)
+            digit = part.astype(object) * lookup.radix >> 64
+        else:
+            quotient = code // U(lookup.divisor) if lookup.divisor <= WORD else np.zeros_like(code)
+            digit = (quotient % U(lookup.radix)).astype(object)
         columns.append(lookup.base + (digit + lookup.offset) % lookup.span)
     return np.stack(columns, axis=1).astype(np.int64)
 
@@ -120,6 +128,47 @@ def test_divisors_beyond_64_bits_leave_their_digit_at_zero():
     check_three_ways(program, [[0], [999_999], [123_456]])
 
 
+@given(
+    st.lists(st.integers(1, 2**40), min_size=1, max_size=5),
+    st.integers(1, 64),
+    SEEDS,
+    st.lists(INT64, min_size=1, max_size=20),
+)
+def test_leading_digits_of_any_radix_and_code(radices, bits, salt, ids):
+    """Radices beyond 32 bits and divisors beyond 64 too; a kernel gives the same cells."""
+    source, lookups, before, end = Source(salt, code_bits=bits), [], 1, 0
+    for radix in radices:
+        lookups.append(Lookup(source, radix, end, before, leading=True))
+        before, end = before * radix, end + radix
+    program = Program(1, (tuple(lookups),), end)
+    check_three_ways(program, [[value] for value in ids])
+    rows = rows_of_the_kernel(program, ids)
+    assert rows == [program.cells_int(0, value & WORD) for value in ids]
+
+
+def rows_of_the_kernel(program: Program, ids: list[int]) -> list[list[int]]:
+    """Rows by `read_rows`, block by block."""
+    packed = pack(program, [0])
+    words = packed[HEAD + 2 + 1 :]
+    out = []
+    for begin in range(0, len(ids), BLOCK):
+        raw = np.array(ids[begin : begin + BLOCK], np.int64).view(U)
+        code, rows = np.zeros(BLOCK, U), np.zeros((program.lookups, BLOCK), U)
+        run_read_rows(raw, len(raw), words, program.lookups, words, code, rows)
+        out += rows[:, : len(raw)].T.tolist()
+    return out
+
+
+@njit
+def run_read_rows(raw, count, words, lookups, tables, code, rows):
+    number, whole = np.int64(0), np.uint64(0)
+    read_rows(
+        pointer(raw.ctypes.data, whole), count, pointer(words.ctypes.data, number), lookups, 0,
+        pointer(tables.ctypes.data, number), pointer(code.ctypes.data, whole),
+        pointer(rows.ctypes.data, whole),
+    )  # fmt: skip
+
+
 @given(st.integers(1, 64), SEEDS, st.lists(INT64, min_size=1, max_size=20))
 def test_the_mixer_is_one_definition_and_a_bijection(bits, salt, values):
     array = np.array(values, dtype=np.int64)
@@ -171,6 +220,7 @@ def test_the_fingerprint_tells_addresses_apart():
         Lookup(Source(), 3, 8),
         Lookup(Source(), 3, 0, divisor=0),
         Lookup(Source(salt=1, code_bits=64), 3, 0),
+        Lookup(Source(), 3, 0, leading=True),
     ],
 )
 def test_an_address_that_leaves_its_pool_is_refused(lookup):

@@ -29,13 +29,22 @@ WORD = 2**64 - 1
 
 
 def code_within(program: Program, field: int, cells: list[int]) -> tuple[int, int]:
-    """The code that cells stand for, and how many codes their digits can tell apart."""
+    """The code that cells stand for, and how many codes their digits can tell apart.
+
+    Of leading digits it is the code scaled to that many, and rounded down.
+    """
     lookups = program.fields[field]
     digits = [
         (cell - lookup.base - lookup.offset) % lookup.span
         for lookup, cell in zip(lookups, cells, strict=True)
     ]
     total = math.prod(lookup.radix for lookup in lookups)
+    if lookups[0].leading:
+        number, before = 0, 1
+        for digit, lookup in zip(digits, lookups, strict=True):
+            assert (lookup.leading, lookup.divisor) == (True, before)
+            number, before = number * lookup.radix + digit, before * lookup.radix
+        return number, total
     if len(lookups) > 1 and all(lookup.divisor == 1 for lookup in lookups):
         radices = [lookup.radix for lookup in lookups]
         assert all(math.gcd(a, b) == 1 for a, b in combinations(radices, 2))
@@ -112,10 +121,15 @@ def test_hashed_ids_share_cells_only_if_their_codes_agree(data, fields, words, s
         source = program.fields[f][0].source
         code, total = code_within(program, f, program.cells_int(f, value & WORD))
         mixed = mix_int(value & WORD, source.salt) >> (64 - source.code_bits)
+        leading = program.fields[f][0].leading
         whole = mixed
         if source.deal > 1:
-            code = undeal_skip(code, source.code_bits, source.deal)
             assert total >= 1 << source.code_bits
+            if leading:  # the only code that is scaled to this
+                code = -(-(code << source.code_bits) // total)
+            code = undeal_skip(code, source.code_bits, source.deal)
+        elif leading:
+            whole = mixed * total >> source.code_bits
         else:
             whole = mixed % total
         assert code == whole

@@ -17,6 +17,8 @@ from bitfold.address.codes import byte_tables
 from bitfold.address.mixing import int64, mix_torch, shift_of
 from bitfold.address.program import Lookup, Program
 
+HALF = 0xFFFFFFFF
+
 
 class Address(nn.Module):
     """Turns ids into cells. Shapes: `B` rows, `F` fields, `C` chunks, `K` most terms of a field.
@@ -57,6 +59,9 @@ class Address(nn.Module):
         self.one_source = all(len({each.source for each in part}) == 1 for part in program.fields)
         self.powers_of_two = all(lookup.binary for lookup in lookups)
         self.unsigned = not self.powers_of_two and any(lookup.unsigned for lookup in lookups)
+        self.leading = any(lookup.leading for lookup in lookups)
+        self.all_leading = all(lookup.leading for lookup in lookups)
+        self.wide = any(lookup.leading and lookup.radix >> 32 for lookup in lookups)
         self.divided = any(lookup.divisor > 1 for lookup in lookups)
         self.rotated = any(lookup.offset for lookup in lookups)
         groups = [
@@ -102,6 +107,27 @@ class Address(nn.Module):
         return cells.reshape(*cells.shape[:-1], self.chunks, self.most_terms)
 
     def _digit(self, code: Tensor, of: Callable[[str], Tensor]) -> Tensor:
+        if self.all_leading:
+            return self._leading_digit(code, of)
+        digit = self._trailing_digit(code, of)
+        if self.leading:
+            digit = torch.where(of("is_leading"), self._leading_digit(code, of), digit)
+        return digit
+
+    def _leading_digit(self, code: Tensor, of: Callable[[str], Tensor]) -> Tensor:
+        """The upper 64 bits of (code as a fraction of 2**64) * divisor * radix, from halves."""
+        code = code << of("align")
+        if self.divided:
+            code = code * of("multiplier")
+        high, low, radix = (code >> 32) & HALF, code & HALF, of("radix")
+        if not self.wide:
+            return ((high * radix + ((low * radix >> 32) & HALF)) >> 32) & HALF
+        upper, radix = (radix >> 32) & HALF, radix & HALF
+        middle = high * radix + ((low * radix >> 32) & HALF)
+        carry = ((low * upper + (middle & HALF)) >> 32) & HALF
+        return high * upper + ((middle >> 32) & HALF) + carry
+
+    def _trailing_digit(self, code: Tensor, of: Callable[[str], Tensor]) -> Tensor:
         if self.powers_of_two:
             return (code >> of("divisor_shift")) & of("radix_mask")
         digit = (code // of("divisor") if self.divided else code) % of("radix")
@@ -137,11 +163,16 @@ class Address(nn.Module):
             "base": per_lookup(lambda p: p.base),
             "divisor": per_lookup(lambda p: p.divisor),
         }
+        if self.leading:
+            values["is_leading"] = per_lookup(lambda p: p.leading).bool()
+            values["align"] = per_lookup(lambda p: (64 - p.source.code_bits) * p.leading)
+            values["multiplier"] = per_lookup(lambda p: p.divisor)
+            values["divisor"] = per_lookup(lambda p: 1 if p.leading else p.divisor)
         if self.rotated:
             values["offset"] = per_lookup(lambda p: p.offset)
             values["span"] = per_lookup(lambda p: p.span)
         if self.powers_of_two or self.unsigned:
-            values["divisor_shift"] = per_lookup(lambda p: _log2(p.divisor) or 0)
+            values["divisor_shift"] = per_lookup(lambda p: (_log2(p.divisor) or 0) % 64)
             values["radix_mask"] = per_lookup(lambda p: p.radix - 1)
             values["is_power"] = per_lookup(lambda p: p.binary).bool()
         if self.mixed:
@@ -188,7 +219,7 @@ class Address(nn.Module):
 
 def _within_int64(lookup: Lookup) -> Lookup:
     """The same cells, where a divisor beyond every code leaves the digit at 0."""
-    if lookup.divisor < (1 << 64 if lookup.unsigned else 1 << 63):
+    if lookup.leading or lookup.divisor < (1 << 64 if lookup.unsigned else 1 << 63):
         return lookup
     return replace(lookup, radix=1, divisor=1)
 

@@ -4,7 +4,14 @@ A field's lookups each read one cell of the pool. A lookup takes its field's id 
 
     code = the id itself (raw), or the top `code_bits` bits of mix(id, salt, mix_bits)
     code = skip(code, code_bits, deal)              when deal > 1
-    cell = base + ((code // divisor) % radix + offset) % span
+    digit = (code // divisor) % radix                               a trailing digit
+    digit = (code * divisor * radix // 2**code_bits) % radix        a leading digit
+    cell = base + (digit + offset) % span
+
+Trailing digits count a code from its lowest end, as dense ids need it. Leading digits take the
+code as a fraction: they are even for every radix, and two products give one where trailing ones
+divide. Either way digits whose divisors are the products of the radices before them tell all
+codes apart if the product of all radices is as large as the number of codes.
 
 A program is plain data: it goes into a plan's JSON, decides every cell, and is what a kernel
 runs. `Address` is its plain-torch interpreter, `cells_int` its definition.
@@ -21,7 +28,7 @@ from bitfold.address.codes import deal_skip
 from bitfold.address.mixing import MIX_VERSION, mix_int, signed
 from bitfold.errors import BitfoldError
 
-PROGRAM_VERSION = 1
+PROGRAM_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Lookup:
-    """One digit of a code and the rows it chooses from: `radix` of `span` rows from `base` on."""
+    """One digit of a code and the rows it chooses from: `radix` of `span` rows from `base` on.
+
+    `leading` says from which end of a mixed code the digit is taken.
+    """
 
     source: Source
     radix: int
@@ -52,6 +62,7 @@ class Lookup:
     divisor: int = 1
     offset: int = 0
     span: int = 0
+    leading: bool = False
 
     def __post_init__(self) -> None:
         if self.span == 0:
@@ -60,12 +71,13 @@ class Lookup:
     @property
     def unsigned(self) -> bool:
         """Whether the code may need all 64 bits, so that shifts alone can read its digits."""
-        return self.source.salt is not None and self.source.code_bits == 64
+        return self.source.salt is not None and self.source.code_bits == 64 and not self.leading
 
     @property
     def binary(self) -> bool:
         """Whether the digit is a run of the code's bits."""
-        return all(value & (value - 1) == 0 for value in (self.divisor, self.radix))
+        powers = all(value & (value - 1) == 0 for value in (self.divisor, self.radix))
+        return powers and not self.leading
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,8 @@ class Program:
                     raise _senseless(lookup, f"a slice within {self.rows} rows")
                 if lookup.unsigned and not lookup.binary:
                     raise _senseless(lookup, "a power of two for a 64-bit code, or 63 bits")
+                if lookup.leading and lookup.source.salt is None:
+                    raise _senseless(lookup, "a mixed code, which fills its bits")
 
     def __iter__(self) -> Iterator[Lookup]:
         for lookups in self.fields:
@@ -142,7 +156,10 @@ class Program:
                 code >>= source.mix_bits - source.code_bits
             if source.deal > 1:
                 code = deal_skip(code, source.code_bits, source.deal)
-            digit = (code // lookup.divisor) % lookup.radix
+            if lookup.leading:
+                digit = (code * lookup.divisor * lookup.radix >> source.code_bits) % lookup.radix
+            else:
+                digit = (code // lookup.divisor) % lookup.radix
             cells.append(lookup.base + (digit + lookup.offset) % lookup.span)
         return cells
 
@@ -173,7 +190,7 @@ def _senseless(got: object, expected: str) -> BitfoldError:
 
 def _compact(lookup: dict[str, Any]) -> dict[str, Any]:
     lookup["source"] = {k: v for k, v in lookup["source"].items() if v is not None}
-    return lookup
+    return {k: v for k, v in lookup.items() if v is not False}
 
 
 def place(sizes: Sequence[int]) -> tuple[list[int], int]:

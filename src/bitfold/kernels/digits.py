@@ -20,6 +20,7 @@ from bitfold.kernels.words import (
     DIVISOR_SHIFT,
     DROP,
     FLAGS,
+    LEADING,
     MASK,
     MIXED,
     NEW,
@@ -39,6 +40,7 @@ from bitfold.kernels.words import (
 
 _FIRST, _SECOND = np.uint64(0xD6E8FEB86659FD93), np.uint64(0xA0761D6478BD642F)
 _HALF, _ONE, _BYTE, _EIGHT = np.uint64(0xFFFFFFFF), np.uint64(1), np.uint64(255), np.uint64(8)
+_WORD = np.uint64(32)
 
 
 @numba.njit(inline="always")
@@ -91,7 +93,9 @@ def _digits(code, count, word, out):
     flags, base = _word(word, FLAGS), _word(word, BASE)
     shift, radix, divisor = _word(word, DIVISOR_SHIFT), _word(word, RADIX), _word(word, DIVISOR)
     factor, rest = _word(word, RADIX_FACTOR), _word(word, RADIX_SHIFT)
-    if flags & np.uint64(POWER):
+    if flags & np.uint64(LEADING):
+        _leading(code, count, shift, divisor, radix, base, flags & np.uint64(DIVIDED), out)
+    elif flags & np.uint64(POWER):
         for i in range(count):
             put(out, i, ((get(code, i) >> shift) & radix) + base)
     elif flags & np.uint64(SHORT):
@@ -127,6 +131,21 @@ def _digits(code, count, word, out):
         for i in range(count):
             turned = get(out, i) + offset
             put(out, i, turned - span if turned >= end else turned)
+
+
+@numba.njit(nogil=True)
+def _leading(code, count, shift, divisor, radix, base, divided, out):
+    """Leading digits: the code's fraction times the divisor, times the radix."""
+    if radix > _HALF:
+        for i in range(count):
+            put(out, i, high((get(code, i) << shift) * divisor, radix) + base)
+        return
+    for i in range(count):
+        x = get(code, i) << shift
+        if divided:
+            x *= divisor
+        upper = (x >> _WORD) * (radix & _HALF) + (((x & _HALF) * (radix & _HALF)) >> _WORD)
+        put(out, i, (upper >> _WORD) + base)
 
 
 @numba.njit(nogil=True)

@@ -3,7 +3,8 @@
 A kernel does not divide. A digit's divisor and radix become a factor and a shift: for n below
 2**b and ceil(log2 d) = m, n // d is n * (2**(b + m) // d + 1) >> (b + m), with b = 31 where codes
 are that short (four to a vector register) and b = 63 otherwise (the upper half of a product of
-128 bits). Powers of two take shifts, and alone read all 64 bits.
+128 bits). Powers of two take shifts, and read all 64 bits. A leading digit is two products: the
+code, its bits at the top of the word, times the divisor (lower half), times the radix (upper half).
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ FLAGS, SALT, SHIFT, MASK, DROP, TABLE, BYTES = range(7)
 DIVISOR, DIVISOR_SHIFT, RADIX, RADIX_FACTOR, RADIX_SHIFT, OFFSET, SPAN, BASE = range(7, 15)
 COLUMNS = 15
 # The flags.
-NEW, MIXED, DEALT, POWER, SHORT, DIVIDED, REDUCED, TURNED = (1 << bit for bit in range(8))
+NEW, MIXED, DEALT, POWER, SHORT, DIVIDED, REDUCED, TURNED, LEADING = (1 << n for n in range(9))
 
 SHORT_BITS, LONG_BITS = 31, 63
 
@@ -86,7 +87,11 @@ def _row(lookup: Lookup, limit: int, new: bool, kinds: list[tuple[int, int]]) ->
     divisor, radix = lookup.divisor, lookup.radix
     if divisor >= codes:  # no code reaches the digit
         divisor = radix = 1
-    if lookup.binary:
+    if lookup.leading:
+        flags |= LEADING | DIVIDED * (lookup.divisor > 1)
+        words[DIVISOR], words[DIVISOR_SHIFT] = lookup.divisor % (1 << 64), 64 - source.code_bits
+        words[RADIX] = lookup.radix
+    elif lookup.binary:
         flags |= POWER
         words[DIVISOR_SHIFT], words[RADIX] = divisor.bit_length() - 1, radix - 1
     else:

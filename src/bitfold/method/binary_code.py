@@ -56,7 +56,7 @@ class BinaryCode(Method):
     digits: str | None = word(
         None,
         help="positional digits fit tightly, residues use every row of balanced radices; when not "
-        "said: positional for slices with balance 0, residues otherwise",
+        "said: positional for hashed ids and slices with balance 0, residues otherwise",
         choices=("positional", "residues"),
     )
     balance: float = word(
@@ -125,12 +125,11 @@ class BinaryCode(Method):
             program = self._mixed(fields, dim, budget, dtype, chunks, seed)
         return self.finish(fields, dim, budget, dtype, program, self.fusion)
 
-    @property
-    def _digits(self) -> str:
+    def _digits(self, code: Code) -> str:
         if self.digits is not None:
             return self.digits
         tight = self.sharing == "slices" and self.balance == 0
-        return "positional" if tight else "residues"
+        return "positional" if tight or not code.dense else "residues"
 
     def _chunks(self, dim: int) -> int:
         if self.fusion != "concat":
@@ -213,9 +212,9 @@ class BinaryCode(Method):
             if code.dense and share >= code.ids * chunks:
                 parts.append(whole(code.ids, chunks))
             elif shared:
-                parts.append(code.shared(share, blocks, self._digits))
+                parts.append(code.shared(share, blocks, self._digits(code)))
             else:
-                parts.append(code.sliced(share, blocks, self._digits, self.balance))
+                parts.append(code.sliced(share, blocks, self._digits(code), self.balance))
         return parts
 
     def _one_pool(
@@ -231,7 +230,7 @@ class BinaryCode(Method):
                 left -= cost
         for index, code in enumerate(codes):
             if index not in parts:
-                parts[index] = code.shared(left, blocks, self._digits)
+                parts[index] = code.shared(left, blocks, self._digits(code))
         return [parts[index] for index in range(len(codes))]
 
     def _remedy(self, minimum: int) -> str:

@@ -22,8 +22,7 @@ from bitfold.fields import Field
 SPARE_BITS = 10  # 2**10 codes an id: under 0.1 % of the ids share theirs
 UNKNOWN_IDS = 1 << 40  # a hashed field that does not say how many ids it has counts as large
 LEAST_SPARE_BITS = 2  # what a hashed code keeps when the budget is tight
-HASHED_BITS = 63  # torch divides signed numbers
-EVEN_BITS = 52  # up to here positional digits of a 63-bit code are even to 1 in 2**11
+HASHED_BITS = 63  # the widest code that trailing digits read: torch divides signed numbers
 MOST_HASHED_BLOCKS = 4  # of a code whose ids nobody counted: it takes what bits four blocks allow
 
 FewestBlocks = Callable[[int, int], int | None]  # (codes, most blocks) -> fewest blocks
@@ -37,6 +36,7 @@ class Digits:
     radices: tuple[int, ...]
     divisors: tuple[int, ...]
     slices: bool = False  # whether each digit reads its own slice whatever the sharing
+    leading: bool = False  # whether they are taken from the code's upper end
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Code:
         """`rows`, or fewer where a dense field is whole with fewer."""
         return min(rows, self.ids * chunks) if self.dense else rows
 
-    def source(self, radices: Sequence[int]) -> Source:
+    def source(self, radices: Sequence[int], leading: bool = False) -> Source:
         """Where digits with these radices come from."""
         if self.dense:
             bits, deal = self.bits, len(radices) if self.skip else 1
@@ -79,7 +79,8 @@ class Code:
         if self.skip:
             return Source(self.salt, 64, min(HASHED_BITS, _floor_log2(radices)), len(radices))
         exact = self.least_bits == self.bits
-        return Source(self.salt, 64, min(HASHED_BITS, self.bits) if exact else HASHED_BITS)
+        most = 64 if leading else HASHED_BITS
+        return Source(self.salt, 64, min(most, self.bits) if exact else most)
 
     def binary(self, strategy: str, blocks: int | None, block_bits: int | None) -> Digits:
         """Power-of-two blocks, as in the paper."""
@@ -113,11 +114,7 @@ class Code:
         fit = coprime_radices if digits == "residues" and not self.skip else fit_radices
         radices = fit(size, count, rows, balance) or fit_radices(size, count, rows, balance)
         assert radices is not None, "the caller checks the minimum"
-        wide = not self.dense and math.prod(radices) > 1 << EVEN_BITS
-        if wide and not self.skip and (coprime := coprime_radices(size, count, rows, balance)):
-            radices = coprime
-        before = (1,) * count if _coprime(radices, digits, wide, self.skip) else divisors(radices)
-        return Digits(self.source(radices), radices, before)
+        return self._digits(radices, digits == "residues" and not self.skip and _coprime(radices))
 
     def shared(self, rows: int, blocks: int | None, digits: str) -> Digits:
         """Digits that all read the same `rows` rows."""
@@ -129,14 +126,17 @@ class Code:
             return 1 if rows >= size else None
 
         size, count = self._fit(fewest, blocks)
-        radices: tuple[int, ...] = (rows,) * count
-        before = divisors(radices)
-        wide = not self.dense and rows**count > 1 << EVEN_BITS
-        if (digits == "residues" or wide) and not self.skip:
+        if digits == "residues" and not self.skip:
             residues = _descending_coprimes(rows, count)
             if math.prod(residues) >= size:
-                radices, before = residues, (1,) * count
-        return Digits(self.source(radices), radices, before)
+                return self._digits(residues, residues=True)
+        return self._digits((rows,) * count, residues=False)
+
+    def _digits(self, radices: tuple[int, ...], residues: bool) -> Digits:
+        """Residues, or positional digits: of hashed ids they are leading ones."""
+        leading = not self.dense and not residues
+        before = (1,) * len(radices) if residues else divisors(radices)
+        return Digits(self.source(radices, leading), radices, before, leading=leading)
 
     def _fit(self, fewest: FewestBlocks, blocks: int | None) -> tuple[int, int]:
         """The codes to tell apart, and the blocks for it."""
@@ -238,15 +238,21 @@ def lay_out(parts: Sequence[Digits], chunks: int, sharing: str, seed: int) -> Pr
             turned = sharing == "fields" and not part.slices
             offset = derive_salt(seed, index, m) % span if turned else 0
             lookups.append(
-                Lookup(part.source, radix, bases[index][m], part.divisors[m], offset, span)
+                Lookup(
+                    part.source,
+                    radix,
+                    bases[index][m],
+                    part.divisors[m],
+                    offset,
+                    span,
+                    part.leading,
+                )
             )
         fields.append(tuple(lookups))
     return Program(chunks, tuple(fields), end)
 
 
-def _coprime(radices: Sequence[int], digits: str, wide: bool, skip: bool) -> bool:
-    if skip or not (digits == "residues" or wide):
-        return False
+def _coprime(radices: Sequence[int]) -> bool:
     pairs = [(a, b) for i, a in enumerate(radices) for b in radices[i + 1 :]]
     return all(math.gcd(a, b) == 1 for a, b in pairs)
 

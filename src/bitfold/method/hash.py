@@ -16,12 +16,10 @@ from bitfold.method.allocation import allocate, check_minimum
 from bitfold.method.base import FINGERPRINT_BYTES, Method
 from bitfold.plan_format import Plan, dtype_size
 
-HASH_BITS = 63  # torch divides signed numbers
-
 
 @dataclass(frozen=True)
 class Hash(Method):
-    """`row = mix(id) mod R_f` in each field's own `R_f` rows."""
+    """`row = mix(id) * R_f / 2**64`, rounded down, in each field's own `R_f` rows."""
 
     allocation: float = word(
         0.5, help="rows go to fields by size**allocation; 1: one ratio for all, 0: small ones whole"
@@ -44,8 +42,8 @@ class Hash(Method):
         lookups = []
         for index, (field, size, base) in enumerate(zip(fields, rows, bases, strict=True)):
             whole = field.num_embeddings == size
-            source = Source() if whole else Source(derive_salt(seed, index), code_bits=HASH_BITS)
-            lookups.append((Lookup(source, size, base),))
+            source = Source(None if whole else derive_salt(seed, index))
+            lookups.append((Lookup(source, size, base, leading=not whole),))
         program = Program(1, tuple(lookups), end)
         return self.finish(fields, dim, budget, dtype, program, "sum")
 

@@ -14,7 +14,7 @@ from bitfold.config import word
 from bitfold.errors import BitfoldError
 from bitfold.fields import Field
 from bitfold.method.base import Method, check_options
-from bitfold.method.hash import HASH_BITS, check_allocation, hashed_rows
+from bitfold.method.hash import check_allocation, hashed_rows
 from bitfold.plan_format import Plan
 
 
@@ -57,7 +57,7 @@ class MultiHash(Method):
                 part = tuple(Lookup(Source(), whole, base + c * whole) for c in range(chunks))
             else:
                 part = tuple(
-                    Lookup(Source(derive_salt(seed, index, k), code_bits=HASH_BITS), size, base)
+                    Lookup(Source(derive_salt(seed, index, k)), size, base, leading=True)
                     for k in range(self.hashes)
                 )
             lookups.append(part)
