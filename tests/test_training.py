@@ -10,6 +10,7 @@ import torch
 import bitfold
 from bitfold import files
 from bitfold.data.prepare import prepare
+from bitfold.embedding import EmbeddingCollection
 from bitfold.errors import BitfoldError, BudgetTooSmall, UnknownName
 from bitfold.files import read_tensors
 from bitfold.model import click_loss
@@ -114,9 +115,13 @@ def test_every_network_learns(log, tmp_path, network):
     assert bitfold.load(tmp_path / "run").plan.embedding_dim == (1 if network == "lr" else 4)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "adagrad", "sgd"])
-def test_every_optimizer_learns_and_decays(log, tmp_path, optimizer):
-    words = replace(TINY, optimizer=optimizer, lr=0.05, epochs=1)
+@pytest.mark.parametrize(
+    ("network", "embeddings"),
+    [(name, "same") for name in ("adam", "adamw", "adagrad", "sgd")]
+    + [("adam", name) for name in ("lazy-adam", "rowwise-adagrad", "adagrad", "sgd")],
+)
+def test_every_optimizer_learns_and_decays(log, tmp_path, network, embeddings):
+    words = replace(TINY, optimizer=network, embedding_optimizer=embeddings, lr=0.05, epochs=1)
     train([log], None, words, tmp_path / "plain")
     train([log], None, replace(words, embedding_decay=0.5), tmp_path / "decayed")
     norm = {
@@ -124,6 +129,18 @@ def test_every_optimizer_learns_and_decays(log, tmp_path, optimizer):
         for name in ("plain", "decayed")
     }
     assert norm["decayed"] < norm["plain"]
+
+
+def test_the_embeddings_have_a_rate_of_their_own(log, tmp_path):
+    moved = {}
+    for name in ("lazy-adam", "same"):
+        words = replace(TINY, embedding_optimizer=name, embedding_lr=1e-12, epochs=1)
+        train([log], None, words, tmp_path / name)
+        run = bitfold.load(tmp_path / name)
+        fresh = EmbeddingCollection.from_plan(run.plan, seed=words.seed).state_dict()
+        pool = weights(tmp_path / name)["embeddings.embedder.pool.weight"]
+        moved[name] = (pool - fresh["embedder.pool.weight"]).abs().max()
+    assert max(moved.values()) < 1e-6
 
 
 def test_bf16_trains_and_serves_in_float32(log, tmp_path):

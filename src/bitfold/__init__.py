@@ -11,6 +11,7 @@ from bitfold.errors import BitfoldError, BudgetTooSmall, IdOutOfRange, UnknownNa
 from bitfold.fields import Field
 
 if TYPE_CHECKING:
+    from bitfold import optim
     from bitfold.bytesize import Memory, format_bytes, memory
     from bitfold.embedding import Embedding, EmbeddingBag, EmbeddingCollection
     from bitfold.kernels.choice import plain_torch
@@ -40,6 +41,7 @@ __all__ = [
     "load_plugin",
     "memory",
     "methods",
+    "optim",
     "plain_torch",
     "plan",
 ]
@@ -58,6 +60,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is asked for: preparing a log needs no torch, nor its memory."""
+    if name == "optim":
+        return import_module("bitfold.optim")
     for module, names in _HOMES.items():
         if name in names:
             value = getattr(import_module(f"bitfold.{module}"), name)

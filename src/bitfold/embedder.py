@@ -119,8 +119,9 @@ class Corridor(Embedder):
                 expected=f"[B, {self.num_fields}], a column for each field",
             )
         ids = _as_int64(ids)
-        if by_kernel(self.pool.weight):
-            return self._by_kernel(ids, None, None, None, padding_idx)
+        weight = self._weight()
+        if by_kernel(weight):
+            return self._by_kernel(weight, ids, None, None, None, padding_idx)
         ids = self._checked(ids)
         if self.address.ragged:
             parts = [self._vectors(part, ids[:, part.columns]) for part in self.address.parts]
@@ -131,8 +132,15 @@ class Corridor(Embedder):
             return found
         return found.masked_fill((ids == padding_idx).unsqueeze(-1), 0.0)
 
+    def _weight(self) -> Tensor:
+        """The pool's numbers, past `nn.Module`'s attributes, which cost as much as a lookup."""
+        pool = self._modules["pool"]
+        weight = pool._parameters.get("weight") if pool is not None else None
+        return self.pool.weight if weight is None else weight
+
     def _by_kernel(
         self,
+        weight: Tensor,
         ids: Tensor,
         offsets: Tensor | None,
         weights: Tensor | None,
@@ -141,10 +149,11 @@ class Corridor(Embedder):
     ) -> Tensor:
         fusion, *shape = self.shape
         learned: Any = self.fuse.importance if self.weighted else None
-        pool = self.pool
+        pool: Any = self._modules["pool"]
+        packed: Any = self._buffers["packed"]
         try:
             return vectors(
-                pool.weight, learned, ids, offsets, weights, self.packed, fusion, POOLINGS[mode],
+                weight, learned, ids, offsets, weights, packed, fusion, POOLINGS[mode],
                 padding_idx, *shape, pool.sparse, mover=pool.moved_by,
             )  # fmt: skip
         except IdOutOfRange:
@@ -188,8 +197,9 @@ class Corridor(Embedder):
         offsets = offsets.long()
         check_offsets(offsets, ids.shape[0])
         ids = _as_int64(ids)
-        if by_kernel(self.pool.weight):
-            return self._by_kernel(ids, offsets, weights, mode, padding_idx)
+        weight = self._weight()
+        if by_kernel(weight):
+            return self._by_kernel(weight, ids, offsets, weights, mode, padding_idx)
         rows = bags // self.num_fields
         bag = bags_of(offsets, ids.shape[0])
         field = bag // max(rows, 1)

@@ -137,7 +137,8 @@ class EmbeddingCollection(nn.Module):
             IdOutOfRange: for a dense id outside `0..V-1`.
         """
         if offsets is None:
-            vectors: Tensor = self.embedder(ids)
+            embedder: Any = self._modules["embedder"]  # past `nn.Module`'s slow attributes
+            vectors: Tensor = embedder(ids)
             return vectors
         return self.embedder.forward_bags(ids, offsets, per_sample_weights, self.mode)
 

@@ -29,8 +29,10 @@ def sums(request, monkeypatch):
 def threads(request, monkeypatch):
     """One thread, and more than the machine has."""
     monkeypatch.setattr(lookup, "SERIAL_NUMBERS", 0)
+    before = torch.get_num_threads()
     monkeypatch.setattr(torch, "get_num_threads", lambda: request.param)
-    return request.param
+    yield request.param
+    torch.set_num_threads(before)  # loops of Numba's have changed it
 
 
 def train(module, optimizer, inputs):

@@ -2,7 +2,10 @@
 
 import copy
 import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numba
 import pytest
@@ -71,8 +74,10 @@ def sums(request, monkeypatch):
 def threads(request, monkeypatch):
     """One thread, and more than the machine has."""
     monkeypatch.setattr(lookup, "SERIAL_NUMBERS", 0)
+    before = torch.get_num_threads()
     monkeypatch.setattr(torch, "get_num_threads", lambda: request.param)
-    return request.param
+    yield request.param
+    torch.set_num_threads(before)  # loops of Numba's have changed it
 
 
 def test_single_ids(case, sums, threads):
@@ -290,6 +295,30 @@ def test_torch_keeps_its_number_of_threads():
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+ONE_THREAD = """
+import os, torch, bitfold
+embedding = bitfold.Embedding(200_000, 6, budget="10x")
+optimizer = bitfold.optim.SGD(embedding.parameters(), lr=0.1)
+for _ in range(2):
+    embedding(torch.arange(100_000)).sum().backward()
+    optimizer.step()
+    print(torch.get_num_threads(), len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads through /proc")
+def test_who_says_one_thread_gets_one():
+    """Numba makes threads for all cores, and torch would use them, when it is merely asked."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-c", ONE_THREAD]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    said = [line.split() for line in done.stdout.splitlines()]
+    alone = "import os, torch, numba; print(len(os.listdir('/proc/self/task')))"
+    words = [sys.executable, "-c", alone]
+    usual = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert said == [["1", usual.stdout.strip()]] * 2
 
 
 def test_where_nothing_can_be_written_kernels_are_compiled_all_the_same(monkeypatch):

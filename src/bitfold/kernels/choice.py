@@ -14,7 +14,7 @@ _forced = {"plain": False}
 def by_kernel(pool: Tensor) -> bool:
     """Whether lookups in this pool take the kernels: on the CPU, in the types they know."""
     return (
-        pool.device.type == "cpu"
+        pool.is_cpu
         and pool.dtype in DTYPES
         and not _forced["plain"]
         and not torch._C._are_functorch_transforms_active()

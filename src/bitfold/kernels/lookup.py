@@ -65,15 +65,19 @@ def _most_threads() -> int:
 def threads_for(rows: int) -> int:
     """How many threads share a batch: torch's number, which Numba must not change.
 
-    Both keep it in OpenMP, and a loop of Numba's sets it to Numba's own.
+    Both keep it in OpenMP: Numba sets it to the number of cores when it is first asked for its
+    own number, and to its own number in every loop. Who said one thread, or shares the cores with
+    others, would wait for threads that nobody wanted in every operation of torch.
     """
-    if forked():
-        return 1
     threads = torch.get_num_threads()
     limit = min(threads, _most_threads())
+    if limit <= 1 or rows <= 1 or forked():
+        return 1
     if numba.get_num_threads() != limit:
         numba.set_num_threads(limit)
-    return max(1, min(threads, rows))
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    return min(threads, rows)
 
 
 def threads_of(numbers: int, rows: int) -> int:
@@ -118,7 +122,7 @@ def forward(
     ids, pool = ids.contiguous(), pool.contiguous()
     if offsets is None and padding is None:
         rows = ids.shape[0]
-        out = torch.empty((rows, fields, dim), dtype=dtype)
+        out = torch.empty(rows, fields, dim, dtype=dtype)
     else:
         rows = ids.shape[0] if offsets is None else (offsets.shape[0] - 1) // fields
         out = torch.zeros((rows, fields, dim), dtype=dtype)
@@ -359,6 +363,14 @@ def _lists(pool: Tensor, threads: int, room: int) -> _Lists:
         )
         kept[rows, width] = lists
     return lists
+
+
+def moving_bytes(pool: Tensor) -> int:
+    """Bytes at most that moving such a pool's rows takes beside it: its sums, or its lists."""
+    lists = _local.__dict__.get("lists", {}).get(tuple(pool.shape))
+    if lists is None:
+        return pool.nbytes * threads_for(2**62)
+    return sum(array.nbytes for array in lists)
 
 
 def _marks(rows: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:

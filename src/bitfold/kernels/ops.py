@@ -3,6 +3,7 @@
 Nothing is compiled when this module is imported; Numba comes with the first call.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -30,16 +31,21 @@ POOLINGS = {None: 0, "sum": 1, "mean": 2, "max": 3}
 MAX = POOLINGS["max"]  # whose gradient needs its result
 
 
-def _lookup(*given: Any) -> Tensor:
-    from bitfold.kernels.lookup import forward
+@cache
+def _kernels() -> Any:
+    from bitfold.kernels import lookup
 
-    return forward(*given[:-1])  # `sparse`, the last, is the gradient's matter
+    return lookup
+
+
+def _lookup(*given: Any) -> Tensor:
+    found: Tensor = _kernels().forward(*given[:-1])  # `sparse`, the last, is the gradient's matter
+    return found
 
 
 def _lookup_backward(*args: Any) -> Gradients:
-    from bitfold.kernels.lookup import backward
-
-    return backward(*args)
+    found: Gradients = _kernels().backward(*args)
+    return found
 
 
 _library.impl("lookup", _lookup, "CPU")
@@ -136,11 +142,9 @@ def _refuse(ctx: Any, *grads: Tensor) -> None:
 
 def _move(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """Move the pool's rows by `ctx.mover` instead of giving their gradient."""
-    from bitfold.kernels.lookup import move
-
     pool, importance, ids, offsets, weights, packed, top = ctx.saved_tensors
     wants = ctx.needs_input_grad
-    factors, shares = move(
+    factors, shares = _kernels().move(
         grad, pool, importance, ids, offsets, weights, packed, *ctx.words, top, wants[1],
         wants[4], how=ctx.mover.next_move(ctx.weight),
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """Checkpoints: all that training needs to go on as if it had never stopped.
 
-A checkpoint is one safetensors file: the model, the optimizer's state, the random state, and in
+A checkpoint is one safetensors file: the model, the optimizers' states, the random state, and in
 its header the position as JSON. It replaces the one before in one rename, so a process that is
 killed while writing leaves the old one whole. The best weights so far lie in a file of their own
 that is written before the checkpoint that names it.
@@ -8,6 +8,7 @@ that is written before the checkpoint that names it.
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from bitfold.errors import BitfoldError
 from bitfold.files import read_tensors, remove_parts, write_tensors
 
-FORMAT = 1
+FORMAT = 2
 FILE = "state.safetensors"
 
 
@@ -55,18 +56,19 @@ def save(
     folder: Path,
     position: Position,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     random: dict[str, Tensor],
 ) -> None:
     """Write the checkpoint in `folder`, and remove what it no longer names."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     scalars: dict[str, Any] = {}
-    for number, state in optimizer.state_dict()["state"].items():
-        for key, value in state.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{number}.{key}"] = value
-            else:
-                scalars[f"{number}.{key}"] = value
+    for which, optimizer in enumerate(optimizers):
+        for number, state in optimizer.state_dict()["state"].items():
+            for key, value in state.items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer.{which}.{number}.{key}"] = value
+                else:
+                    scalars[f"{which}.{number}.{key}"] = value
     tensors |= {f"random.{name}": state for name, state in random.items()}
     notes = {
         "format": str(FORMAT),
@@ -98,20 +100,20 @@ def exists(folder: Path) -> bool:
 
 
 def load(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> tuple[Position, dict[str, Tensor]]:
-    """Bring the model and the optimizer to the checkpoint; returns the position and random state.
+    """Bring the model and the optimizers to the checkpoint; returns the position and random state.
 
     Raises:
         BitfoldError: the checkpoint is damaged, of a newer format, or of another model.
     """
     remove_parts(folder)
     tensors, notes = read_tensors(folder / FILE)
-    if not notes.get("format", "").isdecimal() or int(notes["format"]) > FORMAT:
+    if notes.get("format") != str(FORMAT):
         raise BitfoldError(
             "the checkpoint is of another format",
             got=notes.get("format"),
-            expected=f"{FORMAT} or less",
+            expected=FORMAT,
             fix="resume with the bitfold that wrote it, or train anew with --force",
         )
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "random": {}}
@@ -127,10 +129,11 @@ def load(
             expected="the weights of this configuration",
             fix="resume with the same words, or train anew with --force",
         ) from None
-    state: dict[int, dict[str, Any]] = {}
+    states: list[dict[int, dict[str, Any]]] = [{} for _ in optimizers]
     for name, value in [*parts["optimizer"].items(), *json.loads(notes["optimizer"]).items()]:
-        number, _, key = name.partition(".")
-        state.setdefault(int(number), {})[key] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+        which, number, key = name.split(".", 2)
+        states[int(which)].setdefault(int(number), {})[key] = value
+    for optimizer, state in zip(optimizers, states, strict=True):
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
     return Position(**json.loads(notes["position"])), parts["random"]

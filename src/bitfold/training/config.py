@@ -9,6 +9,8 @@ from bitfold.errors import BitfoldError
 
 NETWORK_NAMES = ("lr", "deepfm", "dcnv2", "dlrm")
 OPTIMIZERS = ("adam", "adamw", "adagrad", "sgd")
+ROW_OPTIMIZERS = ("lazy-adam", "rowwise-adagrad", "adagrad", "sgd")  # of `bitfold.optim`
+SAME = "same"
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,23 @@ class TrainConfig:
     batch_size: int = word(2048, help="Rows in a step.")
     lr: float = word(2e-3, help="Learning rate.")
     optimizer: str = word("adam", help="How weights are updated.", choices=OPTIMIZERS)
+    embedding_optimizer: str = word(
+        "lazy-adam",
+        help="How the embeddings are updated: by an optimizer that moves the rows of the batch "
+        "alone, or with the network's optimizer, which moves all rows.",
+        choices=(*ROW_OPTIMIZERS, SAME),
+    )
+    embedding_lr: float | None = word(
+        None, help="Learning rate of the embeddings; without one, --lr.", metavar="RATE"
+    )
     weight_decay: float = word(
         0.0,
         help="Weight decay of the network (L2 for adam, adagrad and sgd; decoupled for adamw).",
     )
     embedding_decay: float = word(
-        0.0, help="Weight decay of the embeddings; raise it when rare ids overfit."
+        0.0,
+        help="Weight decay of the embeddings; raise it when rare ids overfit. Decoupled, of the "
+        "rows that move; L2 of all rows with --embedding-optimizer same.",
     )
     patience: int = word(
         2, help="Stop after this many epochs without a better validation AUC; 0 never stops."
@@ -103,6 +116,8 @@ class TrainConfig:
         for name in ("patience", "seed", "checkpoint_steps"):
             self._whole(name, 0)
         self._number("lr", above=0)
+        if self.embedding_lr is not None:
+            self._number("embedding_lr", above=0)
         self._number("weight_decay")
         self._number("embedding_decay")
         self._number("dropout", below=1)

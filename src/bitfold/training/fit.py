@@ -18,13 +18,14 @@ from bitfold.errors import BitfoldError
 from bitfold.evaluate import EVALUATION_ROWS, same_ids, score
 from bitfold.method.registry import method_kind
 from bitfold.model import ClickModel
+from bitfold.optim import RowOptimizer
 from bitfold.progress import Progress, silent
 from bitfold.run import Run, RunConfig
 from bitfold.training import checkpoint, folder
 from bitfold.training.checkpoint import Position
 from bitfold.training.config import TrainConfig
 from bitfold.training.logs import TrainingLog
-from bitfold.training.loop import Logits, Trainer, make_optimizer
+from bitfold.training.loop import Logits, Trainer, make_optimizers
 from bitfold.training.rows import TrainingRows
 from bitfold.training.words import Paths, agree, check_words, run_config
 
@@ -224,12 +225,16 @@ class _Job:
     def _train(self, rows: TrainingRows) -> tuple[ClickModel, Position]:
         fabric, words = self.fabric, self.config.train
         model = self._build(rows)
-        optimizer = make_optimizer(model, words)
-        module, fabric_optimizer = fabric.setup(Logits(model), optimizer)
+        optimizers = make_optimizers(model, words)
+        module, *fabric_optimizers = fabric.setup(Logits(model), *optimizers)
+        if fabric.world_size == 1:
+            for optimizer in optimizers:
+                if isinstance(optimizer, RowOptimizer):
+                    optimizer.into_backward(model.embeddings)
         place, position = self.out / folder.CHECKPOINT, Position()
         place.mkdir(exist_ok=True)
         if checkpoint.exists(place):
-            position, random = checkpoint.load(place, model, optimizer)
+            position, random = checkpoint.load(place, model, optimizers)
             _set_random(fabric, random)
         lines = None
         if fabric.is_global_zero:
@@ -238,9 +243,9 @@ class _Job:
             Trainer(
                 fabric=fabric,
                 model=model,
-                optimizer=optimizer,
+                optimizers=optimizers,
                 module=module,
-                fabric_optimizer=fabric_optimizer,
+                fabric_optimizers=fabric_optimizers,
                 rows=rows,
                 config=words,
                 folder=place,
