@@ -66,6 +66,10 @@ def test_preparing_never_loads_torch(ratings: Path, tmp_path: Path) -> None:
     assert "torch" not in loaded_by("prepare", ratings, *READING, "--out", tmp_path / "log")
 
 
+def test_inspecting_a_log_never_loads_torch(log: Path) -> None:
+    assert "torch" not in loaded_by("inspect", log)
+
+
 def test_version() -> None:
     assert bitfold("--version").out.strip() == f"bitfold, version {__version__}"
 

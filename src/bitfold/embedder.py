@@ -124,10 +124,9 @@ class Corridor(Embedder):
             return self._by_kernel(weight, ids, None, None, None, padding_idx)
         ids = self._checked(ids)
         if self.address.ragged:
-            parts = [self._vectors(part, ids[:, part.columns]) for part in self.address.parts]
-            found = torch.cat(parts, 1)[:, self.address.order]
+            found = torch.cat(self._ragged(ids), 1)[:, self.address.order]
         else:
-            found = self._vectors(self.address, ids)
+            found = self._fused(self.address, self.pool(self.address.cells(ids)))
         if padding_idx is None:
             return found
         return found.masked_fill((ids == padding_idx).unsqueeze(-1), 0.0)
@@ -164,9 +163,23 @@ class Corridor(Embedder):
             self._checked(ids, field)  # the same complaint, with the field's name
             raise
 
-    def _vectors(self, address: Address, ids: Tensor) -> Tensor:
-        """Vectors of fields that all have the same number of terms: nothing is padded."""
-        fused: Tensor = self.fuse(self.pool(address.cells(ids)), None, address.columns)
+    def _ragged(self, ids: Tensor) -> list[Tensor]:
+        """Vectors of the fields, those of the same number of terms together: nothing is padded."""
+        parts = list(self.address.parts)
+        cells = [part.cells(ids[:, part.columns]) for part in parts]
+        if not self.pool.sparse:
+            return [self._fused(*each) for each in zip(parts, map(self.pool, cells), strict=True)]
+        # All rows at once: inductor cannot add up the sparse gradients of several lookups.
+        counts = [each.shape[1:].numel() for each in cells]
+        rows = self.pool(torch.cat([each.flatten(1) for each in cells], 1)).split(counts, 1)
+        return [
+            self._fused(part, row.reshape(*cell.shape, row.shape[-1]))
+            for part, cell, row in zip(parts, cells, rows, strict=True)
+        ]
+
+    def _fused(self, address: Address, pieces: Tensor) -> Tensor:
+        """Vectors of fields that all have the same number of terms."""
+        fused: Tensor = self.fuse(pieces, None, address.columns)
         return fused.flatten(-2)
 
     def forward_bags(

@@ -1,5 +1,6 @@
 """Plans: everything that decides where an id's numbers lie, as data."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -92,15 +93,20 @@ class Plan:
         return full_bytes(self.fields, self.embedding_dim) / self.bytes
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a field, for tables: name, ids, rows, lookups, bytes, radices.
+        """One row a field, for tables: name, ids, rows, lookups, bytes, radices, and two more.
 
-        Rows that fields share count in each of them.
+        `ids_per_row` is how many ids read a row, on average over the field's rows, ids of other
+        fields that share them included; None if a size is unknown. `vectors` is how many vectors
+        the digits can tell apart at most. Rows that fields share count in each of them.
         """
         width = self.embedding_dim // self.program.chunks
+        reads = self._reads()
         out = []
         for field, lookups in zip(self.fields, self.program.fields, strict=True):
             slices = {(lookup.base, lookup.span) for lookup in lookups}
             rows = sum(span for _, span in slices)
+            readers = [reads[each] for each in slices]
+            digits = {(each.source, each.divisor, each.radix) for each in lookups}
             out.append(
                 {
                     "field": field.name,
@@ -110,9 +116,22 @@ class Plan:
                     "lookups": len(lookups),
                     "radices": [lookup.radix for lookup in lookups],
                     "bytes": rows * width * dtype_size(self.dtype),
+                    "ids_per_row": None if None in readers else sum(filter(None, readers)) / rows,
+                    "vectors": math.prod(radix for _, _, radix in digits),
                 }
             )
         return out
+
+    def _reads(self) -> dict[tuple[int, int], int | None]:
+        """How many ids read each slice of rows, an id once for each of its lookups there."""
+        reads: dict[tuple[int, int], int | None] = {}
+        for field, lookups in zip(self.fields, self.program.fields, strict=True):
+            for lookup in lookups:
+                place = (lookup.base, lookup.span)
+                before = reads.get(place, 0)
+                known = before is not None and field.size is not None
+                reads[place] = (before or 0) + (field.size or 0) if known else None
+        return reads
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""

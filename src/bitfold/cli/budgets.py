@@ -1,23 +1,28 @@
 """`bitfold methods` and `bitfold plan`: what there is, and what a budget buys."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.table import Table
 
+from bitfold.board import CompareConfig
 from bitfold.cli.options import WordCommand, build, file_words, words
 from bitfold.cli.plugins import plugins
-from bitfold.cli.tables import figure, show, size, table
+from bitfold.cli.quotes import plan_parts, quote_tables
+from bitfold.cli.tables import is_narrow, show, table
 from bitfold.cli.words import Word, parse, words_of
+from bitfold.data.config import DataConfig
 from bitfold.errors import BitfoldError
 from bitfold.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from bitfold.fields import Field
-    from bitfold.plan_format import Plan
 
-PLANNED = ("embedding", "budget", "width", "set", "network", "seed")
+TRAINED, BOARD = tuple(words_of(TrainConfig)), tuple(words_of(CompareConfig))
+PLANNED = ("methods", "budgets", "embedding", "budget", "width", "set", "network", "seed")
 
 
 @click.command(cls=WordCommand, short_help="List the methods.")
@@ -55,27 +60,43 @@ def methods(name: str | None) -> None:
     help="Fields and their numbers of ids, user=6040,movie=3706; NAME=hashed:N for hashed ids "
     "of which N are distinct.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-@words(TrainConfig, without=[name for name in words_of(TrainConfig) if name not in PLANNED])
+@click.option("--json", "as_json", is_flag=True, help="Print the plan, or all quotes, as JSON.")
+@words(
+    CompareConfig,
+    TrainConfig,
+    without=[name for name in (*BOARD, *TRAINED) if name not in PLANNED],
+)
 @plugins
 def plan(
     log: str | None, fields: str | None, as_json: bool, config_file: str | None, **given: Any
 ) -> None:
     """Say how a method would spend a budget over fields, to the byte, before any training.
 
-    The fields come from LOG, a prepared log, or from --fields.
+    The fields come from LOG, a prepared log, or from --fields. With --methods or --budgets every
+    method is quoted at every budget: bytes, rows, lookups and what training takes; `full` appears
+    once, as 1x, with the map that it needs where ids are hashed.
 
     \b
     bitfold plan --fields user=6040,movie=3706 --budget 10x
+    bitfold plan log --methods full,hash,binary-code --budgets 10x,100x,1000x
     """
     if (log is None) == (fields is None):
         raise BitfoldError(
             "the fields are not said" if log is None else "the fields are said twice",
             expected="a prepared log, or --fields, such as --fields user=6040,movie=3706",
         )
-    file = file_words(config_file, list(words_of(TrainConfig)))
+    file = file_words(config_file, [*TRAINED, *BOARD, *words_of(DataConfig)])
+    board = {name: given.pop(name) for name in ("methods", "budgets")}
+    several = any(board.values()) or any(name in file for name in board)
+    if several:
+        _not_twice(board, given)
     config = build(TrainConfig, given, file)
-    found = _log_fields(log) if log is not None else _said_fields(fields or "")
+    found, missing, notes = _log_fields(log) if log is not None else _said_fields(fields or "")
+    if several:
+        one = {"methods": given["embedding"], "budgets": given["budget"]}
+        words = build(CompareConfig, {name: board[name] or one[name] for name in board}, file)
+        _quote(found, missing, notes, words, config, as_json)
+        return
 
     from bitfold.planning import plan as make
 
@@ -90,38 +111,73 @@ def plan(
     if as_json:
         click.echo(json.dumps(made.to_json(), indent=1))
         return
-    _print(made)
+    show(*plan_parts(made, narrow=is_narrow()), *notes)
 
 
-def _print(made: "Plan") -> None:
-    """The plan as a table, a field a line, then its bytes."""
-    shown = table(
-        f"{made.method}, width {made.embedding_dim}, {made.fusion}",
-        ("field", "ids", "rows", "lookups", "radices", "bytes"),
-    )
-    for row in made.rows():
-        ids = "any" if row["ids"] is None else f"{row['ids']:,}" + " hashed" * row["hashed"]
-        numbers = [figure(name, row[name]) for name in ("rows", "lookups")]
-        radices = " x ".join(f"{radix:,}" for radix in row["radices"])
-        shown.add_row(row["field"], ids, *numbers, radices, figure("bytes", row["bytes"]))
-    parts = ", ".join(f"{kind} {count:,}" for kind, count in made.by_kind.items())
-    total = f"{made.bytes:,} bytes ({size(made.bytes)}): {parts}"
-    if made.ratio is not None:
-        total += f"\nthe full table is {made.ratio:,.1f} times as large"
-    show(shown, total)
+def _not_twice(board: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse a method or a budget that is said beside the list of them."""
+    for several, one in (("methods", "embedding"), ("budgets", "budget")):
+        if board[several] and given[one]:
+            raise BitfoldError(
+                f"--{several} and --{one} say the same thing twice",
+                got=f"--{several} {board[several]} --{one} {given[one]}",
+                expected="one of them",
+            )
 
 
-def _log_fields(path: str) -> "Sequence[Field]":
+def _quote(
+    fields: "Sequence[Field]",
+    missing: Collection[str],
+    notes: Sequence[str],
+    words: CompareConfig,
+    config: TrainConfig,
+    as_json: bool,
+) -> None:
+    """Every method at every budget: each one's fields, then all of them beside each other."""
+    from bitfold.quotes import quotes
+
+    width = config.vector_width
+    made = quotes(fields, width, words, config.set, seed=config.seed, missing=missing)
+    if as_json:
+        figures = {
+            "fields": [asdict(field) for field in fields],
+            "embedding_dim": width,
+            "quotes": [quote.to_json() for quote in made],
+        }
+        click.echo(json.dumps(figures, indent=1))
+        return
+    narrow = is_narrow()
+    parts: list[Table | str] = []
+    for quote in made:
+        if quote.plan is not None:
+            title = f"{quote.method} at {quote.budget}"
+            parts += plan_parts(quote.plan, title, narrow=narrow)
+    show(*parts, *quote_tables(made, narrow=narrow), *notes)
+
+
+# Fields, those that have an id of missing values among their distinct ones, and what to note.
+Fields = tuple["Sequence[Field]", Collection[str], Sequence[str]]
+
+
+def _log_fields(path: str) -> Fields:
     from bitfold.data.prepared import PreparedLog
 
-    return PreparedLog(path).schema.embedding_fields()
+    log = PreparedLog(path)
+    schema, counted = log.schema, log.stats["fields"]
+    # A bag without values is empty: it has no id of its own.
+    missing = [f.name for f in schema.fields if f.kind != "bag" and counted[f.name]["missing"]]
+    notes = []
+    guessed = [info.name for info in schema.fields if not info.exact]
+    if guessed:
+        notes.append(f"estimated numbers of ids: {', '.join(guessed)}")
+    return schema.embedding_fields(), missing, notes
 
 
-def _said_fields(text: str) -> "Sequence[Field]":
+def _said_fields(text: str) -> Fields:
     """Read `user=6040,query=hashed:1000000`.
 
     Example:
-        >>> [field.size for field in _said_fields("user=6040,query=hashed:1e6")]
+        >>> [field.size for field in _said_fields("user=6040,query=hashed:1e6")[0]]
         [6040, 1000000]
     """
     from bitfold.fields import Field
@@ -141,4 +197,4 @@ def _said_fields(text: str) -> "Sequence[Field]":
             found.append(Field(name, distinct=parse(number, count) if count else None))
         else:
             found.append(Field(name, parse(number, ids)))
-    return found
+    return found, (), ()

@@ -18,6 +18,10 @@ from bitfold.errors import BitfoldError, unknown_name
 # name: (module under bitfold.cli, what it does). Listed here, so that the help imports nothing.
 COMMANDS = {
     "prepare": ("logs", "Read raw logs once: hash the ids, split, write a prepared log."),
+    "inspect": (
+        "inspection",
+        "Say what a log holds: fields, ids, skew, missing and new values.",
+    ),
     "synth": ("logs", "Write a synthetic click log of any size, with a known best AUC."),
     "train": ("runs", "Train a click model whose embeddings fit in a byte budget."),
     "evaluate": ("runs", "Measure a run on a log."),

@@ -41,18 +41,18 @@ def prepare(
     made = table(f"{out}: {rows}", columns)
     for name, stats in log.stats["fields"].items():
         about = "" if stats["exact"] else "about "
-        unseen = stats["unseen"].get("test")
+        unseen = stats.get("unseen", {}).get("test")
         made.add_row(
             name,
             about + figure("distinct", stats["distinct"]),
             figure("missing", stats["missing"]),
             "-" if unseen is None else f"{unseen:.1%}",
-            _head(stats["head"], log.rows["train"]),
+            _head(stats.get("head"), log.rows["train"]),
         )
     show(made)
 
 
-def _head(head: list[dict[str, Any]], rows: int) -> str:
+def _head(head: list[dict[str, Any]] | None, rows: int) -> str:
     """The most frequent value and its share of the training rows."""
     if not head or not rows:
         return "-"

@@ -82,10 +82,11 @@ def _expand(text: str) -> list[Path]:
             expected="one or more files",
             fix="check the pattern, and quote it if the shell should not expand it",
         )
-    raise _missing_file(path)
+    raise missing_file(path)
 
 
-def _missing_file(path: Path) -> BitfoldError:
+def missing_file(path: Path) -> BitfoldError:
+    """The error for a file or folder that does not exist; it names the nearest one that does."""
     folder = path.parent
     names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
     if not names:

@@ -44,6 +44,11 @@ class PreparedLog:
             part: sum(shard.rows for shard in shards) for part, shards in self._shards.items()
         }
 
+    @property
+    def size(self) -> int:
+        """Bytes of the shards on the disk."""
+        return sum(shard.size for shards in self._shards.values() for shard in shards)
+
     @cached_property
     def stats(self) -> dict[str, Any]:
         """Counts per field over the training part: distinct, missing, head, unseen."""
@@ -200,9 +205,14 @@ class PreparedLog:
     def id_columns(self, part: str) -> Iterator[list[npt.NDArray[np.int64]]]:
         """The ids of each field, shard by shard; the values of all bags of a bag field."""
         only = [f"id:{name}" for name in self.schema.field_names]
-        for shard in self._shards[part]:
-            ids = self._ids(self._columns(shard, only))
+        for columns in self.columns(part, only):
+            ids = self._ids(columns)
             yield [column.values if isinstance(column, Bags) else column for column in ids]
+
+    def columns(self, part: str, only: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Some columns of one part as they are stored (`id:NAME`, `label`, ...), shard by shard."""
+        for shard in self._shards[part]:
+            yield self._columns(shard, only)
 
     def _check(self, part: str, batch_size: int) -> None:
         if part not in PARTS:

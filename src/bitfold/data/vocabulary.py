@@ -24,6 +24,9 @@ MISSING = 1
 FIRST = 2
 """The dense id of the most frequent value."""
 
+KEY_BYTES = 12
+"""Bytes of one value in the map: a 64-bit key and a 32-bit id."""
+
 Ids = npt.NDArray[np.int64]
 
 

@@ -1,0 +1,203 @@
+"""`bitfold inspect`: what a prepared log or a run holds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bitfold.cli.options import WordCommand
+from bitfold.cli.plugins import plugins
+from bitfold.cli.progress import drawing
+from bitfold.cli.tables import figure, is_narrow, metrics_table, show, size, table
+from bitfold.errors import BitfoldError
+from bitfold.files import read_json, without_nan
+
+VALUE_WIDTH = 20
+TRANSFORMS = {"log": "signed log1p", "standard": "number"}
+
+
+@click.command(cls=WordCommand, short_help="Say what a log or a run holds.")
+@click.argument("path", metavar="LOG")
+@click.option(
+    "--width", default=16, metavar="D", help="Width of the full table's vectors.  [default: 16]"
+)
+@click.option("--quick", is_flag=True, help="Only what prepare has counted: no pass over the rows.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@plugins
+def inspect(path: str, width: int, quick: bool, as_json: bool) -> None:
+    """Say what LOG holds: parts, clicks, fields, their ids, skew, bags, missing and unseen values.
+
+    LOG is a prepared log; a run is shown with its figures and where its bytes go. Counting the
+    skew, bags and clicks takes one pass over the log.
+
+    \b
+    bitfold inspect log
+    """
+    if width < 1:
+        raise BitfoldError("width is out of range", got=width, expected="1 or more")
+    kind = _kind(Path(path))
+    if kind == "run":
+        _inspect_run(Path(path), as_json)
+        return
+
+    from bitfold.data.inspection import inspect as look
+    from bitfold.data.prepared import PreparedLog
+
+    log = PreparedLog(path)
+    with drawing() as progress:
+        figures = look(log, width, quick=quick, progress=progress)
+    if as_json:
+        click.echo(json.dumps(without_nan(figures), indent=1, ensure_ascii=False))
+        return
+    show(*_log_parts(figures))
+
+
+def _kind(path: Path) -> str:
+    """`log` or `run`; whatever else the path is raises."""
+    from bitfold.data.files import missing_file
+    from bitfold.data.prepared import looks_prepared
+
+    if not path.exists():
+        raise missing_file(path)
+    if looks_prepared(path):
+        return "log"
+    if (path / "config.json").is_file():
+        return "run"
+    inside = path / "log"
+    raise BitfoldError(
+        f"{path} is neither a prepared log nor a run",
+        got="a file" if path.is_file() else "a folder that holds neither",
+        expected="a folder that `bitfold prepare` or `bitfold train` wrote",
+        fix=f"did you mean {inside}?"
+        if looks_prepared(inside)
+        else f"`bitfold prepare {path} --out log ...` makes one of raw files, then "
+        "`bitfold inspect log`",
+    )
+
+
+def _inspect_run(path: Path, as_json: bool) -> None:
+    """A run's figures, and its plan."""
+    from bitfold.cli.quotes import plan_parts
+    from bitfold.cli.runs import SHOWN
+    from bitfold.plan_format import Plan
+    from bitfold.run import METRICS, PLAN, RunConfig, verify
+
+    verify(path)
+    words = read_json(path / "config.json")
+    config = RunConfig.from_json(words)
+    plan = Plan.from_json(read_json(path / PLAN))
+    metrics = read_json(path / METRICS)
+    if as_json:
+        figures = {"run": str(path), "config": words, "metrics": metrics, "plan": plan.to_json()}
+        click.echo(json.dumps(without_nan(figures), indent=1, ensure_ascii=False))
+        return
+    told = {name: metrics[name] for name in SHOWN if metrics.get(name) is not None}
+    show(
+        metrics_table(f"{path}: {config.train.embedding}, {config.train.network}", told),
+        *plan_parts(plan, narrow=is_narrow()),
+    )
+
+
+def _log_parts(figures: dict[str, Any]) -> list[Any]:
+    """The tables of a log, each within 80 columns."""
+    total = sum(figures["rows"].values())
+    made = table("Parts", ("part", "rows", "share", "clicked"))
+    for part, rows in figures["rows"].items():
+        clicked = figures["clicked"].get(part)
+        made.add_row(part, f"{rows:,}", f"{rows / total:.1%}", _share(clicked))
+    fields = figures["fields"]
+    parts: list[Any] = [
+        f"{figures['log']}: {total:,} rows, {size(figures['bytes_on_disk'])} on the disk\n"
+        f"label {figures['label']}, split {figures['split']}, ids {figures['ids']}\n",
+        made,
+        _fields_table(figures),
+    ]
+    if "map_bytes" in figures:
+        parts.append(f"the map from values to ids takes {size(figures['map_bytes'])} more")
+    if any("head" in field for field in fields):
+        parts.append(_skew_table(fields))
+    if any("bags" in field for field in fields):
+        bags = table("Bags (training part)", ("field", "values a row", "longest", "empty"))
+        for field in fields:
+            if "bags" in field:
+                mean, longest = field["bags"]["mean"], field["bags"]["longest"]
+                bags.add_row(field["name"], f"{mean:.2f}", f"{longest:,}", _share(field["missing"]))
+        parts.append(bags)
+    if figures["numeric"]:
+        numbers = table("Numbers (training part)", ("column", "mean", "deviation", "of", "missing"))
+        for number in figures["numeric"]:
+            numbers.add_row(
+                number["name"],
+                f"{number['mean']:.4g}",
+                f"{number['deviation']:.4g}",
+                TRANSFORMS.get(number["transform"], number["transform"]),
+                _share(number["missing"]),
+            )
+        parts.append(numbers)
+    return parts
+
+
+def _fields_table(figures: dict[str, Any]) -> Any:
+    """Kind, ids, share of the full table's bytes, missing and unseen values of each field."""
+    fields = figures["fields"]
+    told = {part for field in fields for part in field.get("unseen", ())}
+    unseen = [part for part in ("valid", "test") if part in told]
+    made = table(
+        f"Fields: {size(figures['full_bytes'])} as full tables of width {figures['width']}",
+        (
+            *("field", "kind", "ids", "share", "missing"),
+            *(f"unseen in {part}" for part in unseen),
+        ),
+        left=2,
+    )
+    for field in fields:
+        ids = field.get("num_embeddings", field["distinct"])
+        about = "" if field["exact"] else "about "
+        seen = field.get("unseen", {})
+        made.add_row(
+            field["name"],
+            field["kind"],
+            f"{about}{ids:,}",
+            _share(field["share"]),
+            _share(field["missing"]),
+            *(_share(seen.get(part)) for part in unseen),
+        )
+    return made
+
+
+def _skew_table(fields: list[dict[str, Any]]) -> Any:
+    """How few ids hold how many of the values."""
+    counted = any("once" in field for field in fields)
+    more = ("half of all", "met once") if counted else ()
+    made = table(
+        "Skew (training part)", ("field", "most frequent", "share", "top 20", *more), left=2
+    )
+    for field in fields:
+        if "head" not in field:
+            continue
+        top = field["head"][0]
+        value = top.get("value", f"id {top['id'] % 2**64:x}")  # 16 letters at most
+        text = "(missing)" if value is None else str(value)
+        half, once = field.get("half"), field.get("once")
+        found = ("-" if half is None else f"{figure('ids', half)} ids", _share(once))
+        made.add_row(
+            field["name"],
+            text if len(text) <= VALUE_WIDTH else text[: VALUE_WIDTH - 1] + "…",
+            _share(top["share"]),
+            _share(field["head_share"]),
+            *(found if counted else ()),
+        )
+    return made
+
+
+def _share(value: float | None) -> str:
+    """A share in percent; a dash where there is no figure.
+
+    Example:
+        >>> _share(0.1234), _share(None), _share(0.00004)
+        ('12.3%', '-', '<0.1%')
+    """
+    if value is None:
+        return "-"
+    return "<0.1%" if 0 < value < 0.0005 else f"{value:.1%}"

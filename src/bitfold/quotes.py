@@ -1,0 +1,166 @@
+"""Quotes: what each method makes of each budget, before any training."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bitfold.board import FULL, FULL_BUDGET, CompareConfig, options_of
+from bitfold.bytesize import parse_budget
+from bitfold.compare import option_names
+from bitfold.data.vocabulary import FIRST, KEY_BYTES
+from bitfold.errors import BudgetTooSmall
+from bitfold.fields import Field
+from bitfold.method.registry import method_kind
+from bitfold.optim import OPTIMIZERS
+from bitfold.plan_format import Plan, dtype_size
+from bitfold.planning import plan
+
+
+@dataclass(frozen=True)
+class Quote:
+    """What a method makes of a budget.
+
+    Args:
+        method: the entry of `--methods`, options included.
+        budget: as it was said; `1x` for the full table, which has none.
+        budget_bytes: the budget in bytes, or None.
+        plan: how the bytes are spent, or None where nothing fits.
+        minimum: where nothing fits, the least number of bytes that does.
+        map_bytes: bytes of the map from values to dense ids, where the method needs one.
+    """
+
+    method: str
+    budget: str
+    budget_bytes: int | None = None
+    plan: Plan | None = None
+    minimum: int | None = None
+    map_bytes: int = 0
+
+    @property
+    def used(self) -> float | None:
+        """The share of the budget that the plan takes."""
+        if self.plan is None or self.budget_bytes is None:
+            return None
+        return self.plan.bytes / self.budget_bytes
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        out: dict[str, Any] = {
+            "method": self.method,
+            "budget": self.budget,
+            "budget_bytes": self.budget_bytes,
+        }
+        if self.plan is None:
+            return out | {"minimum": self.minimum}
+        rows = self.plan.rows()
+        return out | {
+            "bytes": self.plan.bytes,
+            "by_kind": dict(self.plan.by_kind),
+            "map_bytes": self.map_bytes,
+            "used": self.used,
+            "ratio": self.plan.ratio,
+            "rows": self.plan.program.rows,
+            "lookups_per_vector": self.plan.program.lookups / len(rows),
+            "training_bytes": training_bytes(self.plan),
+            "options": dict(self.plan.options),
+            "fusion": self.plan.fusion,
+            "fields": rows,
+        }
+
+
+def quotes(
+    fields: Sequence[Field],
+    dim: int,
+    words: CompareConfig,
+    settings: Mapping[str, str],
+    *,
+    seed: int = 0,
+    missing: Collection[str] = (),
+) -> list[Quote]:
+    """A quote for every method and budget of a comparison, budget after budget.
+
+    Args:
+        fields: what is embedded.
+        dim: `D`, numbers per vector.
+        words: the methods and the budgets; `full` appears once, as `1x`.
+        settings: options as `compare` takes them: `option=value`, `method.option=value`.
+        seed: what the hashes are salted from.
+        missing: the fields one of whose distinct ids is that of missing values.
+
+    Raises:
+        UnknownName: for a method or option that does not exist.
+        BitfoldError: for a malformed budget, or a ratio over fields of unknown size.
+    """
+    known = {variant.method: option_names(variant.method) for variant in words.variants}
+    options = {variant.name: options_of(variant, settings, known) for variant in words.variants}
+    sizes = {budget: parse_budget(budget, fields, dim) for budget in words.budgets}
+    dense, map_bytes = with_vocabulary(fields, missing)
+    wanted = [(variant, FULL_BUDGET) for variant in words.variants if variant.method == FULL]
+    wanted += [
+        (variant, budget)
+        for budget in words.budgets
+        for variant in words.variants
+        if variant.method != FULL
+    ]
+    out = []
+    for variant, budget in wanted:
+        hashed = method_kind(variant.method).hashed_ids
+        size = None if variant.method == FULL else sizes[budget]
+        quote = Quote(variant.name, budget, size, map_bytes=0 if hashed else map_bytes)
+        try:
+            made = plan(
+                fields if hashed else dense,
+                dim,
+                method=variant.method,
+                budget=size,
+                seed=seed,
+                **options[variant.name],
+            )
+            out.append(replace(quote, plan=made))
+        except BudgetTooSmall as error:
+            out.append(replace(quote, minimum=error.minimum))
+    return out
+
+
+def with_vocabulary(
+    fields: Sequence[Field], missing: Collection[str] = ()
+) -> tuple[list[Field], int]:
+    """The fields as a map to dense ids makes them, and the bytes of the map.
+
+    Two ids more are of unseen and missing values. Hashed fields of unknown size stay hashed.
+
+    Example:
+        >>> with_vocabulary([Field("user", 6040), Field("query", distinct=1000)])
+        ([Field(name='user', num_embeddings=6040, distinct=None), \
+Field(name='query', num_embeddings=1002, distinct=1000)], 12000)
+    """
+    out, keys = [], 0
+    for field in fields:
+        if not field.hashed or field.distinct is None:
+            out.append(field)
+            continue
+        values = field.distinct - (field.name in missing)
+        out.append(replace(field, num_embeddings=values + FIRST))
+        keys += values
+    return out, keys * KEY_BYTES
+
+
+def training_bytes(made: Plan) -> dict[str, int]:
+    """Bytes to train a plan with each optimizer of `bitfold.optim`: weights, gradient, state.
+
+    The gradient is a dense one, as large as the weights; a sparse one holds the batch's rows.
+
+    Example:
+        >>> training_bytes(plan([Field("user", 1000)], 16, method="full"))
+        {'sgd': 128000, 'adagrad': 192000, 'rowwise-adagrad': 132000, 'lazy-adam': 256000}
+    """
+    program = made.program
+    width, number = made.embedding_dim // program.chunks, dtype_size(made.dtype)
+    learned = program.lookups if made.fusion == "weighted" else 0
+    weights = (program.rows * width + learned) * number
+    return {
+        name: 2 * weights
+        + program.rows * kind.bytes_per_row(width)
+        + learned * kind.bytes_per_row(1)
+        for name, kind in OPTIMIZERS.items()
+    }
