@@ -6,9 +6,12 @@ where it stopped. `full` has no budget: it appears once, as `1x`, at its best ep
 
     OUT/compare.json    the words; `--config OUT/compare.json` says them again
     OUT/log/            the prepared log (when DATA was raw)
-    OUT/cells/          the figures of each finished cell
+    OUT/cells/          the figures of each finished cell, with every point of a grid tried
     OUT/runs/           the run of the cell at work; all of them with `keep_runs`
     OUT/results.json    all figures, with results.csv beside it
+
+What makes it fair is in files of its own: `grid` (the same search for everybody), `opponents`
+(equal bytes), `differences` (over seeds).
 """
 
 import contextlib
@@ -22,9 +25,11 @@ from typing import TYPE_CHECKING, Any
 
 from bitfold.board import (
     FULL,
+    HASH,
     Cell,
     CompareConfig,
     Line,
+    Variant,
     cells,
     lines,
     options_of,
@@ -32,8 +37,11 @@ from bitfold.board import (
 )
 from bitfold.config import to_json
 from bitfold.data.config import DataConfig
+from bitfold.differences import differences
 from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.files import read_json, without_nan, write_json
+from bitfold.grid import GRID_WORDS, Grid
+from bitfold.opponents import Key, opponents
 from bitfold.progress import Progress, reading, silent
 
 if TYPE_CHECKING:
@@ -50,12 +58,13 @@ class Comparison:
     """What a comparison found.
 
     `results` has a row of figures for each cell, `refused` a row for each method and budget that
-    cannot be built, with the least bytes it needs.
+    cannot be built, with the least bytes it needs; `more` the other parts of `results.json`.
     """
 
     out: Path
     results: tuple[Mapping[str, Any], ...]
     refused: tuple[Mapping[str, Any], ...]
+    more: Mapping[str, Any]
 
     @property
     def lines(self) -> list[Line]:
@@ -85,7 +94,7 @@ def compare(
         words: which methods, budgets and seeds.
         out: the directory to write; its layout stands at the top of this file.
         resume: keep the cells that `out` already has. Methods, budgets and seeds may be added;
-            the log and the words of training must be the same.
+            the log, the words of training and the grid must be the same.
         force: write over a comparison that exists.
         progress: the stage `"cells"` counts finished cells, the others are training's.
 
@@ -101,7 +110,9 @@ def compare(
     fresh = _open(out, said, resume=resume, force=force)
     try:
         log = _log(paths, data, out, tell)
-        possible, refused = _planned(cells(words, train.seed), options, log, train.vector_width)
+        grid = Grid.of(words, train)
+        grid.check(log)
+        possible, refused, facing = _planned(words, train, options, log)
     except BaseException:
         if fresh:
             shutil.rmtree(out, ignore_errors=True)
@@ -109,25 +120,37 @@ def compare(
     write_json(out / WORDS_FILE, said)
     (out / CELLS).mkdir(exist_ok=True)
     results: list[Mapping[str, Any]] = []
-    write_results(out, results, refused)
-    for number, cell in enumerate(possible):
+    total, done = grid.trainings(possible), 0
+
+    def trained(cell: Cell, mine: "TrainConfig") -> dict[str, Any]:
+        nonlocal done
         row = _kept(out, cell)
         if row is None:
-            tell("cells", number, len(possible), now=cell.title)
-            mine = replace(
-                train,
-                embedding=cell.variant.method,
-                budget=None if cell.variant.method == FULL else cell.budget,
-                seed=cell.seed,
-                set=options[cell.variant.name],
-            )
+            tell("cells", done, total, now=cell.title)
             row = _run(cell, log, mine, out, tell, keep=words.keep_runs)
-        results.append(row)
-        write_results(out, results, refused)
-    tell("cells", len(possible), len(possible))
+        done += 1
+        return row
+
+    def found() -> Comparison:
+        more = {"grid": grid.to_json(), "differences": differences(results, facing)}
+        write_results(out, results, refused, more)
+        return Comparison(out, tuple(results), tuple(refused), more)
+
+    found()
+    for cell in possible:
+        mine = replace(
+            train,
+            embedding=cell.variant.method,
+            budget=None if cell.variant.method == FULL else cell.budget,
+            seed=cell.seed,
+            set=options[cell.variant.name],
+        )
+        results.append(grid.best(cell, mine, trained))
+        found()
+    tell("cells", total, total)
     if not words.keep_runs:
         shutil.rmtree(out / "runs", ignore_errors=True)
-    return Comparison(out, tuple(results), tuple(refused))
+    return found()
 
 
 def option_names(method: str) -> tuple[str, ...]:
@@ -206,12 +229,13 @@ def _check_same(file: Path, said: Mapping[str, Any]) -> None:
             expected=", ".join(path["path"] for path in old["paths"]) + ", unchanged",
             fix="begin anew with --force, or name another --out",
         )
-    for section in ("data", "train"):
-        for name, value in new[section].items():
-            if old[section].get(name) != value:
+    fixed = {"data": new["data"], "train": new["train"], "compare": GRID_WORDS}
+    for section, names in fixed.items():
+        for name in names:
+            if old[section].get(name) != new[section][name]:
                 raise BitfoldError(
                     f"--{name.replace('_', '-')} is not what the comparison began with",
-                    got=value,
+                    got=new[section][name],
                     expected=old[section].get(name),
                     fix="only --methods, --budgets and --seeds may change; or begin with --force",
                 )
@@ -228,37 +252,60 @@ def _log(paths: Sequence[str | Path], data: DataConfig, out: Path, tell: Progres
 
 
 def _planned(
-    wanted: Sequence[Cell],
+    words: CompareConfig,
+    train: "TrainConfig",
     options: Mapping[str, Mapping[str, Any]],
     log: "PreparedLog",
-    width: int,
-) -> tuple[list[Cell], list[dict[str, Any]]]:
-    """The cells that can be built, and a row for each method and budget that cannot."""
+) -> tuple[list[Cell], list[dict[str, Any]], dict[Key, Key]]:
+    """The cells that can be built, a row for each method and budget that cannot, and the line of
+    the hash trick that weighs as much as each other line.
+    """
     import bitfold
 
     fields = log.schema.embedding_fields()
-    refused: dict[tuple[str, str], dict[str, Any]] = {}
-    fine: set[tuple[str, str]] = set()
-    possible = []
-    for cell in wanted:
-        variant, budget = cell.variant, cell.budget
+    refused: dict[Key, dict[str, Any]] = {}
+    sizes: dict[Key, int] = {}
+
+    def weigh(variant: Variant, budget: str) -> int | None:
+        """Serving bytes; None, and a row in `refused`, where nothing fits."""
         key = (variant.name, budget)
-        if variant.method != FULL and key not in refused and key not in fine:
-            try:
-                bitfold.plan(
-                    fields, width, method=variant.method, budget=budget, **options[variant.name]
-                )
-            except BudgetTooSmall as error:
-                refused[key] = {
-                    "method": variant.name,
-                    "budget": budget,
-                    "minimum": error.minimum,
-                    "reason": f"needs {error.minimum:,} bytes or more",
-                }
-            fine.add(key)
-        if key not in refused:
-            possible.append(cell)
-    return possible, list(refused.values())
+        if key in sizes or key in refused:
+            return sizes.get(key)
+        try:
+            sizes[key] = bitfold.plan(
+                fields,
+                train.vector_width,
+                method=variant.method,
+                budget=budget,
+                **options[variant.name],
+            ).bytes
+        except BudgetTooSmall as error:
+            refused[key] = {
+                "method": variant.name,
+                "budget": budget,
+                "minimum": error.minimum,
+                "reason": f"needs {error.minimum:,} bytes or more",
+            }
+        return sizes.get(key)
+
+    wanted = cells(words, train.seed)
+    possible = [
+        cell
+        for cell in wanted
+        if cell.variant.method == FULL or weigh(cell.variant, cell.budget) is not None
+    ]
+    hashed = next((variant for variant in words.variants if variant.method == HASH), None)
+    facing: dict[Key, Key] = {}
+    if hashed is not None:
+        facing, more = opponents(
+            dict(sizes), hashed.name, words.equal_within, lambda budget: weigh(hashed, budget)
+        )
+        possible += [
+            Cell(hashed, budget, train.seed + step)
+            for step in range(words.seeds)
+            for budget in more
+        ]
+    return sorted(possible, key=lambda cell: cell.seed), list(refused.values()), facing
 
 
 def _kept(out: Path, cell: Cell) -> dict[str, Any] | None:
@@ -288,6 +335,8 @@ def _run(
         "options": dict(words.set),
         "width": words.vector_width,
         "network": words.network,
+        "lr": words.lr,
+        "embedding_decay": words.embedding_decay,
     }
     write_json(out / CELLS / f"{cell.slug}.json", row)
     if not keep:

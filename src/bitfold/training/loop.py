@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bitfold.errors import BitfoldError
+from bitfold.errors import BitfoldError, Diverged
 from bitfold.evaluate import EVALUATION_ROWS, score
 from bitfold.model import ClickModel, click_loss
 from bitfold.progress import Progress
@@ -278,8 +278,8 @@ def _gather(fabric: "Fabric", state: Tensor) -> Tensor:
     return torch.stack(states).cpu()
 
 
-def _diverged(step: int, config: TrainConfig) -> BitfoldError:
-    return BitfoldError(
+def _diverged(step: int, config: TrainConfig) -> Diverged:
+    return Diverged(
         f"training diverged before step {step}",
         got="a loss or scores that are not numbers",
         expected="finite ones",
