@@ -94,7 +94,7 @@ def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 POINTS = ("--grid-lr", "1e-3,0.02,1e9", "--grid-decay", "0,1e-5")
-CELLS = ("--methods", "full,hash", "--budgets", "1KiB", "--seeds", 2)
+CELLS = ("--methods", "full,hash", "--budgets", "1KiB", "--seeds", 2, "--no-floors")
 
 
 def test_the_command_searches_for_full_and_hash_alike_and_goes_on(
@@ -143,7 +143,7 @@ def test_the_command_searches_for_full_and_hash_alike_and_goes_on(
 
 
 def test_no_grid_is_said(ratings: Path, tmp_path: Path) -> None:
-    words = ("--methods", "hash", "--budgets", "1KiB", "--seeds", 1)
+    words = ("--methods", "hash", "--budgets", "1KiB", "--seeds", 1, "--no-floors")
     got = bitfold("compare", ratings, *READING, *TRAINING, *words, "--out", tmp_path / "board")
     assert "no grid: lr 0.01 and embedding decay 0 for all" in got.out
     assert board_of(tmp_path / "board")["grid"]["searched"] is False  # type: ignore[call-overload]

@@ -53,7 +53,7 @@ def test_the_tolerance_is_a_word(tolerance: float, added: bool) -> None:
 def test_the_command_runs_the_hash_trick_again_at_the_bytes_of_a_method(tmp_path: Path) -> None:
     ratings = write_ratings(tmp_path / "ratings.csv", users=200, items=150)
     short = "binary-code:block_bits=3"
-    words = ("--methods", f"hash,{short}", "--budgets", "3000B", "--seeds", 2)
+    words = ("--methods", f"hash,{short}", "--budgets", "3000B", "--seeds", 2, "--no-floors")
     got = bitfold("compare", ratings, *READING, *TRAINING, *words, "--out", tmp_path / "board")
     assert got.code == 0, got.err
     board: dict[str, Any] = board_of(tmp_path / "board")

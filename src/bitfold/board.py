@@ -19,6 +19,7 @@ from bitfold.files import atomic, write_json
 
 FULL, HASH = "full", "hash"
 FULL_BUDGET = "1x"
+NO_BUDGET = "-"  # of floors and ceilings
 COLUMNS = (
     "method",
     "budget",
@@ -81,6 +82,11 @@ class CompareConfig:
         help="Share of bytes by which a method may miss the hash trick's; beyond it hash is run "
         "again at the method's own bytes. 1 never does.",
         metavar="SHARE",
+    )
+    floors: bool = word(
+        True,
+        help="Measure what figures lie between: logistic regression (one more training), the "
+        "click rates of one field, and the truth of a synthetic log.",
     )
     keep_runs: bool = word(
         False, help="Keep each cell's run (OUT/runs) for evaluate and predict; they take disk."

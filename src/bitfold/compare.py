@@ -8,10 +8,11 @@ where it stopped. `full` has no budget: it appears once, as `1x`, at its best ep
     OUT/log/            the prepared log (when DATA was raw)
     OUT/cells/          the figures of each finished cell, with every point of a grid tried
     OUT/runs/           the run of the cell at work; all of them with `keep_runs`
+    OUT/floors.json     the floors and ceilings that need no training
     OUT/results.json    all figures, with results.csv beside it
 
 What makes it fair is in files of its own: `grid` (the same search for everybody), `opponents`
-(equal bytes), `differences` (over seeds).
+(equal bytes), `differences` (over seeds), `floors` (what the figures lie between).
 """
 
 import contextlib
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitfold.board import (
     FULL,
+    FULL_BUDGET,
     HASH,
     Cell,
     CompareConfig,
@@ -40,6 +42,7 @@ from bitfold.data.config import DataConfig
 from bitfold.differences import differences
 from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.files import read_json, without_nan, write_json
+from bitfold.floors import logistic_cell, reference_lines, references
 from bitfold.grid import GRID_WORDS, Grid
 from bitfold.opponents import Key, opponents
 from bitfold.progress import Progress, reading, silent
@@ -68,8 +71,10 @@ class Comparison:
 
     @property
     def lines(self) -> list[Line]:
-        """Means and spreads over the seeds, a method and budget a line."""
-        return lines(self.results, self.refused)
+        """Means and spreads over the seeds, a method and budget a line; the references last."""
+        found = lines(self.results, self.refused)
+        whole = [line.means.get("auc") for line in found if line.budget == FULL_BUDGET]
+        return found + reference_lines(self.more["references"], whole[0] if whole else None)
 
 
 def compare(
@@ -120,7 +125,9 @@ def compare(
     write_json(out / WORDS_FILE, said)
     (out / CELLS).mkdir(exist_ok=True)
     results: list[Mapping[str, Any]] = []
-    total, done = grid.trainings(possible), 0
+    floor, floor_words = logistic_cell(train)
+    total, done = grid.trainings([*possible, *[floor] * words.floors]), 0
+    between: dict[str, Any] = {}
 
     def trained(cell: Cell, mine: "TrainConfig") -> dict[str, Any]:
         nonlocal done
@@ -132,7 +139,11 @@ def compare(
         return row
 
     def found() -> Comparison:
-        more = {"grid": grid.to_json(), "differences": differences(results, facing)}
+        more = {
+            "grid": grid.to_json(),
+            "differences": differences(results, facing),
+            "references": between,
+        }
         write_results(out, results, refused, more)
         return Comparison(out, tuple(results), tuple(refused), more)
 
@@ -147,6 +158,8 @@ def compare(
         )
         results.append(grid.best(cell, mine, trained))
         found()
+    if words.floors:
+        between |= references(log, out, grid.best(floor, floor_words, trained), tell)
     tell("cells", total, total)
     if not words.keep_runs:
         shutil.rmtree(out / "runs", ignore_errors=True)
