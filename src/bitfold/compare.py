@@ -46,6 +46,7 @@ from bitfold.floors import logistic_cell, reference_lines, references
 from bitfold.grid import GRID_WORDS, Grid
 from bitfold.opponents import Key, opponents
 from bitfold.progress import Progress, reading, silent
+from bitfold.unseen import unseen_shares
 
 if TYPE_CHECKING:
     from bitfold.data.prepared import PreparedLog
@@ -143,6 +144,7 @@ def compare(
             "grid": grid.to_json(),
             "differences": differences(results, facing),
             "references": between,
+            "unseen": unseen_shares(log),
         }
         write_results(out, results, refused, more)
         return Comparison(out, tuple(results), tuple(refused), more)

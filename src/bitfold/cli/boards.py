@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from bitfold.board import CompareConfig
-from bitfold.cli.compared import differences_table, grid_note, grid_table
+from bitfold.cli.compared import differences_table, grid_note, grid_table, unseen_note
 from bitfold.cli.options import WordCommand, build, file_words, said, words
 from bitfold.cli.plugins import plugins
 from bitfold.cli.progress import drawing
@@ -64,5 +64,6 @@ def compare(
         *([differences_table(differences, narrow=narrow)] if differences else []),
         *[grid_table(grid)] * grid["searched"],
         grid_note(grid),
+        unseen_note(found.more["unseen"]),
         f"results: {found.out}/results.json, {found.out}/results.csv",
     )

@@ -8,6 +8,7 @@ from rich.table import Table
 from bitfold.cli.tables import figure, table
 from bitfold.differences import METRICS, verdict
 
+FIELDS = 5  # that a line names
 LONG = {"auc": "AUC", "logloss": "log loss", "lr": "lr", "embedding_decay": "decay"}
 
 
@@ -83,3 +84,14 @@ def grid_note(grid: Mapping[str, Any]) -> str:
     if not ends:
         return "no choice lies at an edge of the grid"
     return f"chosen at an edge, where a wider grid may find better: {', '.join(ends)}"
+
+
+def unseen_note(unseen: Sequence[Mapping[str, Any]]) -> str:
+    """One line on the ids of the test part that the training part lacks, the most first."""
+    shares = {row["field"]: row["test"] for row in unseen if row["test"]}
+    if not shares:
+        return "unseen ids in test: none"
+    most = sorted(shares, key=lambda field: -shares[field])
+    texts = [f"{field} {shares[field]:.1%}" for field in most[:FIELDS]]
+    others = f", {len(most) - FIELDS} more fields" if len(most) > FIELDS else ""
+    return f"unseen ids in test: {', '.join(texts)}{others}"

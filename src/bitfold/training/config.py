@@ -66,6 +66,12 @@ class TrainConfig:
     embedding_decay: float = word(
         0.0, help="Weight decay of the embeddings; raise it when rare ids overfit."
     )
+    unseen: str = word(
+        "mean",
+        help="What ids that training never met find in a row of their own: the mean of the field's "
+        "trained rows, or its random first numbers (initial).",
+        choices=("mean", "initial"),
+    )
     patience: int = word(
         2, help="Stop after this many epochs without a better validation AUC; 0 never stops."
     )

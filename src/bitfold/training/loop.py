@@ -81,7 +81,8 @@ class Logits(nn.Module):
 class Trainer:
     """A training under way.
 
-    `module` and `fabric_optimizer` are what Fabric made of `model` and `optimizer`.
+    `module` and `fabric_optimizer` are what Fabric made of `model` and `optimizer`;
+    `before_measuring` is called at the end of each epoch, in every process.
     """
 
     fabric: "Fabric"
@@ -96,6 +97,7 @@ class Trainer:
     lines: TrainingLog | None
     progress: Progress
     negative_rate: float | None = None
+    before_measuring: Callable[[], object] | None = None
 
     def run(self) -> None:
         """Train to the end, or to where early stopping ends it."""
@@ -180,6 +182,8 @@ class Trainer:
             "loss": at.epoch_loss / max(at.epoch_rows, 1),
         }
         better = True
+        if self.before_measuring is not None:
+            self.before_measuring()
         rows = self.rows.count("valid")
         if rows:
             # One process measures, and tells the others.
