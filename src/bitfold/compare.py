@@ -15,9 +15,7 @@ What makes it fair is in files of its own: `grid` (the same search for everybody
 (equal bytes), `differences` (over seeds), `floors` (what the figures lie between).
 """
 
-import contextlib
 import dataclasses
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,13 +35,13 @@ from bitfold.board import (
     options_of,
     write_results,
 )
-from bitfold.config import to_json
+from bitfold.compare_folder import WORDS_FILE, claim, said_words
 from bitfold.data.config import DataConfig
 from bitfold.differences import differences
-from bitfold.errors import BitfoldError, BudgetTooSmall
+from bitfold.errors import BudgetTooSmall
 from bitfold.files import read_json, without_nan, write_json
 from bitfold.floors import logistic_cell, reference_lines, references
-from bitfold.grid import GRID_WORDS, Grid
+from bitfold.grid import Grid
 from bitfold.opponents import Key, opponents
 from bitfold.progress import Progress, reading, silent
 from bitfold.unseen import unseen_shares
@@ -52,8 +50,6 @@ if TYPE_CHECKING:
     from bitfold.data.prepared import PreparedLog
     from bitfold.training import TrainConfig
 
-FORMAT_VERSION = 1
-WORDS_FILE = "compare.json"
 CELLS = "cells"
 
 
@@ -112,8 +108,8 @@ def compare(
     out = Path(out)
     known = {variant.method: option_names(variant.method) for variant in words.variants}
     options = {variant.name: options_of(variant, train.set, known) for variant in words.variants}
-    said = _said(paths, data, train, words)
-    fresh = _open(out, said, resume=resume, force=force)
+    said = said_words(paths, data, train, words)
+    fresh = claim(out, said, resume=resume, force=force)
     try:
         log = _log(paths, data, out, tell)
         grid = Grid.of(words, train)
@@ -173,87 +169,6 @@ def option_names(method: str) -> tuple[str, ...]:
     from bitfold.method.registry import method_kind
 
     return tuple(field.name for field in dataclasses.fields(method_kind(method)))
-
-
-def _said(
-    paths: Sequence[str | Path], data: DataConfig, train: "TrainConfig", words: CompareConfig
-) -> dict[str, Any]:
-    """Everything that decides the board, as it is saved."""
-    return {
-        "format": FORMAT_VERSION,
-        "paths": [_fingerprint(Path(path)) for path in paths],
-        "data": to_json(data),
-        "train": to_json(train),
-        "compare": to_json(words),
-    }
-
-
-def _fingerprint(path: Path) -> dict[str, Any]:
-    """A path and what tells its content from a changed one without reading it all."""
-    known = path / "schema.json" if path.is_dir() else path
-    with contextlib.suppress(OSError):
-        stat = known.stat()
-        return {"path": str(path), "bytes": stat.st_size, "changed": stat.st_mtime_ns}
-    return {"path": str(path)}  # a pattern, or missing: whoever reads it will say so
-
-
-def _open(out: Path, said: dict[str, Any], *, resume: bool, force: bool) -> bool:
-    """Make `out` ready to be written; True when nothing of value stands in it."""
-    file = out / WORDS_FILE
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        out.mkdir(parents=True, exist_ok=True)
-        return True
-    if not file.is_file():
-        raise BitfoldError(
-            f"{out} exists and is no comparison",
-            got=f"a {'directory' if out.is_dir() else 'file'} without {WORDS_FILE}",
-            expected="a new directory, or an earlier comparison",
-            fix="name another --out",
-        )
-    if resume:
-        _check_same(file, said)
-        return False
-    if not force:
-        raise BitfoldError(
-            f"{out} holds a comparison already",
-            got=str(out),
-            expected="a new directory",
-            fix="--resume goes on with it, --force begins anew in its place",
-        )
-    shutil.rmtree(out)
-    out.mkdir()
-    return True
-
-
-def _check_same(file: Path, said: Mapping[str, Any]) -> None:
-    """Refuse to go on with a comparison of other words."""
-    old = read_json(file)
-    version = old.get("format")
-    if version != FORMAT_VERSION:
-        raise BitfoldError(
-            f"{file} is of another format",
-            got=version,
-            expected=FORMAT_VERSION,
-            fix="go on with the bitfold that wrote it, or begin anew with --force",
-        )
-    new = json.loads(json.dumps(said))
-    if old["paths"] != new["paths"]:
-        raise BitfoldError(
-            "the log is not the one that the comparison began with",
-            got=", ".join(path["path"] for path in new["paths"]),
-            expected=", ".join(path["path"] for path in old["paths"]) + ", unchanged",
-            fix="begin anew with --force, or name another --out",
-        )
-    fixed = {"data": new["data"], "train": new["train"], "compare": GRID_WORDS}
-    for section, names in fixed.items():
-        for name in names:
-            if old[section].get(name) != new[section][name]:
-                raise BitfoldError(
-                    f"--{name.replace('_', '-')} is not what the comparison began with",
-                    got=new[section][name],
-                    expected=old[section].get(name),
-                    fix="only --methods, --budgets and --seeds may change; or begin with --force",
-                )
 
 
 def _log(paths: Sequence[str | Path], data: DataConfig, out: Path, tell: Progress) -> "PreparedLog":
