@@ -1,6 +1,7 @@
 """`bitfold compare`: one log, equal bytes, finished cells kept."""
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -77,7 +78,8 @@ def test_a_budget_that_is_too_small_is_a_row_that_says_so(done: tuple[Path, Outc
 
 
 def test_the_table_has_a_line_for_each(done: tuple[Path, Outcome]) -> None:
-    lines = [line.split() for line in done[1].out.splitlines()]
+    board = done[1].out.split("Paired differences")[0]
+    lines = [line.split() for line in board.splitlines()]
     assert [line[:2] for line in lines if line and line[0] in ("full", "hash", "binary-code")] == [
         ["full", "1x"],
         ["hash", "1KiB"],
@@ -116,7 +118,7 @@ def test_runs_are_removed_unless_they_are_wanted(
     done: tuple[Path, Outcome], ratings: Path, tmp_path: Path
 ) -> None:
     assert not (done[0] / "runs").exists()
-    words = ("--methods", "hash", "--budgets", "1KiB", "--seeds", 1, "--keep-runs")
+    words = ("--methods", "hash", "--budgets", "1KiB", "--seeds", 1, "--keep-runs", "--no-floors")
     got = bitfold("compare", done[0] / "log", *TRAINING, *words, "--out", tmp_path / "board")
     assert got.code == 0, got.err
     (run,) = (tmp_path / "board" / "runs").iterdir()
@@ -147,14 +149,14 @@ def dying(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_finished_cells_are_kept(ratings: Path, tmp_path: Path, dying: list[str]) -> None:
     data = DataConfig(label="rating>=4", fields=("user", "item"))
     train = TrainConfig(width=4, hidden=(8,), epochs=1, batch_size=64)
-    words = CompareConfig(methods=("full", "hash"), budgets=("2KiB", "1KiB"), seeds=1)
+    words = CompareConfig(methods=("full", "hash"), budgets=("2KiB", "1KiB"), seeds=1, floors=False)
     out = tmp_path / "board"
     with pytest.raises(Stop):
         compare([ratings], data, train, words, out)
     assert len(board_of(out)["results"]) == 2
     marked = out / "cells" / "hash-2KiB-0.json"
     marked.write_text(json.dumps(json.loads(marked.read_text()) | {"auc": 0.123}))
-    more = CompareConfig(methods=("full", "hash"), budgets=("2KiB", "1KiB", "900B"), seeds=1)
+    more = dataclasses.replace(words, budgets=("2KiB", "1KiB", "900B"))
     found = compare([ratings], data, train, more, out, resume=True)
     assert [row["budget"] for row in found.results] == ["1x", "2KiB", "1KiB", "900B"]
     assert found.results[1]["auc"] == 0.123

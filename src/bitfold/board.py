@@ -5,6 +5,7 @@
 
 import csv
 import io
+import math
 import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +17,9 @@ from bitfold.config import word
 from bitfold.errors import BitfoldError, unknown_name
 from bitfold.files import atomic, write_json
 
-FULL = "full"
+FULL, HASH = "full", "hash"
 FULL_BUDGET = "1x"
+NO_BUDGET = "-"  # of floors and ceilings
 COLUMNS = (
     "method",
     "budget",
@@ -63,6 +65,29 @@ class CompareConfig:
         metavar="BUDGETS",
     )
     seeds: int = word(3, help="How many seeds: --seed and the numbers after it.", metavar="N")
+    grid_lr: tuple[float, ...] = word(
+        (),
+        help="Learning rates that everybody tries on the first seed; validation AUC chooses. "
+        "Without it --lr stands for all.",
+        metavar="RATES",
+    )
+    grid_decay: tuple[float, ...] = word(
+        (),
+        help="Weight decays of the embeddings that everybody tries, with each learning rate. "
+        "Without it --embedding-decay stands for all.",
+        metavar="DECAYS",
+    )
+    equal_within: float = word(
+        0.01,
+        help="Share of bytes by which a method may miss the hash trick's; beyond it hash is run "
+        "again at the method's own bytes. 1 never does.",
+        metavar="SHARE",
+    )
+    floors: bool = word(
+        True,
+        help="Measure what figures lie between: logistic regression (one more training), the "
+        "click rates of one field, and the truth of a synthetic log.",
+    )
     keep_runs: bool = word(
         False, help="Keep each cell's run (OUT/runs) for evaluate and predict; they take disk."
     )
@@ -70,6 +95,16 @@ class CompareConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "methods", tuple(joined(self.methods)))
         object.__setattr__(self, "budgets", tuple(dict.fromkeys(self.budgets)))
+        for name, least in (("grid_lr", "above 0"), ("grid_decay", "0 or more")):
+            values = getattr(self, name)
+            object.__setattr__(self, name, tuple(dict.fromkeys(values)))
+            for value in values:
+                if not (0 <= value < math.inf) or (value == 0 and name == "grid_lr"):
+                    raise BitfoldError(
+                        f"{name} holds a value out of range",
+                        got=f"{value!r} in {', '.join(map(str, values))}",
+                        expected=f"numbers {least}",
+                    )
         if not self.methods:
             raise BitfoldError(
                 "there is nothing to compare", got="no methods", fix="name some with --methods"
@@ -77,6 +112,10 @@ class CompareConfig:
         if self.seeds < 1:
             raise BitfoldError(
                 "a comparison needs a seed", got=f"seeds {self.seeds}", expected="1 or more"
+            )
+        if not 0 <= self.equal_within <= 1:
+            raise BitfoldError(
+                "equal_within is no share", got=self.equal_within, expected="0 to 1, such as 0.01"
             )
         variants = self.variants
         if not self.budgets and any(variant.method != FULL for variant in variants):
@@ -171,21 +210,23 @@ def options_of(
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a comparison."""
+    """One run of a comparison; `tried` names the point of a grid that it tries."""
 
     variant: Variant
     budget: str
     seed: int
+    tried: str = ""
 
     @property
     def title(self) -> str:
         """For people."""
-        return f"{self.variant.name} {self.budget} seed {self.seed}"
+        return f"{self.variant.name} {self.budget} seed {self.seed} {self.tried}".rstrip()
 
     @property
     def slug(self) -> str:
         """For file names."""
-        return re.sub(r"[^A-Za-z0-9.=-]+", "_", f"{self.variant.name}-{self.budget}-{self.seed}")
+        parts = (self.variant.name, self.budget, str(self.seed), self.tried)
+        return re.sub(r"[^A-Za-z0-9.=-]+", "_", "-".join(part for part in parts if part))
 
 
 def cells(words: CompareConfig, seed: int) -> list[Cell]:
@@ -242,18 +283,22 @@ def lines(
 
 
 def write_results(
-    out: Path, results: Sequence[Mapping[str, Any]], refused: Sequence[Mapping[str, Any]]
+    out: Path,
+    results: Sequence[Mapping[str, Any]],
+    refused: Sequence[Mapping[str, Any]],
+    more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write `results.json` and `results.csv`."""
-    write_json(out / "results.json", {"results": list(results), "refused": list(refused)})
-    more = dict.fromkeys(
+    """Write `results.json`, with whatever more is known, and `results.csv`."""
+    board = {"results": list(results), "refused": list(refused), **(more or {})}
+    write_json(out / "results.json", board)
+    columns = dict.fromkeys(
         name
         for row in results
         for name, value in row.items()
         if not isinstance(value, dict | list) and name not in COLUMNS
     )
     text = io.StringIO()
-    table = csv.DictWriter(text, [*COLUMNS, *more], extrasaction="ignore", lineterminator="\n")
+    table = csv.DictWriter(text, [*COLUMNS, *columns], extrasaction="ignore", lineterminator="\n")
     table.writeheader()
     table.writerows(results)
     with atomic(out / "results.csv") as part:

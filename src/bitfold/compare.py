@@ -6,14 +6,16 @@ where it stopped. `full` has no budget: it appears once, as `1x`, at its best ep
 
     OUT/compare.json    the words; `--config OUT/compare.json` says them again
     OUT/log/            the prepared log (when DATA was raw)
-    OUT/cells/          the figures of each finished cell
+    OUT/cells/          the figures of each finished cell, with every point of a grid tried
     OUT/runs/           the run of the cell at work; all of them with `keep_runs`
+    OUT/floors.json     the floors and ceilings that need no training
     OUT/results.json    all figures, with results.csv beside it
+
+What makes it fair is in files of its own: `grid` (the same search for everybody), `opponents`
+(equal bytes), `differences` (over seeds), `floors` (what the figures lie between).
 """
 
-import contextlib
 import dataclasses
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,26 +24,32 @@ from typing import TYPE_CHECKING, Any
 
 from bitfold.board import (
     FULL,
+    FULL_BUDGET,
+    HASH,
     Cell,
     CompareConfig,
     Line,
+    Variant,
     cells,
     lines,
     options_of,
     write_results,
 )
-from bitfold.config import to_json
+from bitfold.compare_folder import WORDS_FILE, claim, said_words
 from bitfold.data.config import DataConfig
-from bitfold.errors import BitfoldError, BudgetTooSmall
+from bitfold.differences import differences
+from bitfold.errors import BudgetTooSmall
 from bitfold.files import read_json, without_nan, write_json
+from bitfold.floors import logistic_cell, reference_lines, references
+from bitfold.grid import Grid
+from bitfold.opponents import Key, opponents
 from bitfold.progress import Progress, reading, silent
+from bitfold.unseen import unseen_shares
 
 if TYPE_CHECKING:
     from bitfold.data.prepared import PreparedLog
     from bitfold.training import TrainConfig
 
-FORMAT_VERSION = 1
-WORDS_FILE = "compare.json"
 CELLS = "cells"
 
 
@@ -50,17 +58,20 @@ class Comparison:
     """What a comparison found.
 
     `results` has a row of figures for each cell, `refused` a row for each method and budget that
-    cannot be built, with the least bytes it needs.
+    cannot be built, with the least bytes it needs; `more` the other parts of `results.json`.
     """
 
     out: Path
     results: tuple[Mapping[str, Any], ...]
     refused: tuple[Mapping[str, Any], ...]
+    more: Mapping[str, Any]
 
     @property
     def lines(self) -> list[Line]:
-        """Means and spreads over the seeds, a method and budget a line."""
-        return lines(self.results, self.refused)
+        """Means and spreads over the seeds, a method and budget a line; the references last."""
+        found = lines(self.results, self.refused)
+        whole = [line.means.get("auc") for line in found if line.budget == FULL_BUDGET]
+        return found + reference_lines(self.more["references"], whole[0] if whole else None)
 
 
 def compare(
@@ -85,7 +96,7 @@ def compare(
         words: which methods, budgets and seeds.
         out: the directory to write; its layout stands at the top of this file.
         resume: keep the cells that `out` already has. Methods, budgets and seeds may be added;
-            the log and the words of training must be the same.
+            the log, the words of training and the grid must be the same.
         force: write over a comparison that exists.
         progress: the stage `"cells"` counts finished cells, the others are training's.
 
@@ -97,11 +108,13 @@ def compare(
     out = Path(out)
     known = {variant.method: option_names(variant.method) for variant in words.variants}
     options = {variant.name: options_of(variant, train.set, known) for variant in words.variants}
-    said = _said(paths, data, train, words)
-    fresh = _open(out, said, resume=resume, force=force)
+    said = said_words(paths, data, train, words)
+    fresh = claim(out, said, resume=resume, force=force)
     try:
         log = _log(paths, data, out, tell)
-        possible, refused = _planned(cells(words, train.seed), options, log, train.vector_width)
+        grid = Grid.of(words, train)
+        grid.check(log)
+        possible, refused, facing = _planned(words, train, options, log)
     except BaseException:
         if fresh:
             shutil.rmtree(out, ignore_errors=True)
@@ -109,25 +122,46 @@ def compare(
     write_json(out / WORDS_FILE, said)
     (out / CELLS).mkdir(exist_ok=True)
     results: list[Mapping[str, Any]] = []
-    write_results(out, results, refused)
-    for number, cell in enumerate(possible):
+    floor, floor_words = logistic_cell(train)
+    total, done = grid.trainings([*possible, *[floor] * words.floors]), 0
+    between: dict[str, Any] = {}
+
+    def trained(cell: Cell, mine: "TrainConfig") -> dict[str, Any]:
+        nonlocal done
         row = _kept(out, cell)
         if row is None:
-            tell("cells", number, len(possible), now=cell.title)
-            mine = replace(
-                train,
-                embedding=cell.variant.method,
-                budget=None if cell.variant.method == FULL else cell.budget,
-                seed=cell.seed,
-                set=options[cell.variant.name],
-            )
+            tell("cells", done, total, now=cell.title)
             row = _run(cell, log, mine, out, tell, keep=words.keep_runs)
-        results.append(row)
-        write_results(out, results, refused)
-    tell("cells", len(possible), len(possible))
+        done += 1
+        return row
+
+    def found() -> Comparison:
+        more = {
+            "grid": grid.to_json(),
+            "differences": differences(results, facing),
+            "references": between,
+            "unseen": unseen_shares(log),
+        }
+        write_results(out, results, refused, more)
+        return Comparison(out, tuple(results), tuple(refused), more)
+
+    found()
+    for cell in possible:
+        mine = replace(
+            train,
+            embedding=cell.variant.method,
+            budget=None if cell.variant.method == FULL else cell.budget,
+            seed=cell.seed,
+            set=options[cell.variant.name],
+        )
+        results.append(grid.best(cell, mine, trained))
+        found()
+    if words.floors:
+        between |= references(log, out, grid.best(floor, floor_words, trained), tell)
+    tell("cells", total, total)
     if not words.keep_runs:
         shutil.rmtree(out / "runs", ignore_errors=True)
-    return Comparison(out, tuple(results), tuple(refused))
+    return found()
 
 
 def option_names(method: str) -> tuple[str, ...]:
@@ -135,86 +169,6 @@ def option_names(method: str) -> tuple[str, ...]:
     from bitfold.method.registry import method_kind
 
     return tuple(field.name for field in dataclasses.fields(method_kind(method)))
-
-
-def _said(
-    paths: Sequence[str | Path], data: DataConfig, train: "TrainConfig", words: CompareConfig
-) -> dict[str, Any]:
-    """Everything that decides the board, as it is saved."""
-    return {
-        "format": FORMAT_VERSION,
-        "paths": [_fingerprint(Path(path)) for path in paths],
-        "data": to_json(data),
-        "train": to_json(train),
-        "compare": to_json(words),
-    }
-
-
-def _fingerprint(path: Path) -> dict[str, Any]:
-    """A path and what tells its content from a changed one without reading it all."""
-    known = path / "schema.json" if path.is_dir() else path
-    with contextlib.suppress(OSError):
-        stat = known.stat()
-        return {"path": str(path), "bytes": stat.st_size, "changed": stat.st_mtime_ns}
-    return {"path": str(path)}  # a pattern, or missing: whoever reads it will say so
-
-
-def _open(out: Path, said: dict[str, Any], *, resume: bool, force: bool) -> bool:
-    """Make `out` ready to be written; True when nothing of value stands in it."""
-    file = out / WORDS_FILE
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        out.mkdir(parents=True, exist_ok=True)
-        return True
-    if not file.is_file():
-        raise BitfoldError(
-            f"{out} exists and is no comparison",
-            got=f"a {'directory' if out.is_dir() else 'file'} without {WORDS_FILE}",
-            expected="a new directory, or an earlier comparison",
-            fix="name another --out",
-        )
-    if resume:
-        _check_same(file, said)
-        return False
-    if not force:
-        raise BitfoldError(
-            f"{out} holds a comparison already",
-            got=str(out),
-            expected="a new directory",
-            fix="--resume goes on with it, --force begins anew in its place",
-        )
-    shutil.rmtree(out)
-    out.mkdir()
-    return True
-
-
-def _check_same(file: Path, said: Mapping[str, Any]) -> None:
-    """Refuse to go on with a comparison of other words."""
-    old = read_json(file)
-    version = old.get("format")
-    if version != FORMAT_VERSION:
-        raise BitfoldError(
-            f"{file} is of another format",
-            got=version,
-            expected=FORMAT_VERSION,
-            fix="go on with the bitfold that wrote it, or begin anew with --force",
-        )
-    new = json.loads(json.dumps(said))
-    if old["paths"] != new["paths"]:
-        raise BitfoldError(
-            "the log is not the one that the comparison began with",
-            got=", ".join(path["path"] for path in new["paths"]),
-            expected=", ".join(path["path"] for path in old["paths"]) + ", unchanged",
-            fix="begin anew with --force, or name another --out",
-        )
-    for section in ("data", "train"):
-        for name, value in new[section].items():
-            if old[section].get(name) != value:
-                raise BitfoldError(
-                    f"--{name.replace('_', '-')} is not what the comparison began with",
-                    got=value,
-                    expected=old[section].get(name),
-                    fix="only --methods, --budgets and --seeds may change; or begin with --force",
-                )
 
 
 def _log(paths: Sequence[str | Path], data: DataConfig, out: Path, tell: Progress) -> "PreparedLog":
@@ -228,37 +182,60 @@ def _log(paths: Sequence[str | Path], data: DataConfig, out: Path, tell: Progres
 
 
 def _planned(
-    wanted: Sequence[Cell],
+    words: CompareConfig,
+    train: "TrainConfig",
     options: Mapping[str, Mapping[str, Any]],
     log: "PreparedLog",
-    width: int,
-) -> tuple[list[Cell], list[dict[str, Any]]]:
-    """The cells that can be built, and a row for each method and budget that cannot."""
+) -> tuple[list[Cell], list[dict[str, Any]], dict[Key, Key]]:
+    """The cells that can be built, a row for each method and budget that cannot, and the line of
+    the hash trick that weighs as much as each other line.
+    """
     import bitfold
 
     fields = log.schema.embedding_fields()
-    refused: dict[tuple[str, str], dict[str, Any]] = {}
-    fine: set[tuple[str, str]] = set()
-    possible = []
-    for cell in wanted:
-        variant, budget = cell.variant, cell.budget
+    refused: dict[Key, dict[str, Any]] = {}
+    sizes: dict[Key, int] = {}
+
+    def weigh(variant: Variant, budget: str) -> int | None:
+        """Serving bytes; None, and a row in `refused`, where nothing fits."""
         key = (variant.name, budget)
-        if variant.method != FULL and key not in refused and key not in fine:
-            try:
-                bitfold.plan(
-                    fields, width, method=variant.method, budget=budget, **options[variant.name]
-                )
-            except BudgetTooSmall as error:
-                refused[key] = {
-                    "method": variant.name,
-                    "budget": budget,
-                    "minimum": error.minimum,
-                    "reason": f"needs {error.minimum:,} bytes or more",
-                }
-            fine.add(key)
-        if key not in refused:
-            possible.append(cell)
-    return possible, list(refused.values())
+        if key in sizes or key in refused:
+            return sizes.get(key)
+        try:
+            sizes[key] = bitfold.plan(
+                fields,
+                train.vector_width,
+                method=variant.method,
+                budget=budget,
+                **options[variant.name],
+            ).bytes
+        except BudgetTooSmall as error:
+            refused[key] = {
+                "method": variant.name,
+                "budget": budget,
+                "minimum": error.minimum,
+                "reason": f"needs {error.minimum:,} bytes or more",
+            }
+        return sizes.get(key)
+
+    wanted = cells(words, train.seed)
+    possible = [
+        cell
+        for cell in wanted
+        if cell.variant.method == FULL or weigh(cell.variant, cell.budget) is not None
+    ]
+    hashed = next((variant for variant in words.variants if variant.method == HASH), None)
+    facing: dict[Key, Key] = {}
+    if hashed is not None:
+        facing, more = opponents(
+            dict(sizes), hashed.name, words.equal_within, lambda budget: weigh(hashed, budget)
+        )
+        possible += [
+            Cell(hashed, budget, train.seed + step)
+            for step in range(words.seeds)
+            for budget in more
+        ]
+    return sorted(possible, key=lambda cell: cell.seed), list(refused.values()), facing
 
 
 def _kept(out: Path, cell: Cell) -> dict[str, Any] | None:
@@ -288,6 +265,8 @@ def _run(
         "options": dict(words.set),
         "width": words.vector_width,
         "network": words.network,
+        "lr": words.lr,
+        "embedding_decay": words.embedding_decay,
     }
     write_json(out / CELLS / f"{cell.slug}.json", row)
     if not keep:

@@ -5,6 +5,7 @@ and a fusion.
 """
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -52,6 +53,17 @@ class Embedder(nn.Module):
     def reset_parameters(self) -> None:
         """Draw fresh weights from the seed."""
         raise NotImplementedError
+
+    def own_rows(self) -> tuple[int, ...]:
+        """The fields, by number, where each id has rows that no other id reads."""
+        return ()
+
+    def fill_unseen(self, counts: Mapping[int, Tensor]) -> None:
+        """Give ids that were never trained a vector that is no noise; nothing by default.
+
+        Args:
+            counts: how often each id was met in training, int64 `[V]`, for fields of `own_rows`.
+        """
 
 
 class Corridor(Embedder):
@@ -109,6 +121,25 @@ class Corridor(Embedder):
         with torch.no_grad():
             self.fuse.init_(self.pool.weight, self.plan.program, self.std, generator)
             self._restore()
+
+    def own_rows(self) -> tuple[int, ...]:
+        """The fields where each id has rows that no other id reads."""
+        return self.plan.program.own_rows([field.num_embeddings for field in self.plan.fields])
+
+    @torch.no_grad()
+    def fill_unseen(self, counts: Mapping[int, Tensor]) -> None:
+        """Give the rows of ids that were never met the mean of the field's other rows.
+
+        Each row counts once, however often its id was met: an id that is unseen in training is a
+        rare one, and its vector is likest to those of the many rare ids.
+        """
+        for field, count in counts.items():
+            seen = (count > 0).to(self.pool.weight.device)
+            if bool(seen.all()) or not bool(seen.any()):
+                continue
+            for lookup in self.plan.program.fields[field]:
+                rows = self.pool.weight[lookup.base : lookup.base + lookup.radix]
+                rows[~seen] = rows[seen].mean(0)
 
     def forward(self, ids: Tensor, padding_idx: int | None = None) -> Tensor:
         """Vectors `[B, F, D]` of int64 ids `[B, F]`; those of `padding_idx` are zero."""

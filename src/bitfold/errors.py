@@ -61,6 +61,10 @@ class IdOutOfRange(BitfoldError, IndexError):
     """A dense id lies outside `0..num_embeddings-1`."""
 
 
+class Diverged(BitfoldError):
+    """Training met numbers that are not finite."""
+
+
 class UnknownName(BitfoldError):
     """A name that is not in its list; the message names the nearest one."""
 

@@ -138,6 +138,36 @@ class Program:
             for lookup in lookups
         )
 
+    def own_rows(self, sizes: Sequence[int | None]) -> tuple[int, ...]:
+        """The fields, by number, where each id has rows that no other id reads.
+
+        Args:
+            sizes: V of each field; None for hashed ids, which never have.
+
+        Example:
+            >>> whole, folded = Lookup(Source(), 3, 0), Lookup(Source(), 2, 3)
+            >>> Program(1, ((whole,), (folded,)), 5).own_rows([3, 9])
+            (0,)
+        """
+        shared: set[int] = set()
+        reach, owner = 0, 0
+        for base, end in sorted((lookup.base, lookup.base + lookup.span) for lookup in self):
+            if base < reach:
+                shared |= {base, owner}
+            if end > reach:
+                reach, owner = end, base
+        return tuple(
+            field
+            for field, (size, lookups) in enumerate(zip(sizes, self.fields, strict=True))
+            if all(
+                lookup.source.salt is None
+                and lookup.source.deal == 1
+                and (lookup.divisor, lookup.offset, lookup.radix) == (1, 0, size)
+                and lookup.base not in shared
+                for lookup in lookups
+            )
+        )
+
     @cached_property
     def fingerprint(self) -> int:
         """A signed 64-bit digest of everything that decides a cell."""

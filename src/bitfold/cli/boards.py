@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from bitfold.board import CompareConfig
+from bitfold.cli.compared import differences_table, grid_note, grid_table, unseen_note
 from bitfold.cli.options import WordCommand, build, file_words, said, words
 from bitfold.cli.plugins import plugins
 from bitfold.cli.progress import drawing
@@ -56,7 +57,13 @@ def compare(
         found = run(
             data, reading, training, board, out, resume=resume, force=force, progress=progress
         )
+    grid = found.more["grid"]
+    differences, narrow = found.more["differences"], is_narrow()
     show(
-        board_table("Quality at equal bytes", found.lines, narrow=is_narrow()),
+        board_table("Quality at equal bytes", found.lines, narrow=narrow),
+        *([differences_table(differences, narrow=narrow)] if differences else []),
+        *[grid_table(grid)] * grid["searched"],
+        grid_note(grid),
+        unseen_note(found.more["unseen"]),
         f"results: {found.out}/results.json, {found.out}/results.csv",
     )

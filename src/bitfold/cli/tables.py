@@ -6,7 +6,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bitfold.board import Line
+from bitfold.board import NO_BUDGET, Line
 from bitfold.cli.progress import is_first_process
 
 BOARD_WIDTH = 120  # columns that a whole board takes
@@ -93,7 +93,7 @@ def size(count: float) -> str:
 
 
 def board_table(title: str, rows: Sequence[Line], *, narrow: bool = False) -> Table:
-    """A comparison, a budget a block; the best line of each is bold.
+    """A comparison, a budget a block; the best line of each is bold. References come last.
 
     The map from values to dense ids, which full tables need for raw values, has a column of its
     own where there is one. A narrow table leaves out the log loss, GAUC and speed.
@@ -113,7 +113,8 @@ def board_table(title: str, rows: Sequence[Line], *, narrow: bool = False) -> Ta
             if row.minimum is not None:
                 made.add_row(row.method, row.budget, f"needs {row.minimum:,} B", style="yellow")
                 continue
-            texts = [row.method, row.budget, size(row.means["bytes"])]
+            weight = row.means.get("bytes")
+            texts = [row.method, row.budget, "-" if weight is None else size(weight)]
             if maps:
                 count = row.means.get("map_bytes")
                 texts.append(size(count) if count else "-")
@@ -121,7 +122,7 @@ def board_table(title: str, rows: Sequence[Line], *, narrow: bool = False) -> Ta
             if whole:
                 texts.append("-" if row.kept is None else f"{row.kept:.1%}")
             texts += [_mean(row, name) for name in more]
-            strong = len(block) > 1 and row.means.get("auc") == best
+            strong = len(block) > 1 and row.budget != NO_BUDGET and row.means.get("auc") == best
             made.add_row(*texts, style="bold" if strong else "")
         made.add_section()
     return made

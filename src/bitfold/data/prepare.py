@@ -11,12 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bitfold.data.bayes import REPORT_FILE, report_of
 from bitfold.data.columns import Encoder
 from bitfold.data.config import DataConfig
 from bitfold.data.dealing import deal
 from bitfold.data.files import find_files
 from bitfold.data.fitting import fit
 from bitfold.data.formats import with_defaults
+from bitfold.data.manifest import write_json
 from bitfold.data.prepared import PreparedLog, is_prepared, looks_prepared
 from bitfold.data.reading import Progress
 from bitfold.data.schema import Schema
@@ -78,6 +80,9 @@ def prepare(
             if schema is not None:
                 fitted = replace(fitted, schema=replace(schema, config=config))
             write_log(folder, dealt, fitted, inputs, progress)
+            report = report_of(paths)
+            if report is not None:
+                write_json(folder / REPORT_FILE, report)
             shutil.rmtree(work)
             (folder / _LOCK).unlink()
             _move(folder, out)

@@ -79,6 +79,12 @@ class TrainConfig:
         help="Weight decay of the embeddings; raise it when rare ids overfit. Decoupled, of the "
         "rows that move; L2 of all rows with --embedding-optimizer same.",
     )
+    unseen: str = word(
+        "mean",
+        help="What ids that training never met find in a row of their own: the mean of the field's "
+        "trained rows, or its random first numbers (initial).",
+        choices=("mean", "initial"),
+    )
     patience: int = word(
         2, help="Stop after this many epochs without a better validation AUC; 0 never stops."
     )

@@ -1,7 +1,9 @@
 """The whole job of `bitfold train`: from a log to a run."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,6 +30,7 @@ from bitfold.training.logs import TrainingLog
 from bitfold.training.loop import Logits, Trainer, make_optimizers
 from bitfold.training.rows import TrainingRows
 from bitfold.training.words import Paths, agree, check_words, run_config
+from bitfold.unseen import training_counts
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -253,6 +256,7 @@ class _Job:
                 lines=lines,
                 progress=self.progress,
                 negative_rate=rows.log.schema.config.negative_rate,
+                before_measuring=self._filling(model, rows),
             ).run()
         finally:
             if lines is not None:
@@ -260,6 +264,19 @@ class _Job:
         if fabric.is_global_zero:  # the process that kept them, measures and saves
             checkpoint.load_best(place, position, model)
         return model, position
+
+    def _filling(self, model: ClickModel, rows: TrainingRows) -> Callable[[], object] | None:
+        """What gives ids without training the mean of those with it; None if nothing is to do."""
+        collection = model.embeddings
+        assert isinstance(collection, EmbeddingCollection)
+        # The rows of an earlier run were trained on a log that is not here.
+        if self.config.train.unseen == "initial" or self.base is not None:
+            return None
+        embedder, fields = collection.embedder, collection.plan.fields
+        sizes = {number: fields[number].num_embeddings or 0 for number in embedder.own_rows()}
+        if not sizes:
+            return None
+        return partial(embedder.fill_unseen, training_counts(rows, sizes))
 
     def _measure(self, model: ClickModel, rows: TrainingRows, position: Position) -> dict[str, Any]:
         """The figures of metrics.json."""

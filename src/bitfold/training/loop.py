@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bitfold.errors import BitfoldError
+from bitfold.errors import BitfoldError, Diverged
 from bitfold.evaluate import EVALUATION_ROWS, score
 from bitfold.kernels.lookup import moving_bytes
 from bitfold.model import ClickModel, click_loss
@@ -94,7 +94,8 @@ class Logits(nn.Module):
 class Trainer:
     """A training under way.
 
-    `module` and `fabric_optimizers` are what Fabric made of `model` and `optimizers`.
+    `module` and `fabric_optimizers` are what Fabric made of `model` and `optimizers`;
+    `before_measuring` is called at the end of each epoch, in every process.
     """
 
     fabric: "Fabric"
@@ -109,6 +110,7 @@ class Trainer:
     lines: TrainingLog | None
     progress: Progress
     negative_rate: float | None = None
+    before_measuring: Callable[[], object] | None = None
 
     def run(self) -> None:
         """Train to the end, or to where early stopping ends it."""
@@ -195,6 +197,8 @@ class Trainer:
             "loss": at.epoch_loss / max(at.epoch_rows, 1),
         }
         better = True
+        if self.before_measuring is not None:
+            self.before_measuring()
         rows = self.rows.count("valid")
         if rows:
             # One process measures, and tells the others.
@@ -293,8 +297,8 @@ def _gather(fabric: "Fabric", state: Tensor) -> Tensor:
     return torch.stack(states).cpu()
 
 
-def _diverged(step: int, config: TrainConfig) -> BitfoldError:
-    return BitfoldError(
+def _diverged(step: int, config: TrainConfig) -> Diverged:
+    return Diverged(
         f"training diverged before step {step}",
         got="a loss or scores that are not numbers",
         expected="finite ones",

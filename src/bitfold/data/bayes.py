@@ -1,0 +1,111 @@
+"""The ceiling of a synthetic log: what a scorer that knows the hidden truth reaches on its rows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bitfold.config import from_json
+from bitfold.data.manifest import PARTS
+from bitfold.data.splits import random_parts
+from bitfold.data.synthetic import FORMAT_VERSION, SynthConfig, generate
+from bitfold.errors import BitfoldError
+from bitfold.files import read_json
+
+if TYPE_CHECKING:
+    from bitfold.data.prepared import PreparedLog
+
+REPORT_FILE = "synth.json"
+"""The report of `bitfold synth`, kept in a log that was prepared from a synthetic one."""
+
+_NODES = 64  # of the quadrature over the noise
+
+
+def report_of(paths: Sequence[str | Path]) -> dict[str, Any] | None:
+    """The report that `bitfold synth` wrote beside a raw log; None if this is no such log."""
+    if len(paths) != 1:
+        return None
+    path = Path(paths[0])
+    file = path.with_name(path.name + ".json")
+    if not path.exists() or not file.is_file():
+        return None
+    try:
+        report = read_json(file)
+    except BitfoldError:
+        return None  # another's file: its name is no promise
+    known = report.get("format_version") == FORMAT_VERSION and "bayes_auc" in report
+    return report if known else None
+
+
+def bayes(log: "PreparedLog", part: str) -> dict[str, Any] | None:
+    """The AUC and log loss of the scorer that knows the logit before noise, on one part of a log.
+
+    After a random split the part's rows are made again from the log's words, and the scorer is held
+    to the labels that the models are held to. After another split the AUC is the one expected over
+    the whole log, and there is no log loss.
+
+    Args:
+        log: a prepared log.
+        part: train, valid or test.
+
+    Returns:
+        `auc`, `logloss` and `rows`, which part they speak of; None for a log whose truth is not
+        known: one that is not synthetic, has labels of its own making, weights, or fewer negatives.
+    """
+    from bitfold import metrics
+
+    file, words = log.path / REPORT_FILE, log.schema.config
+    rule = words.label_rule
+    if not file.is_file() or rule is None or (rule.column, rule.compare) != ("label", None):
+        return None
+    if words.weight is not None or words.negative_rate is not None:
+        return None
+    report = read_json(file)
+    if sum(log.rows.values()) != report["rows"]:
+        return None
+    split = words.split_rule
+    if split.kind != "random":
+        return {"auc": report["bayes_auc"], "logloss": None, "rows": "all, expected"}
+    labels, logits = _rows(
+        from_json(SynthConfig, report["config"]), part, split.fractions, words.split_seed
+    )
+    if len(labels) != log.rows[part]:
+        return None
+    chances = clicked(logits, float(report["config"]["noise"]))
+    return {
+        "auc": metrics.auc(labels, logits),
+        "logloss": metrics.logloss(labels, chances),
+        "rows": part,
+    }
+
+
+def _rows(
+    config: SynthConfig, part: str, fractions: tuple[float, float, float], seed: int
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float64]]:
+    """Labels and true logits of one part's rows."""
+    labels, logits = [], []
+    for chunk in generate(config):
+        numbers = np.arange(chunk.first, chunk.first + chunk.rows)
+        mine = random_parts(numbers, fractions, seed) == PARTS.index(part)
+        labels.append(chunk.label[mine])
+        logits.append(chunk.logit[mine])
+    return np.concatenate(labels), np.concatenate(logits)
+
+
+def clicked(logits: npt.NDArray[np.float64], noise: float) -> npt.NDArray[np.float64]:
+    """The chance of a click when normal noise is still to come: the mean of its sigmoid.
+
+    Example:
+        >>> clicked(np.array([0.0, 2.0]), 0.0).round(4).tolist()
+        [0.5, 0.8808]
+        >>> clicked(np.array([0.0, 2.0]), 1.0).round(4).tolist()
+        [0.5, 0.8445]
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    weights = weights / weights.sum()
+    out = np.zeros_like(logits)
+    for node, weight in zip(nodes, weights, strict=True):
+        out += weight / (1.0 + np.exp(-(logits + noise * node)))
+    return out
