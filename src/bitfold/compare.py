@@ -38,6 +38,7 @@ from bitfold.progress import Progress, reading, silent
 
 if TYPE_CHECKING:
     from bitfold.data.prepared import PreparedLog
+    from bitfold.survey import Survey
     from bitfold.training import TrainConfig
 
 FORMAT_VERSION = 1
@@ -109,6 +110,7 @@ def compare(
     write_json(out / WORDS_FILE, said)
     (out / CELLS).mkdir(exist_ok=True)
     results: list[Mapping[str, Any]] = []
+    known: Survey | None = None
     write_results(out, results, refused)
     for number, cell in enumerate(possible):
         row = _kept(out, cell)
@@ -121,7 +123,8 @@ def compare(
                 seed=cell.seed,
                 set=options[cell.variant.name],
             )
-            row = _run(cell, log, mine, out, tell, keep=words.keep_runs)
+            known = known or _survey(log, tell)
+            row = _run(cell, log, known, mine, out, tell, keep=words.keep_runs)
         results.append(row)
         write_results(out, results, refused)
     tell("cells", len(possible), len(possible))
@@ -267,10 +270,26 @@ def _kept(out: Path, cell: Cell) -> dict[str, Any] | None:
     return read_json(path) if path.is_file() else None
 
 
+def _survey(log: "PreparedLog", tell: Progress) -> "Survey":
+    """What the diagnosis of every cell needs of the log."""
+    from bitfold.survey import survey
+
+    tell("reading ids", 0)
+    return survey(log)
+
+
 def _run(
-    cell: Cell, log: "PreparedLog", words: "TrainConfig", out: Path, tell: Progress, *, keep: bool
+    cell: Cell,
+    log: "PreparedLog",
+    known: "Survey",
+    words: "TrainConfig",
+    out: Path,
+    tell: Progress,
+    *,
+    keep: bool,
 ) -> dict[str, Any]:
     """Train one cell and write its figures."""
+    from bitfold.diagnosis import diagnose
     from bitfold.training import train
 
     def inside(stage: str, done: int, total: int | None = None, **facts: object) -> None:
@@ -288,6 +307,8 @@ def _run(
         "options": dict(words.set),
         "width": words.vector_width,
         "network": words.network,
+        "data": to_json(log.schema.config),
+        **diagnose(run, log, known, inside),
     }
     write_json(out / CELLS / f"{cell.slug}.json", row)
     if not keep:

@@ -1,0 +1,86 @@
+"""From a chart's specification to SVG for the page, and to PNG for slides. Nothing is fetched."""
+
+import re
+from typing import Any
+from xml.etree import ElementTree
+
+from bitfold.errors import BitfoldError
+from bitfold.report.look import Look, Spec, config
+
+PACKAGES = ("vl_convert", "jinja2")
+INSTALL = "pip install 'bitfold[report]'"
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def missing() -> str | None:
+    """The first package that the page needs and that is not there; None if all are."""
+    from importlib.util import find_spec
+
+    return next((name for name in PACKAGES if find_spec(name) is None), None)
+
+
+def check_packages() -> None:
+    """Raise unless all that the page needs is installed."""
+    name = missing()
+    if name is not None:
+        raise BitfoldError(
+            "the page needs a package that is not installed",
+            got=f"no {name}",
+            expected=" and ".join(PACKAGES),
+            fix=INSTALL,
+        )
+
+
+def svg(spec: Spec, look: Look, about: str) -> str:
+    """A chart as an `<svg>` element: its marks have their words as tooltips, it has none to fetch.
+
+    Args:
+        spec: the chart.
+        look: where it is drawn.
+        about: what it shows, for those who do not see it.
+    """
+    import vl_convert
+
+    text = vl_convert.vegalite_to_svg(_whole(spec, look), allowed_base_urls=[])
+    root = ElementTree.fromstring(text)
+    for element in root.iter():
+        element.tag = element.tag.removeprefix(SVG)
+        label = element.attrib.pop("aria-label", None)
+        for name in ("role", "aria-hidden", "aria-roledescription", "pointer-events"):
+            role = element.attrib.pop(name, None)
+            if name == "role" and role == "graphics-symbol" and label and _is_mark(element):
+                title = ElementTree.Element("title")
+                title.text = label
+                element.insert(0, title)
+    for name in list(root.attrib):
+        if name not in ("width", "height", "viewBox"):
+            del root.attrib[name]
+    width = root.attrib.pop("width")
+    root.attrib.pop("height", None)
+    root.set("style", f"max-width:{width}px")
+    root.set("role", "img")
+    root.set("aria-label", about)
+    root.set("class", "narrow" if look.narrow else "wide")
+    written = ElementTree.tostring(root, encoding="unicode")
+    return re.sub(r'(\d+\.\d{2})\d+', r"\1", written)
+
+
+def _is_mark(element: ElementTree.Element) -> bool:
+    return element.get("aria-roledescription") not in ("axis", "legend", "title")
+
+
+def png(spec: Spec, look: Look, title: str) -> bytes:
+    """A chart as a picture with its title, two pixels for each of its own."""
+    import vl_convert
+
+    titled = spec | {"title": {"text": title, "fontSize": 20, "offset": 16}}
+    made: bytes = vl_convert.vegalite_to_png(_whole(titled, look), scale=2, allowed_base_urls=[])
+    return made
+
+
+def _whole(spec: Spec, look: Look) -> dict[str, Any]:
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "config": config(look),
+        **spec,
+    }
