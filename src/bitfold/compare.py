@@ -9,6 +9,7 @@ where it stopped. `full` has no budget: it appears once, as `1x`, at its best ep
     OUT/cells/          the figures of each finished cell
     OUT/runs/           the run of the cell at work; all of them with `keep_runs`
     OUT/results.json    all figures, with results.csv beside it
+    OUT/board.html      the page, if the packages of `bitfold[report]` are there
 """
 
 import contextlib
@@ -51,12 +52,14 @@ class Comparison:
     """What a comparison found.
 
     `results` has a row of figures for each cell, `refused` a row for each method and budget that
-    cannot be built, with the least bytes it needs.
+    cannot be built, with the least bytes it needs. `page` is the page, None without the packages
+    that draw it.
     """
 
     out: Path
     results: tuple[Mapping[str, Any], ...]
     refused: tuple[Mapping[str, Any], ...]
+    page: Path | None = None
 
     @property
     def lines(self) -> list[Line]:
@@ -110,27 +113,32 @@ def compare(
     write_json(out / WORDS_FILE, said)
     (out / CELLS).mkdir(exist_ok=True)
     results: list[Mapping[str, Any]] = []
-    known: Survey | None = None
+    surveyed: Survey | None = None
     write_results(out, results, refused)
-    for number, cell in enumerate(possible):
-        row = _kept(out, cell)
-        if row is None:
-            tell("cells", number, len(possible), now=cell.title)
-            mine = replace(
-                train,
-                embedding=cell.variant.method,
-                budget=None if cell.variant.method == FULL else cell.budget,
-                seed=cell.seed,
-                set=options[cell.variant.name],
-            )
-            known = known or _survey(log, tell)
-            row = _run(cell, log, known, mine, out, tell, keep=words.keep_runs)
-        results.append(row)
-        write_results(out, results, refused)
+    try:
+        for number, cell in enumerate(possible):
+            row = _kept(out, cell)
+            if row is None:
+                tell("cells", number, len(possible), now=cell.title)
+                mine = replace(
+                    train,
+                    embedding=cell.variant.method,
+                    budget=None if cell.variant.method == FULL else cell.budget,
+                    seed=cell.seed,
+                    set=options[cell.variant.name],
+                )
+                surveyed = surveyed or _survey(log, tell)
+                row = _run(cell, log, surveyed, mine, out, tell, keep=words.keep_runs)
+            results.append(row)
+            write_results(out, results, refused)
+    except BaseException:
+        with contextlib.suppress(BitfoldError):  # why it stopped matters more
+            _page(out, results)
+        raise
     tell("cells", len(possible), len(possible))
     if not words.keep_runs:
         shutil.rmtree(out / "runs", ignore_errors=True)
-    return Comparison(out, tuple(results), tuple(refused))
+    return Comparison(out, tuple(results), tuple(refused), _page(out, results))
 
 
 def option_names(method: str) -> tuple[str, ...]:
@@ -268,6 +276,14 @@ def _kept(out: Path, cell: Cell) -> dict[str, Any] | None:
     """The figures of a finished cell."""
     path = out / CELLS / f"{cell.slug}.json"
     return read_json(path) if path.is_file() else None
+
+
+def _page(out: Path, results: Sequence[Mapping[str, Any]]) -> Path | None:
+    """Write the page of what is there; None without the packages, or without an AUC to show."""
+    from bitfold.report import missing, write_page
+
+    shown = any(row.get("auc") is not None for row in results)
+    return write_page(out) if shown and missing() is None else None
 
 
 def _survey(log: "PreparedLog", tell: Progress) -> "Survey":

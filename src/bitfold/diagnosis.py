@@ -5,6 +5,7 @@ use. Measured once, before the run is removed, and kept in the cell's row for th
 """
 
 import csv
+import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -115,7 +116,7 @@ def bytes_by_field(plan: Plan) -> list[float]:
     row = plan.embedding_dim // plan.program.chunks * dtype_size(plan.dtype)
     edges = sorted({edge for low, high, _ in spans for edge in (low, high)})
     out = [0.0] * len(plan.fields)
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         owners = [field for first, end, field in spans if first <= low and high <= end]
         for field in owners:
             out[field] += (high - low) * row / len(owners)

@@ -16,11 +16,11 @@ Everything follows from results.json and compare.json; nothing is trained or mea
 from pathlib import Path
 
 from bitfold.files import atomic
-from bitfold.report.drawing import check_packages, missing
+from bitfold.report.drawing import INSTALL, check_packages, missing
 
 PAGE = "board.html"
 
-__all__ = ["PAGE", "check_packages", "missing", "write_page", "write_pictures"]
+__all__ = ["INSTALL", "PAGE", "check_packages", "missing", "write_page", "write_pictures"]
 
 
 def write_page(out: Path) -> Path:

@@ -6,6 +6,9 @@ from typing import Any
 
 from bitfold.board import Line
 from bitfold.report.look import (
+    AXIS,
+    BOLD,
+    LETTER,
     Look,
     Spec,
     byte_axis,
@@ -20,8 +23,6 @@ from bitfold.report.look import (
 from bitfold.report.numbers import auc_text, byte_count, difference_text
 from bitfold.report.reading import Board, Series
 
-LETTER = 7.2  # pixels of a letter, about
-AXIS = 56  # pixels of a vertical axis with its numbers
 AUC_AXIS = {"format": ".3f", "tickCount": 5}
 
 
@@ -29,7 +30,7 @@ def quality(board: Board, look: Look) -> Spec:
     """Test AUC against bytes, a line a method, with error bars over the seeds."""
     lines = board.lines
     height = 300 if look.narrow else 340
-    right = int(max(len(board.series[line.method].label) for line in lines) * LETTER) + 16
+    right = label_room(board)
     room = look.width - AXIS - right
     reach = [edge for line in lines for edge in interval(line)]
     inside, outside = references(board, reach)
@@ -89,9 +90,7 @@ def references(
         if isinstance(figures, Mapping) and isinstance(figures.get("auc"), int | float)
     ]
     span = max(max(reach) - min(reach), 0.01)
-    fits = [
-        min(reach) - 1.5 * span <= value <= max(reach) + 1.5 * span for _, value in found
-    ]
+    fits = [min(reach) - 1.5 * span <= value <= max(reach) + 1.5 * span for _, value in found]
     return (
         [each for each, fit in zip(found, fits, strict=True) if fit],
         [each for each, fit in zip(found, fits, strict=True) if not fit],
@@ -172,12 +171,11 @@ def training(board: Board, look: Look) -> Spec | None:
     every = [row for rows in curves.values() for row in rows]
     if not every or max(row["epoch"] for row in every) < 2:
         return None
-    columns = look.columns(len(board.panels), 3)
+    columns = look.columns(len(board.panels), 2)
     low, high = padded([row["auc"] for row in every])
     last = max(row["epoch"] for row in every)
     height = 210
-    right = int(max(len(each.label) for each in board.series.values()) * LETTER) + 14
-    room = (look.width - 22 * (columns - 1)) // columns - AXIS - right
+    room = (look.width - 22 * (columns - 1)) // columns - AXIS - label_room(board)
     x = quantity(
         "epoch", "epoch", [0.8, last + 0.2], format="d", values=list(range(1, int(last) + 1)),
         grid=False, labelOverlap=True,
@@ -210,7 +208,11 @@ def training(board: Board, look: Look) -> Spec | None:
                         "mark": thin,
                         "encoding": {"x": x, "y": y, "detail": {"field": "seed"}} | paint,
                     },
-                    {"data": {"values": means}, "mark": thick, "encoding": {"x": x, "y": y} | paint},
+                    {
+                        "data": {"values": means},
+                        "mark": thick,
+                        "encoding": {"x": x, "y": y} | paint,
+                    },
                     points(look, means, {"x": x, "y": y} | shapes | paint, size=45),
                     *texts(
                         look,
@@ -252,82 +254,98 @@ def _mean_curves(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
+def label_room(board: Board) -> int:
+    """Pixels for the longest label beside a line."""
+    return int(max(len(series.label) for series in board.series.values()) * BOLD) + 14
+
+
 def by_frequency(board: Board, look: Look) -> Spec | None:
-    """Test AUC of rows by how often their id was met in training; a panel a field and budget."""
-    found = frequency_rows(board)
+    """Test AUC by how often a row's id was met in training: a row of panels a budget.
+
+    Where there is a full table, what is drawn is the difference from it.
+    """
+    found = against_full(board, frequency_rows(board))
     if not found:
         return None
     fields = list(dict.fromkeys(row["field"] for row in found))
-    low, high = padded([row["auc"] for row in found])
-    right = int(max(len(each.label) for each in board.series.values()) * LETTER) + 14
-    columns = look.columns(len(board.panels), 3)
-    room = (look.width - 22 * (columns - 1)) // columns - AXIS - right
-    height = 210
+    bounds = padded([row["auc"] for row in found])
+    columns = look.columns(len(fields), 2)
+    room = (look.width - 22 * (columns - 1)) // columns - AXIS - label_room(board)
+    title = "AUC less the full table's" if board.full and board.budgets else "test AUC"
     panels = []
-    for field in fields:
-        groups = sorted({row["group"] for row in found if row["field"] == field})
-        names = [
-            next(row["met"] for row in found if row["field"] == field and row["group"] == group)
-            for group in groups
-        ]
-        x = {
-            "field": "met", "type": "ordinal", "sort": names, "scale": {"domain": names},
-            "title": "times the id was met in training",
-            "axis": {"labelAngle": -45, "grid": False, "labelOverlap": False},
-        }  # fmt: skip
-        y = quantity("auc", "test AUC", [low, high], **AUC_AXIS)
-        for budget in board.panels:
-            lines = {(line.method, line.budget) for line in board.shown(budget)}
+    for budget in board.panels:
+        lines = {(line.method, line.budget) for line in board.shown(budget)}
+        for field in fields:
             rows = [
                 row
                 for row in found
                 if row["field"] == field and (row["method"], row["budget"]) in lines
             ]
-            panels.append(_frequency_panel(board, look, rows, x, y, (low, high), room, height))
             where = "full table" if budget == "1x" else f"at {budget}"
-            panels[-1]["title"] = f"{short(field, 14)}, {where}"
+            panels.append(
+                {
+                    "title": f"{short(field, 14)}, {where}",
+                    "width": room,
+                    "height": 190,
+                    "layer": _frequency_layers(board, look, rows, bounds, title),
+                }
+            )
     return {"concat": panels, "columns": columns}
 
 
-def _frequency_panel(
+def against_full(board: Board, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with the full table's AUC taken away, if it is there to compare with."""
+    if board.full is None or not board.budgets:
+        return list(rows)
+    whole = {
+        (row["field"], row["group"]): row["auc"]
+        for row in rows
+        if (row["method"], row["budget"]) == (board.full.method, board.full.budget)
+    }
+    return [
+        row | {"auc": row["auc"] - whole[row["field"], row["group"]]}
+        for row in rows
+        if (row["field"], row["group"]) in whole
+    ]
+
+
+def _frequency_layers(
     board: Board,
     look: Look,
     rows: list[dict[str, Any]],
-    x: Spec,
-    y: Spec,
     bounds: tuple[float, float],
-    room: int,
-    height: int,
-) -> Spec:
+    title: str,
+) -> list[Spec]:
     low, high = bounds
+    groups = {row["group"]: row["met"] for row in rows}
+    names = [groups[group] for group in sorted(groups)]
+    x = {
+        "field": "met", "type": "ordinal", "sort": names, "scale": {"domain": names},
+        "title": "times the id was met in training",
+        "axis": {"labelAngle": -45, "grid": False, "labelOverlap": False},
+    }  # fmt: skip
+    y = quantity("auc", title, [low, high], **AUC_AXIS)
     paint = {"color": colour_of(board, look)}
     ends = _last(rows, "group")
-    places = spread_out(
-        [(high - row["auc"]) / (high - low) * height for row in ends], 15, 6, height - 6
-    )
+    places = spread_out([(high - row["auc"]) / (high - low) * 190 for row in ends], 15, 6, 184)
     labels = [
-        row | {"auc": high - place / height * (high - low)}
+        row | {"auc": high - place / 190 * (high - low)}
         for row, place in zip(ends, places, strict=True)
     ]
     seen = [row for row in rows if row["group"] > 0]
-    return {
-        "width": room,
-        "height": height,
-        "layer": [
-            {
-                "data": {"values": seen},
-                "mark": {"type": "line", "strokeWidth": 2, "aria": False},
-                "encoding": {"x": x, "y": y} | paint,
-            },
-            points(look, rows, {"x": x, "y": y, "shape": shape_of(board, look)} | paint, size=50),
-            *texts(
-                look,
-                labels,
-                {"x": x, "y": y, "text": {"field": "label"}} | paint,
-                fontWeight=600,
-            ),
-        ],
-    }
+    # The full table, less itself, is a line at zero; points on it would say nothing.
+    marked = [row for row in rows if row["auc"] or not board.series[row["method"]].whole]
+    shapes = {"shape": shape_of(board, look)}
+    label = {"x": x, "y": y, "text": {"field": "label"}} | paint
+    return [
+        {
+            "data": {"values": seen},
+            "mark": {"type": "line", "strokeWidth": 2, "aria": False},
+            "encoding": {"x": x, "y": y} | paint,
+        },
+        points(look, marked, {"x": x, "y": y} | shapes | paint, size=50),
+        *texts(look, labels, label, fontWeight=600, dx=12),
+    ]
 
 
 def frequency_rows(board: Board) -> list[dict[str, Any]]:

@@ -1,6 +1,8 @@
 """From a chart's specification to SVG for the page, and to PNG for slides. Nothing is fetched."""
 
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -31,18 +33,28 @@ def check_packages() -> None:
         )
 
 
-def svg(spec: Spec, look: Look, about: str) -> str:
-    """A chart as an `<svg>` element: its marks have their words as tooltips, it has none to fetch.
+def svg(draw: Callable[[Look], Spec], look: Look, about: str) -> str:
+    """A chart as an `<svg>` element whose marks have their words as tooltips.
+
+    How wide labels are is known when they are drawn, so the chart is drawn again, wider or
+    narrower by what it was off.
 
     Args:
-        spec: the chart.
+        draw: makes the chart's specification.
         look: where it is drawn.
         about: what it shows, for those who do not see it.
     """
     import vl_convert
 
-    text = vl_convert.vegalite_to_svg(_whole(spec, look), allowed_base_urls=[])
-    root = ElementTree.fromstring(text)
+    def drawn(width: int) -> ElementTree.Element:
+        at = replace(look, width=width)
+        text = vl_convert.vegalite_to_svg(_whole(draw(at), at), allowed_base_urls=[])
+        return ElementTree.fromstring(text)
+
+    root = drawn(look.width)
+    off = look.width - round(float(root.get("width", look.width)))
+    if off:
+        root = drawn(look.width + off)
     for element in root.iter():
         element.tag = element.tag.removeprefix(SVG)
         label = element.attrib.pop("aria-label", None)
@@ -62,7 +74,7 @@ def svg(spec: Spec, look: Look, about: str) -> str:
     root.set("aria-label", about)
     root.set("class", "narrow" if look.narrow else "wide")
     written = ElementTree.tostring(root, encoding="unicode")
-    return re.sub(r'(\d+\.\d{2})\d+', r"\1", written)
+    return re.sub(r"(\d+\.\d{2})\d+", r"\1", written)
 
 
 def _is_mark(element: ElementTree.Element) -> bool:

@@ -26,7 +26,10 @@ DARK = {
 }  # fmt: skip
 COLOURS = 7  # beside the full table's; then they come again with another shape
 SHAPES = ("square", "circle", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, Arial, sans-serif"
+FONT = "Arial, 'Liberation Sans', Helvetica, sans-serif"
+LETTER = 7.4  # pixels of a letter, about
+BOLD = 8.0  # of a bold one
+AXIS = 56  # of a vertical axis with its numbers and title
 
 
 @dataclass(frozen=True)
@@ -136,9 +139,7 @@ def points(look: Look, rows: Sequence[Mapping[str, Any]], encoding: Spec, **mark
     return {"data": {"values": list(rows)}, "mark": style, "encoding": encoding | described}
 
 
-def texts(
-    look: Look, rows: Sequence[Mapping[str, Any]], encoding: Spec, **mark: Any
-) -> list[Spec]:
+def texts(look: Look, rows: Sequence[Mapping[str, Any]], encoding: Spec, **mark: Any) -> list[Spec]:
     """Texts with a halo of the ground's colour, so that lines below do not cut them."""
     base = {"type": "text", "align": "left", "baseline": "middle", "dx": 9, "aria": False, **mark}
     halo = {**base, "stroke": look.colour("ground"), "strokeWidth": 4, "strokeJoin": "round"}
@@ -180,7 +181,9 @@ def spread_out(places: Sequence[float], gap: float, low: float, high: float) -> 
     return out
 
 
-def padded(values: Sequence[float], share: float = 0.08, least: float = 1e-3) -> tuple[float, float]:
+def padded(
+    values: Sequence[float], share: float = 0.08, least: float = 1e-3
+) -> tuple[float, float]:
     """The bounds of some values with room around them."""
     low, high = min(values), max(values)
     room = max(high - low, least) * share
@@ -208,7 +211,7 @@ BYTE_LABEL = (
 
 def byte_axis(field: str, low: float, high: float, look: Look, room: int) -> Spec:
     """A logarithmic axis of bytes; `room` is its length in pixels."""
-    ticks = byte_ticks(low, high, max(2, room // 70))
+    ticks = byte_ticks(low, high, max(2, room // 56))
     return {
         "field": field,
         "type": "quantitative",

@@ -1,7 +1,6 @@
 """Numbers for people."""
 
 
-
 def size(count: float | None) -> str:
     """A number of bytes in the unit that suits it.
 

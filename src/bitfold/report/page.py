@@ -37,8 +37,8 @@ def page(board: Board, out: str) -> str:
     first, others = words.headline(board)
     made = sections(board)
     drawings = {
-        part.chart.name: Markup(  # noqa: S704  (its texts were escaped as they were written)
-            "".join(svg(part.chart.draw(look), look, part.chart.about) for look in (WIDE, NARROW))
+        part.chart.name: Markup(
+            "".join(svg(part.chart.draw, look, part.chart.about) for look in (WIDE, NARROW))
         )
         for section in made
         for part in section.parts
@@ -47,7 +47,7 @@ def page(board: Board, out: str) -> str:
     ids = {section.id for section in made}
     return template.render(
         board=board,
-        style=Markup(style(home.joinpath("page.css").read_text(encoding="utf-8"))),  # noqa: S704
+        style=Markup(style(home.joinpath("page.css").read_text(encoding="utf-8"))),
         first=first,
         others=others,
         context=words.context(board),
@@ -115,7 +115,7 @@ def symbol(board: Board, name: str) -> "Markup":
 
     series = board.series[name]
     place = 0 if series.whole else 1 + (series.place - 1) % COLOURS
-    return Markup(  # noqa: S704  (numbers and known names only)
+    return Markup(
         f'<svg class="mark" viewBox="-8 -8 16 16" aria-hidden="true">'
         f'<path d="{OUTLINES[shape(series)]}" fill="var(--s{place})"/></svg>'
     )

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bitfold.board import Line
-from bitfold.report.charts import AUC_AXIS, LETTER, interval, short
+from bitfold.report.charts import AUC_AXIS, interval, short
 from bitfold.report.look import (
+    LETTER,
     Look,
     Spec,
     byte_axis,
@@ -66,7 +67,8 @@ def bytes_by_field(board: Board, look: Look) -> Spec | None:
     lines = [line for line in _by_budget(board) if field_rows(board, line)]
     columns = look.columns(len(lines), 4, 2)
     names = min(int(max(len(short(name, 14)) for name in drawn) * LETTER) + 8, 110)
-    room = (look.width - 18 * (columns - 1)) // columns - names - 40
+    room = (look.width - 18 * (columns - 1)) // columns - names - 48
+    most = max(row["share"] or 0.0 for line in lines for row in field_rows(board, line))
     panels = []
     for line in lines:
         shares = {row["field"]: row["share"] or 0.0 for row in field_rows(board, line)}
@@ -86,7 +88,7 @@ def bytes_by_field(board: Board, look: Look) -> Spec | None:
             "title": None,
             "axis": {"domain": False, "labelColor": look.colour("ink"), "labelLimit": names},
         }  # fmt: skip
-        x = quantity("share", None, [0, 1]) | {"axis": None}
+        x = quantity("share", None, [0, most or 1.0]) | {"axis": None}
         colour = look.series(board.series[line.method])
         panels.append(
             {
@@ -127,7 +129,7 @@ KINDS: dict[str, tuple[str, Callable[[Row], Any]]] = {
 def bytes_by_kind(board: Board, look: Look) -> Spec:
     """Bytes of everything a model needs, on a logarithmic axis: a row a method and budget."""
     lines = _by_budget(board)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "line": _line_name(board, line),
             "kind": kind,
@@ -205,9 +207,7 @@ def collapse(board: Board, look: Look) -> Spec | None:
     panels = []
     for budget in board.panels:
         rows = [row for line in board.shown(budget) for row in found[line.method, line.budget]]
-        x = quantity(
-            "abundance", "directions used", [0.5, most * 1.05], tickCount=4, format="~g"
-        )
+        x = quantity("abundance", "directions used", [0.5, most * 1.05], tickCount=4, format="~g")
         y = {
             "field": "field", "type": "nominal", "sort": drawn, "title": None,
             "axis": {"labelColor": look.colour("ink"), "domain": False, "grid": True,
@@ -230,7 +230,7 @@ def speed(board: Board, look: Look) -> Spec | None:
     lines = [line for line in _by_budget(board) if "rows_per_second" in line.means]
     if not lines:
         return None
-    rows = []
+    rows: list[dict[str, Any]] = []
     for line in lines:
         low, high = interval(line, "rows_per_second")
         value = line.means["rows_per_second"]
@@ -247,10 +247,10 @@ def speed(board: Board, look: Look) -> Spec | None:
         )
     most = max(row["high"] for row in rows)
     y, room = _line_axis(board, look, lines)
-    x = quantity("rate", "rows trained a second", [0, most * 1.02], tickCount=4, format="~s")
+    x = quantity("rate", "rows trained a second", [0, most * 1.02], tickCount=4, format=",")
     paint = {"color": colour_of(board, look)}
     return {
-        "width": look.width - room - 66,
+        "width": look.width - room - 78,
         "height": {"step": 24},
         "layer": [
             {

@@ -118,19 +118,23 @@ def quality(board: Board) -> Section:
         "against full", "log loss", "GAUC", "seeds",
     )  # fmt: skip
     said = [
-        "Each point is a method at a budget: the test AUC of its best epoch on the validation part. "
+        "Each point is a method at a budget: its test AUC at the epoch that validates best. "
         + (
             "Bars show one standard deviation over the seeds."
             if board.seeds > 1
             else "One seed: there are no error bars."
         ),
-        words.for_my_bytes(board),
     ]
+    if board.seeds > 1:
+        said.append("A step smaller than the bars may be chance.")
     if board.refused:
         said.append(
             "Too small a budget: "
             + words.listed(
-                [f"{r['method']} {r['budget']} (needs {r['minimum']:,} bytes)" for r in board.refused]
+                [
+                    f"{r['method']} {r['budget']} (needs {r['minimum']:,} bytes)"
+                    for r in board.refused
+                ]
             )
             + "."
         )
@@ -215,6 +219,7 @@ def ids(board: Board) -> Section | None:
         return None
     said = [
         *words.who_suffers(board, rows),
+        "What is drawn is the difference from the full table, where there is one. "
         "Test rows are grouped by how often their id was met in training, in tenths of the rows "
         "from rare to frequent; ids never met stand apart. Groups are AUCs of their own: compare "
         "methods within a group, not groups with each other.",
