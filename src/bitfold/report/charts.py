@@ -404,7 +404,7 @@ def differences(board: Board, look: Look, metric: str = "auc") -> Spec | None:
     """Differences between pairs of methods, with their confidence intervals."""
     rows = [
         {
-            "pair": f"{short(row['method'])} − {short(row['against'])}, {row['budget']}",
+            "pair": pair_text(row, 14 if look.narrow else 22),
             "mean": row["mean"],
             "low": row["low"],
             "high": row["high"],
@@ -442,8 +442,14 @@ def differences(board: Board, look: Look, metric: str = "auc") -> Spec | None:
         "height": {"step": 34},
         "layer": [
             {
-                "mark": {"type": "rule", "color": look.colour("soft"), "strokeWidth": 1.5},
-                "encoding": {"x": {"datum": 0, "type": "quantitative"}},
+                "data": {"values": [{"mean": 0}]},
+                "mark": {
+                    "type": "rule",
+                    "color": look.colour("soft"),
+                    "strokeWidth": 1.5,
+                    "aria": False,
+                },
+                "encoding": {"x": x},
             },
             {
                 "data": data,
@@ -455,6 +461,13 @@ def differences(board: Board, look: Look, metric: str = "auc") -> Spec | None:
             ),
         ],
     }
+
+
+def pair_text(row: Mapping[str, Any], most: int) -> str:
+    """The two sides of a difference."""
+    text = f"{short(row['method'], most)} {row['budget']} − {short(row['against'], most)}"
+    other = row.get("against_budget", row["budget"])
+    return text if other in (row["budget"], "1x") else f"{text} {other}"
 
 
 def short(text: str, most: int = 22) -> str:

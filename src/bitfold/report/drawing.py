@@ -57,6 +57,9 @@ def svg(draw: Callable[[Look], Spec], look: Look, about: str) -> str:
         root = drawn(look.width + off)
     for element in root.iter():
         element.tag = element.tag.removeprefix(SVG)
+        for name in ("d", "transform", "x2", "y2"):
+            if name in element.attrib:  # hundredths of a pixel are enough
+                element.set(name, re.sub(r"(\d+\.\d{2})\d+", r"\1", element.attrib[name]))
         label = element.attrib.pop("aria-label", None)
         for name in ("role", "aria-hidden", "aria-roledescription", "pointer-events"):
             role = element.attrib.pop(name, None)
@@ -73,8 +76,7 @@ def svg(draw: Callable[[Look], Spec], look: Look, about: str) -> str:
     root.set("role", "img")
     root.set("aria-label", about)
     root.set("class", "narrow" if look.narrow else "wide")
-    written = ElementTree.tostring(root, encoding="unicode")
-    return re.sub(r"(\d+\.\d{2})\d+", r"\1", written)
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def _is_mark(element: ElementTree.Element) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 from bitfold.board import Line
 from bitfold.report.charts import AUC_AXIS, interval, short
 from bitfold.report.look import (
+    AXIS,
     LETTER,
     Look,
     Spec,
@@ -307,74 +308,79 @@ def unseen(board: Board, look: Look) -> Spec | None:
 
 def unseen_rows(board: Board) -> list[Row]:
     """The rows of `unseen` that have a share."""
-    return [
-        row
-        for row in board.more.get("unseen") or []
-        if isinstance(row.get("share"), int | float) and "field" in row
-    ]
+    found: list[Row] = []
+    for row in board.more.get("unseen") or []:
+        share = row.get("share", row.get("test"))
+        if isinstance(share, int | float) and "field" in row:
+            found.append({"field": str(row["field"]), "share": share})
+    return found
 
 
 def grid(board: Board, look: Look) -> Spec | None:
-    """AUC of the learning rates and weight decays that were tried."""
-    rows = grid_rows(board)
-    if not rows:
+    """The best AUC of each learning rate that was tried, over the weight decays; a panel a budget.
+
+    Only what chose is drawn: the methods of the comparison, on the validation part.
+    """
+    best: dict[tuple[str, str, float], float] = {}
+    for row in grid_rows(board):
+        rate, auc, method = row.get("lr"), row.get("valid_auc"), row.get("method")
+        if (
+            isinstance(rate, int | float)
+            and isinstance(auc, int | float)
+            and method in board.series
+        ):
+            key = (str(method), str(row.get("budget")), float(rate))
+            best[key] = max(best.get(key, 0.0), auc)
+    if not best:
         return None
-    rates = sorted({row["lr"] for row in rows})
-    decays = sorted({row["decay"] for row in rows})
-    low, high = padded([row["auc"] for row in rows], 0.12)
-    names = list(dict.fromkeys(row["method"] for row in rows if row["method"] in board.series))
-    paint: Spec = {"color": {"value": look.colour("s1")}, "shape": {"value": "circle"}}
-    if names:
-        rows = [row for row in rows if row["method"] in names]
-        paint = {"color": colour_of(board, look, names), "shape": shape_of(board, look, names)}
-    columns = look.columns(len(decays), 3)
-    room = (look.width - 22 * (columns - 1)) // columns - AXIS_ROOM
+    rates = [f"{rate:g}" for rate in sorted({rate for _, _, rate in best})]
+    budgets = list(dict.fromkeys(budget for _, budget, _ in best))
+    low, high = padded(list(best.values()))
+    columns = look.columns(len(budgets), 3)
+    room = (look.width - 22 * (columns - 1)) // columns - AXIS
     x = {
-        "field": "rate", "type": "ordinal", "sort": [f"{rate:g}" for rate in rates],
+        "field": "rate", "type": "ordinal", "sort": rates, "scale": {"domain": rates},
         "title": "learning rate", "axis": {"labelAngle": 0, "grid": False},
     }  # fmt: skip
-    y = quantity("auc", "AUC", [low, high], **AUC_AXIS)
-    panels = [
-        {
-            "title": f"weight decay {decay:g}",
-            "width": room,
-            "height": 180,
-            "layer": [
-                points(
-                    look,
-                    [row | {"rate": f"{row['lr']:g}"} for row in rows if row["decay"] == decay],
-                    {"x": x, "y": y} | paint,
-                )
-            ],
-        }
-        for decay in decays
-    ]
+    y = quantity("auc", "validation AUC", [low, high], **AUC_AXIS)
+    paint = {"color": colour_of(board, look)}
+    panels = []
+    for budget in budgets:
+        rows = [
+            {
+                "method": method,
+                "rate": f"{rate:g}",
+                "auc": auc,
+                "about": f"{method} {budget}, learning rate {rate:g}: AUC {auc_text(auc)}",
+            }
+            for (method, where, rate), auc in best.items()
+            if where == budget
+        ]
+        line = {"type": "line", "strokeWidth": 2, "aria": False}
+        panels.append(
+            {
+                "title": "full table" if budget == "1x" else f"at {budget}",
+                "width": room,
+                "height": 180,
+                "layer": [
+                    {"data": {"values": rows}, "mark": line, "encoding": {"x": x, "y": y} | paint},
+                    points(look, rows, {"x": x, "y": y, "shape": shape_of(board, look)} | paint),
+                ],
+            }
+        )
     return {"concat": panels, "columns": columns}
 
 
-AXIS_ROOM = 66
-
-
 def grid_rows(board: Board) -> list[dict[str, Any]]:
-    """The rows of `grid` that have a learning rate and an AUC, in common names."""
-    out = []
-    for row in board.more.get("grid") or []:
-        if not isinstance(row, Mapping):
-            continue
-        rate = row.get("lr", row.get("learning_rate"))
-        auc = row.get("valid_auc", row.get("auc"))
-        decay = row.get("embedding_decay", row.get("decay", row.get("weight_decay", 0.0)))
-        if isinstance(rate, int | float) and isinstance(auc, int | float):
-            method = str(row.get("method", ""))
-            where = f"{method} {row.get('budget', '')}".strip()
-            about = f"{where} learning rate {rate:g}, decay {decay or 0:g}: AUC {auc_text(auc)}"
-            out.append(
-                {
-                    "method": method,
-                    "lr": float(rate),
-                    "decay": float(decay or 0),
-                    "auc": auc,
-                    "about": about.strip(),
-                }
-            )
-    return out
+    """All that the grid tried, a point a row."""
+    found = board.more.get("grid") or []
+    if isinstance(found, Mapping):
+        found = found.get("cells") or []
+    return [dict(row) for row in found if isinstance(row, Mapping)]
+
+
+def grid_choices(board: Board) -> list[dict[str, Any]]:
+    """What the grid chose for each method and budget, if it says so."""
+    found = board.more.get("grid")
+    rows = found.get("choices") if isinstance(found, Mapping) else None
+    return [dict(row) for row in rows or [] if isinstance(row, Mapping)]

@@ -81,8 +81,12 @@ class Board:
     def budgets(self) -> list[str]:
         """The budgets apart from the full table's, the largest first."""
         sizes: dict[str, list[float]] = {}
+        said = set((self.said.get("compare") or {}).get("budgets") or ())
         for line in self.lines:
-            if line.budget != FULL_BUDGET:
+            # A comparison may add lines of its own, to face a method that leaves bytes over; they
+            # have one method, so they stand in the charts against bytes and in the tables only.
+            asked = not said or line.budget in said or not line.budget.endswith(" B")
+            if line.budget != FULL_BUDGET and asked:
                 sizes.setdefault(line.budget, []).append(line.means["bytes"])
         return sorted(sizes, key=lambda budget: -max(sizes[budget]))
 
@@ -130,7 +134,8 @@ class Board:
         except (KeyError, BitfoldError, TypeError):
             return None
         out = {(row["method"], row["budget"]) for row in self.refused}
-        return sum((cell.variant.name, cell.budget) not in out for cell in cells(words, 0))
+        asked = sum((cell.variant.name, cell.budget) not in out for cell in cells(words, 0))
+        return max(asked, len(self.rows))  # lines that the comparison added come on top
 
     @property
     def unfinished(self) -> bool:

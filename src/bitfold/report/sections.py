@@ -167,13 +167,12 @@ def _frontier(board: Board) -> Table:
 
 
 def _references(board: Board) -> Table:
-    names = ("auc", "logloss", "gauc")
     rows = [
-        [str(name), *(auc_text(figures.get(each)) for each in names)]
+        [str(name), auc_text(figures.get("auc")), auc_text(figures.get("logloss"))]
         for name, figures in board.more["references"].items()
         if isinstance(figures, dict)
     ]
-    return Table("Floors and ceilings", ("what", "AUC", "log loss", "GAUC"), rows)
+    return Table("Floors and ceilings", ("what", "AUC", "log loss"), rows)
 
 
 def real(board: Board) -> Section | None:
@@ -183,14 +182,15 @@ def real(board: Board) -> Section | None:
         return None
     rows = [
         [
-            str(row["method"]), str(row["against"]), str(row["budget"]), str(row["metric"]),
+            str(row["method"]), str(row["budget"]),
+            f"{row['against']} {row.get('against_budget', row['budget'])}", str(row["metric"]),
             difference_text(row["mean"]), _end(row.get("low")), _end(row.get("high")),
             text_of(row.get("seeds")), words.verdict(row),
         ]
         for row in found
     ]  # fmt: skip
     columns = (
-        "method", "against", "budget", "measure", "difference", "from", "to", "seeds", "real?",
+        "method", "budget", "against", "measure", "difference", "from", "to", "seeds", "real?",
     )  # fmt: skip
     said = [
         words.is_real(board),
@@ -242,7 +242,7 @@ def ids(board: Board) -> Section | None:
     )  # fmt: skip
     made = [Part(table, chart)] if rows else []
     if fresh:
-        told = [[str(row["field"]), share_text(row["share"])] for row in fresh]
+        told = [[row["field"], share_text(row["share"])] for row in fresh]
         bars = _chart(
             board, parts.unseen, "unseen", "Ids that training never met",
             "Bar chart of the share of test ids that are new, by field.", keyed=False,
@@ -397,19 +397,32 @@ def speed(board: Board) -> Section | None:
 
 def grid(board: Board) -> Section | None:
     """The learning rates and weight decays that were tried."""
-    found = [row for row in board.more.get("grid") or [] if isinstance(row, dict)]
+    found = parts.grid_rows(board)
     if not found:
         return None
-    columns = list(dict.fromkeys(name for row in found for name in row))
-    rows = [[_cell(row.get(name)) for name in columns] for row in found]
     chart = _chart(
         board, parts.grid, "grid", "Learning rates and weight decays",
-        "Points of AUC by learning rate and weight decay.",
+        "Line charts of validation AUC by learning rate.",
     )  # fmt: skip
-    said = ["What was tried before the comparison, so that each method runs at its own best."]
-    titles = [name.replace("_", " ") for name in columns]
-    table = Table("Everything tried", titles, rows, left=1)
-    return Section("grid", "Learning rates and weight decays", said, [Part(table, chart)])
+    said = [
+        "What was tried for each method and budget, so that each runs at its own best. A point is "
+        "the best of the weight decays at its learning rate."
+    ]
+    chosen = parts.grid_choices(board)
+    edges = [f"{row['method']} {row['budget']}" for row in chosen if row.get("edge")]
+    if edges:
+        where = words.listed(edges)
+        said.append(f"Chosen at an end of what was tried, so better may lie beyond: {where}.")
+    made = [Part(_any_table("Chosen", chosen), open=True)] if chosen else []
+    made.append(Part(_any_table("Everything tried", found), chart))
+    return Section("grid", "Learning rates and weight decays", said, made)
+
+
+def _any_table(caption: str, found: Sequence[dict[str, Any]]) -> Table:
+    """A table of rows whose names are not known beforehand."""
+    columns = list(dict.fromkeys(name for row in found for name in row))
+    rows = [[_cell(row.get(name)) for name in columns] for row in found]
+    return Table(caption, [name.replace("_", " ") for name in columns], rows, left=2)
 
 
 def _cell(value: object) -> str:

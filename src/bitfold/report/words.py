@@ -147,11 +147,7 @@ def is_real(board: Board) -> str:
     """Whether the best method's lead is more than chance, in a sentence."""
     pairs = [row for row in board.more.get("differences") or [] if row.get("metric") == "auc"]
     if pairs:
-        verdicts = [verdict(row) for row in pairs]
-        sure = sum(word != UNSURE for word in verdicts)
-        return (
-            f"{sure} of {len(pairs)} differences between methods are larger than chance explains."
-        )
+        return verdicts(pairs, "" if board.full is None else board.full.method)
     if board.seeds < 2:
         return (
             "One seed cannot tell: small differences may be chance. Run again with --seeds 3 or "
@@ -174,6 +170,19 @@ def is_real(board: Board) -> str:
 
 
 UNSURE = "cannot tell"
+
+
+def verdicts(pairs: Sequence[Row], full: str) -> str:
+    """What the paired differences tell, in a sentence; those against the full table come last."""
+    told = {"yes, better": "is better than", "yes, worse": "is worse than"}
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for row in sorted(pairs, key=lambda row: row["against"] == full):
+        verb = told.get(verdict(row), "cannot be told from")
+        key = (str(row["method"]), verb, str(row["against"]))
+        groups.setdefault(key, []).append(where(str(row["budget"])))
+    said = [f"{' '.join(key)} {listed(budgets)}" for key, budgets in groups.items()]
+    more = f"; {len(said) - 3} more below" if len(said) > 3 else ""
+    return upper("; ".join(said[:3])) + more + "."
 
 
 def verdict(row: Row) -> str:
