@@ -69,8 +69,7 @@ def no_page(out: Path) -> str | None:
     """How to get the page; None if nothing is missing but figures."""
     from bitfold.report import INSTALL, missing
 
-    name = missing()
-    return name and f"no page, for {name} is not installed: {INSTALL}, then bitfold report {out}"
+    return f"no page: {INSTALL}, then bitfold report {out}" if missing() else None
 
 
 @click.command(short_help="Make the page of a comparison again.")

@@ -248,7 +248,7 @@ def speed(board: Board, look: Look) -> Spec | None:
         )
     most = max(row["high"] for row in rows)
     y, room = _line_axis(board, look, lines)
-    x = quantity("rate", "rows trained a second", [0, most * 1.02], tickCount=4, format=",")
+    x = quantity("rate", "rows trained a second", [0, most * 1.02], tickCount=4, format=",.0f")
     paint = {"color": colour_of(board, look)}
     return {
         "width": look.width - room - 78,

@@ -159,10 +159,10 @@ def _frontier(board: Board) -> Table:
         rows.append(
             [
                 f"{size(line.means['bytes'])} or more", line.method, line.budget,
-                auc_text(line.means["auc"]), kept,
+                byte_count(line.means["bytes"]), auc_text(line.means["auc"]), kept,
             ]
         )  # fmt: skip
-    columns = ("with", "take", "budget", "AUC", "of full")
+    columns = ("with", "take", "budget", "bytes", "AUC", "of full")
     return Table("Which method for my bytes?", columns, rows, left=3)
 
 
@@ -296,7 +296,7 @@ def sizes(board: Board) -> Section:
     chart = _chart(board, parts.bytes_by_kind, "kinds", "Bytes by kind", about, keyed=False)
     made.append(Part(Table("Bytes by kind", columns, rows, left=2), chart))
     said = [
-        words.eaters(board),
+        *([words.eaters(board)] if fields else []),
         "Rows that fields share count in each by its share of the lookups. The id map turns raw "
         "values into rows; methods on hashed ids need none. In training each weight has its "
         "gradient and the optimizer's state beside it.",

@@ -60,7 +60,7 @@ def headline(board: Board) -> tuple[str, list[str]]:
     if not board.budgets:
         line = board.lines[0]
         text = (
-            f"{upper(line.method)} reaches AUC {auc_text(line.means['auc'])} "
+            f"{line.method} reaches AUC {auc_text(line.means['auc'])} "
             f"in {byte_count(line.means['bytes'])} bytes."
         )
         return text, []
@@ -85,8 +85,8 @@ def for_my_bytes(board: Board) -> str:
     for line in frontier(board):
         if not steps or line.method != steps[-1].method:
             steps.append(line)
-    parts = [f"{line.method} from {size(line.means['bytes'])}" for line in steps]
-    return upper(listed(parts)) + " on, among what was tried."
+    parts = [f"from {size(line.means['bytes'])} {line.method}" for line in steps]
+    return upper(listed(parts)) + ", among what was tried."
 
 
 def listed(parts: Sequence[str], most: int = 4) -> str:
@@ -182,7 +182,7 @@ def verdicts(pairs: Sequence[Row], full: str) -> str:
         groups.setdefault(key, []).append(where(str(row["budget"])))
     said = [f"{' '.join(key)} {listed(budgets)}" for key, budgets in groups.items()]
     more = f"; {len(said) - 3} more below" if len(said) > 3 else ""
-    return upper("; ".join(said[:3])) + more + "."
+    return "; ".join(said[:3]) + more + "."
 
 
 def verdict(row: Row) -> str:
