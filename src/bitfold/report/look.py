@@ -215,7 +215,7 @@ def byte_axis(field: str, low: float, high: float, look: Look, room: int) -> Spe
     return {
         "field": field,
         "type": "quantitative",
-        "title": "bytes to serve the embeddings (each step is a multiple)",
+        "title": "bytes to serve the embeddings, logarithmic",
         "scale": {"type": "log", "domain": [low, high], "nice": False},
         "axis": {"values": ticks, "labelExpr": BYTE_LABEL, "labelOverlap": True},
     }

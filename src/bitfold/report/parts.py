@@ -156,7 +156,7 @@ def bytes_by_kind(board: Board, look: Look) -> Spec:
                 look,
                 rows,
                 {
-                    "x": x | {"title": "bytes (each step is a multiple)"},
+                    "x": x | {"title": "bytes, logarithmic"},
                     "y": y,
                     "color": {"field": "kind", "scale": scale, "legend": legend},
                     "shape": {"field": "kind", "scale": shapes, "legend": legend},

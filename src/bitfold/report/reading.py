@@ -3,7 +3,7 @@
 import json
 import re
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -213,9 +213,15 @@ def _is_cell(row: object) -> bool:
 
 
 def log_name(said: Row, out: Path) -> str:
-    """What the log of a comparison is called: its file or folder."""
-    paths: Sequence[Row] = said.get("paths", [])
-    names = [Path(str(path.get("path", ""))).name for path in paths]
+    """What the log of a comparison is called: its file or folder.
+
+    Example:
+        >>> log_name({"paths": [{"path": "/data/clicks.csv"}, {"path": "demo-out/log"}]}, Path())
+        'clicks.csv, demo-out/log'
+    """
+    places = [Path(str(path.get("path", ""))) for path in said.get("paths", [])]
+    # Many a prepared log is called "log"; the folder above says which it is.
+    names = ["/".join(place.parts[-2:]) if place.name == "log" else place.name for place in places]
     return ", ".join(name for name in names if name) or out.name
 
 

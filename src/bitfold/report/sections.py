@@ -153,16 +153,14 @@ def quality(board: Board) -> Section:
 
 
 def _frontier(board: Board) -> Table:
-    rows = []
-    for line in words.frontier(board):
-        kept = "-" if line.kept is None else share_text(line.kept)
-        rows.append(
-            [
-                f"{size(line.means['bytes'])} or more", line.method, line.budget,
-                byte_count(line.means["bytes"]), auc_text(line.means["auc"]), kept,
-            ]
-        )  # fmt: skip
-    columns = ("with", "take", "budget", "bytes", "AUC", "of full")
+    rows = [
+        [
+            size(line.means["bytes"]), line.method, line.budget,
+            byte_count(line.means["bytes"]), auc_text(line.means["auc"]),
+        ]
+        for line in words.frontier(board)
+    ]  # fmt: skip
+    columns = ("with at least", "take", "budget", "its bytes", "AUC")
     return Table("Which method for my bytes?", columns, rows, left=3)
 
 

@@ -46,7 +46,7 @@ def found(board: Board, budget: str) -> str:
         text += f"; {others[0].method} follows with {auc_text(others[0].means['auc'])}"
     small = [row for row in board.refused if row["budget"] == budget]
     if small:
-        needs = [f"{row['method']} needs {row['minimum']:,}" for row in small]
+        needs = [f"{row['method']} needs {row['minimum']:,} bytes" for row in small]
         text += f" ({listed(needs)})"
     return text + "."
 
