@@ -186,7 +186,7 @@ def test_hostile_names_are_texts(tmp_path: Path) -> None:
 def test_many_methods_and_fields(tmp_path: Path) -> None:
     board = results()
     rows = [row for row in board["results"] if row["method"] == "hash"]
-    for number in range(12):
+    for number in range(8):
         name = f"binary-code:blocks={number},fusion=sum"
         board["results"] += [row | {"method": name, "auc": row["auc"] - 0.001} for row in rows]
     for row in board["results"]:
@@ -197,7 +197,7 @@ def test_many_methods_and_fields(tmp_path: Path) -> None:
     page = page_of(tmp_path, board, None)
     check_alone(page)
     assert "all others" in page.shown
-    assert "binary-code:blocks=11,fusion=sum" in page.shown
+    assert "binary-code:blocks=7,fusion=sum" in page.shown
 
 
 def test_pictures_for_slides(tmp_path: Path) -> None:

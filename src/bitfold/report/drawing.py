@@ -11,6 +11,7 @@ from bitfold.report.look import Look, Spec, config
 
 PACKAGES = ("vl_convert", "jinja2")
 INSTALL = "pip install 'bitfold[report]'"
+SLACK = 0.03  # of a chart's width that scaling makes good
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -36,8 +37,8 @@ def check_packages() -> None:
 def svg(draw: Callable[[Look], Spec], look: Look, about: str) -> str:
     """A chart as an `<svg>` element whose marks have their words as tooltips.
 
-    How wide labels are is known when they are drawn, so the chart is drawn again, wider or
-    narrower by what it was off.
+    How wide labels are is known when they are drawn, so a chart that is off by more than a few
+    pixels is drawn again, wider or narrower; the rest is scaled.
 
     Args:
         draw: makes the chart's specification.
@@ -53,7 +54,7 @@ def svg(draw: Callable[[Look], Spec], look: Look, about: str) -> str:
 
     root = drawn(look.width)
     off = look.width - round(float(root.get("width", look.width)))
-    if off:
+    if abs(off) > SLACK * look.width:
         root = drawn(look.width + off)
     for element in root.iter():
         element.tag = element.tag.removeprefix(SVG)
@@ -68,11 +69,9 @@ def svg(draw: Callable[[Look], Spec], look: Look, about: str) -> str:
                 title.text = label
                 element.insert(0, title)
     for name in list(root.attrib):
-        if name not in ("width", "height", "viewBox"):
+        if name != "viewBox":
             del root.attrib[name]
-    width = root.attrib.pop("width")
-    root.attrib.pop("height", None)
-    root.set("style", f"max-width:{width}px")
+    root.set("style", f"max-width:{look.width}px")
     root.set("role", "img")
     root.set("aria-label", about)
     root.set("class", "narrow" if look.narrow else "wide")
