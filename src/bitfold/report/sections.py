@@ -156,11 +156,11 @@ def _frontier(board: Board) -> Table:
     rows = [
         [
             size(line.means["bytes"]), line.method, line.budget,
-            byte_count(line.means["bytes"]), auc_text(line.means["auc"]),
+            auc_text(line.means["auc"]), byte_count(line.means["bytes"]),
         ]
         for line in words.frontier(board)
     ]  # fmt: skip
-    columns = ("with at least", "take", "budget", "its bytes", "AUC")
+    columns = ("from", "take", "budget", "AUC", "bytes")
     return Table("Which method for my bytes?", columns, rows, left=3)
 
 
