@@ -10,7 +10,13 @@ import pytest
 from command import bitfold, write_ratings
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/getting-started.md", "docs/command-line.md", "docs/cookbook.md")
+PAGES = (
+    "README.md",
+    "docs/getting-started.md",
+    "docs/command-line.md",
+    "docs/cookbook.md",
+    "docs/page.md",
+)
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

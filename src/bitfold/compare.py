@@ -10,11 +10,13 @@ where it stopped. `full` has no budget: it appears once, as `1x`, at its best ep
     OUT/runs/           the run of the cell at work; all of them with `keep_runs`
     OUT/floors.json     the floors and ceilings that need no training
     OUT/results.json    all figures, with results.csv beside it
+    OUT/board.html      the page, if the packages of `bitfold[report]` are there
 
 What makes it fair is in files of its own: `grid` (the same search for everybody), `opponents`
 (equal bytes), `differences` (over seeds), `floors` (what the figures lie between).
 """
 
+import contextlib
 import dataclasses
 import shutil
 from collections.abc import Mapping, Sequence
@@ -36,9 +38,10 @@ from bitfold.board import (
     write_results,
 )
 from bitfold.compare_folder import WORDS_FILE, claim, said_words
+from bitfold.config import to_json
 from bitfold.data.config import DataConfig
 from bitfold.differences import differences
-from bitfold.errors import BudgetTooSmall
+from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.files import read_json, without_nan, write_json
 from bitfold.floors import logistic_cell, reference_lines, references
 from bitfold.grid import Grid
@@ -48,6 +51,7 @@ from bitfold.unseen import unseen_shares
 
 if TYPE_CHECKING:
     from bitfold.data.prepared import PreparedLog
+    from bitfold.survey import Survey
     from bitfold.training import TrainConfig
 
 CELLS = "cells"
@@ -58,13 +62,15 @@ class Comparison:
     """What a comparison found.
 
     `results` has a row of figures for each cell, `refused` a row for each method and budget that
-    cannot be built, with the least bytes it needs; `more` the other parts of `results.json`.
+    cannot be built, with the least bytes it needs; `more` the other parts of `results.json`. `page`
+    is the page, None without the packages that draw it.
     """
 
     out: Path
     results: tuple[Mapping[str, Any], ...]
     refused: tuple[Mapping[str, Any], ...]
     more: Mapping[str, Any]
+    page: Path | None = None
 
     @property
     def lines(self) -> list[Line]:
@@ -125,13 +131,15 @@ def compare(
     floor, floor_words = logistic_cell(train)
     total, done = grid.trainings([*possible, *[floor] * words.floors]), 0
     between: dict[str, Any] = {}
+    surveyed: Survey | None = None
 
     def trained(cell: Cell, mine: "TrainConfig") -> dict[str, Any]:
-        nonlocal done
+        nonlocal done, surveyed
         row = _kept(out, cell)
         if row is None:
             tell("cells", done, total, now=cell.title)
-            row = _run(cell, log, mine, out, tell, keep=words.keep_runs)
+            surveyed = surveyed or _survey(log, tell)
+            row = _run(cell, log, surveyed, mine, out, tell, keep=words.keep_runs)
         done += 1
         return row
 
@@ -146,22 +154,28 @@ def compare(
         return Comparison(out, tuple(results), tuple(refused), more)
 
     found()
-    for cell in possible:
-        mine = replace(
-            train,
-            embedding=cell.variant.method,
-            budget=None if cell.variant.method == FULL else cell.budget,
-            seed=cell.seed,
-            set=options[cell.variant.name],
-        )
-        results.append(grid.best(cell, mine, trained))
-        found()
-    if words.floors:
-        between |= references(log, out, grid.best(floor, floor_words, trained), tell)
+    try:
+        for cell in possible:
+            mine = replace(
+                train,
+                embedding=cell.variant.method,
+                budget=None if cell.variant.method == FULL else cell.budget,
+                seed=cell.seed,
+                set=options[cell.variant.name],
+            )
+            results.append(grid.best(cell, mine, trained))
+            found()
+        if words.floors:
+            between |= references(log, out, grid.best(floor, floor_words, trained), tell)
+    except BaseException:
+        with contextlib.suppress(BitfoldError):  # why it stopped matters more
+            _page(out, results)
+        raise
     tell("cells", total, total)
     if not words.keep_runs:
         shutil.rmtree(out / "runs", ignore_errors=True)
-    return found()
+    made = found()
+    return replace(made, page=_page(out, results))
 
 
 def option_names(method: str) -> tuple[str, ...]:
@@ -244,10 +258,34 @@ def _kept(out: Path, cell: Cell) -> dict[str, Any] | None:
     return read_json(path) if path.is_file() else None
 
 
+def _page(out: Path, results: Sequence[Mapping[str, Any]]) -> Path | None:
+    """Write the page of what is there; None without the packages, or without an AUC to show."""
+    from bitfold.report import missing, write_page
+
+    shown = any(row.get("auc") is not None for row in results)
+    return write_page(out) if shown and missing() is None else None
+
+
+def _survey(log: "PreparedLog", tell: Progress) -> "Survey":
+    """What the diagnosis of every cell needs of the log."""
+    from bitfold.survey import survey
+
+    tell("reading ids", 0)
+    return survey(log)
+
+
 def _run(
-    cell: Cell, log: "PreparedLog", words: "TrainConfig", out: Path, tell: Progress, *, keep: bool
+    cell: Cell,
+    log: "PreparedLog",
+    known: "Survey",
+    words: "TrainConfig",
+    out: Path,
+    tell: Progress,
+    *,
+    keep: bool,
 ) -> dict[str, Any]:
     """Train one cell and write its figures."""
+    from bitfold.diagnosis import diagnose
     from bitfold.training import train
 
     def inside(stage: str, done: int, total: int | None = None, **facts: object) -> None:
@@ -267,6 +305,8 @@ def _run(
         "network": words.network,
         "lr": words.lr,
         "embedding_decay": words.embedding_decay,
+        "data": to_json(log.schema.config),
+        **diagnose(run, log, known, inside),
     }
     write_json(out / CELLS / f"{cell.slug}.json", row)
     if not keep:

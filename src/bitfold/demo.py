@@ -49,7 +49,8 @@ def main() -> int:
         if code:
             return code
     print(
-        f"\nAll figures are in {out}/board/results.json. Next, on a log of your own:\n"
+        f"\nOpen {out}/board/board.html to see it; all figures are in {out}/board/results.json.\n"
+        "Next, on a log of your own:\n"
         "  bitfold compare clicks.csv.gz --label clicked --fields user,item --out board\n"
         "  bitfold train clicks.csv.gz --label clicked --fields user,item --budget 100x --out RUN\n"
         "  bitfold predict RUN clicks.csv.gz --out scores.parquet\n"

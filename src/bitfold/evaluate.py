@@ -50,11 +50,15 @@ class Scores:
             raise BitfoldError(
                 "these rows have no labels", got="no label column", expected="labels to judge by"
             )
-        weights = self.weights
-        if negative_rate is not None and negative_rate != 1:
-            scale = np.where(self.labels > 0.5, 1.0, 1.0 / negative_rate)
-            weights = scale if weights is None else weights * scale
+        weights = self.counted(negative_rate)
         return metrics.summary(self.labels, self.predictions, weights, self.groups)
+
+    def counted(self, negative_rate: float | None = None) -> npt.NDArray[Any] | None:
+        """What each row counts for, `[B]`; None if all count the same."""
+        if self.labels is None or negative_rate is None or negative_rate == 1:
+            return self.weights
+        scale = np.where(self.labels > 0.5, 1.0, 1.0 / negative_rate)
+        return scale if self.weights is None else self.weights * scale
 
 
 def correct(

@@ -8,7 +8,7 @@ progress    bars on a terminal, sparse lines elsewhere
 tables      results as tables
 logs        prepare, synth
 runs        train, evaluate, predict
-boards      compare
+boards      compare, report
 budgets     methods, plan
 
 A command's file is imported when the command is asked for, so that `bitfold --help` and

@@ -1,5 +1,6 @@
-"""`bitfold compare`: methods at equal bytes on one log."""
+"""`bitfold compare` and `bitfold report`: methods at equal bytes on one log, and their page."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -59,6 +60,7 @@ def compare(
         )
     grid = found.more["grid"]
     differences, narrow = found.more["differences"], is_narrow()
+    page = f"page: {found.page}" if found.page else no_page(found.out)
     show(
         board_table("Quality at equal bytes", found.lines, narrow=narrow),
         *([differences_table(differences, narrow=narrow)] if differences else []),
@@ -66,4 +68,39 @@ def compare(
         grid_note(grid),
         unseen_note(found.more["unseen"]),
         f"results: {found.out}/results.json, {found.out}/results.csv",
+        *([page] if page else []),
     )
+
+
+def no_page(out: Path) -> str | None:
+    """How to get the page; None if nothing is missing but figures."""
+    from bitfold.report import INSTALL, missing
+
+    return f"no page: {INSTALL}, then bitfold report {out}" if missing() else None
+
+
+@click.command(short_help="Make the page of a comparison again.")
+@click.argument("out", metavar="OUT")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["html", "png"]),
+    default="html",
+    show_default=True,
+    help="html: one page that needs nothing else; png: a picture of each chart, for slides.",
+)
+def report(out: str, kind: str) -> None:
+    """Make the page of a comparison from its figures, without training.
+
+    OUT is what `bitfold compare` wrote; a comparison that is not finished gives a page of what
+    is there.
+
+    \b
+    bitfold report board
+    bitfold report board --format png
+    """
+    from bitfold.report import write_page, write_pictures
+
+    folder = Path(out)
+    paths = [write_page(folder)] if kind == "html" else write_pictures(folder)
+    show(*(f"{'page' if kind == 'html' else 'picture'}: {path}" for path in paths))

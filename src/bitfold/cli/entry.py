@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": ("runs", "Measure a run on a log."),
     "predict": ("runs", "Score raw rows with a run, in their order."),
     "compare": ("boards", "Train methods at equal bytes on your log, and table the results."),
+    "report": ("boards", "Make the page of a comparison again, or pictures for slides."),
     "methods": ("budgets", "List the methods, when to use each, and their options."),
     "plan": ("budgets", "Say how a budget is spent over fields, before training."),
 }

@@ -1,0 +1,175 @@
+"""The page: one HTML file, without scripts, that fetches nothing."""
+
+import math
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import bitfold
+from bitfold.report import words
+from bitfold.report.again import command
+from bitfold.report.drawing import svg
+from bitfold.report.look import COLOURS, DARK, LIGHT, NARROW, WIDE, shape
+from bitfold.report.numbers import auc_text, byte_count, difference_text, share_text
+from bitfold.report.reading import Board, text_of
+from bitfold.report.sections import Section, Table, sections
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+
+def page(board: Board, out: str) -> str:
+    """The page of a comparison.
+
+    Args:
+        board: the comparison.
+        out: its folder, as the commands of the page name it.
+    """
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    home = files("bitfold.report")
+    template = environment.from_string((home / "page.html").read_text(encoding="utf-8"))
+    first, others = words.headline(board)
+    made = sections(board)
+    drawings = {
+        part.chart.name: Markup(
+            "".join(svg(part.chart.draw, look, part.chart.about) for look in (WIDE, NARROW))
+        )
+        for section in made
+        for part in section.parts
+        if part.chart is not None
+    }
+    ids = {section.id for section in made}
+    return template.render(
+        board=board,
+        style=Markup(style(home.joinpath("page.css").read_text(encoding="utf-8"))),
+        first=first,
+        others=others,
+        context=words.context(board),
+        questions=questions(board, ids),
+        budgets=budget_table(board),
+        key=[(symbol(board, name), series) for name, series in board.series.items()],
+        sections=made,
+        drawings=drawings,
+        settings=settings(board),
+        machine=environment_table(board),
+        again=command(board.said, out),
+        report=f"bitfold report {out}",
+        version=bitfold.__version__,
+        finished=max((str(row.get("finished") or "") for row in board.rows), default=""),
+    )
+
+
+def style(text: str) -> str:
+    """The style sheet with the colours of both schemes."""
+    both = {name: "".join(f"--{k}:{v};" for k, v in colours.items()) for name, colours in (
+        ("LIGHT", LIGHT), ("DARK", DARK)
+    )}  # fmt: skip
+    text = re.sub(r"/\*(LIGHT|DARK)\*/", lambda match: both[match.group(1)], text)
+    return re.sub(r"\s*\n\s*", "\n", text)
+
+
+def questions(board: Board, ids: set[str]) -> list[tuple[str, str, str]]:
+    """The five questions that people bring: question, short answer, where it is answered."""
+    return [
+        ("Which method for my bytes?", words.for_my_bytes(board), "quality"),
+        ("What do I lose at the tightest budget?", words.lost(board), "quality"),
+        ("Which field eats the bytes?", words.eaters(board), "bytes"),
+        (
+            "Is the difference real?",
+            words.is_real(board),
+            "differences" if "differences" in ids else "quality",
+        ),
+        ("How do I run it again?", "One command, at the end of the page.", "again"),
+    ]
+
+
+def budget_table(board: Board) -> Table:
+    """The best method of each budget, for the first screen."""
+    lines = ([board.full] if board.full else []) + [board.at(each)[0] for each in board.budgets]
+    rows = []
+    for line in lines:
+        lost = board.full.means["auc"] - line.means["auc"] if board.full else None
+        rows.append(
+            [
+                line.budget,
+                line.method,
+                byte_count(line.means["bytes"]),
+                auc_text(line.means["auc"]),
+                "-" if line.kept is None else share_text(line.kept),
+                "-" if lost is None or line is board.full else difference_text(-lost),
+            ]
+        )
+    columns = ("budget", "best", "bytes", "AUC", "of full", "against full")
+    return Table("The best at each budget", columns, rows, left=2)
+
+
+def symbol(board: Board, name: str) -> "Markup":
+    """A method's point as a small drawing."""
+    from markupsafe import Markup
+
+    series = board.series[name]
+    place = 0 if series.whole else 1 + (series.place - 1) % COLOURS
+    return Markup(
+        f'<svg class="mark" viewBox="-8 -8 16 16" aria-hidden="true">'
+        f'<path d="{OUTLINES[shape(series)]}" fill="var(--s{place})"/></svg>'
+    )
+
+
+def _polygon(*corners: tuple[float, float]) -> str:
+    return "M" + "L".join(f"{x:g},{y:g}" for x, y in corners) + "Z"
+
+
+_R = 7 * math.sqrt(3) / 2
+OUTLINES = {
+    "square": _polygon((-5, -5), (5, -5), (5, 5), (-5, 5)),
+    "circle": "M-6,0A6,6 0 1 0 6,0A6,6 0 1 0 -6,0Z",
+    "triangle-up": _polygon((-_R, 5), (0, -7), (_R, 5)),
+    "triangle-down": _polygon((-_R, -5), (0, 7), (_R, -5)),
+    "triangle-right": _polygon((-5, -_R), (7, 0), (-5, _R)),
+    "diamond": _polygon((0, -7), (5, 0), (0, 7), (-5, 0)),
+    "cross": "M-6,-2H-2V-6H2V-2H6V2H2V6H-2V2H-6Z",
+}
+
+
+def settings(board: Board) -> list[Table]:
+    """The words of the comparison, of training and of reading."""
+    titles = {"compare": "Comparison", "train": "Training", "data": "Reading"}
+    out = []
+    for section, title in titles.items():
+        values = dict(board.said.get(section) or {})
+        if section == "data":  # a prepared log brings its own words
+            values = dict(board.rows[0].get("data") or values)
+        if section == "train":
+            values = {k: v for k, v in values.items() if k not in ("embedding", "budget")}
+        rows = [[name.replace("_", " "), text_of(value)] for name, value in values.items()]
+        if rows:
+            out.append(Table(title, ("word", "value"), rows, left=2))
+    options = {
+        str(row["method"]): text_of(row.get("options")) for row in board.rows if row.get("options")
+    }
+    if options:
+        rows = [[name, text] for name, text in options.items()]
+        out.append(Table("Options of the methods", ("method", "options"), rows, left=2))
+    return out
+
+
+def environment_table(board: Board) -> Table:
+    """Versions and machine of the runs; several, where they differ."""
+    found: dict[str, list[str]] = {}
+    for row in board.rows:
+        values: dict[str, Any] = {**(row.get("versions") or {}), **(row.get("environment") or {})}
+        for name, value in values.items():
+            text = text_of(value)
+            if text not in found.setdefault(name, []):
+                found[name].append(text)
+    rows: Sequence[Sequence[str]] = [[name, " and ".join(texts)] for name, texts in found.items()]
+    return Table("Environment", ("what", "value"), rows, left=2)
+
+
+__all__ = ["Section", "page"]
