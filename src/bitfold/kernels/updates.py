@@ -17,6 +17,7 @@ from bitfold.kernels.vectors import (
     empty,
     fma,
     get,
+    inner,
     lanes_of,
     load,
     mul,
@@ -35,7 +36,7 @@ KINDS = {"sgd": 0, "adagrad": 1, "rowwise-adagrad": 2, "lazy-adam": 3}
 SGD, ADAGRAD, ROWWISE, ADAM = KINDS.values()
 
 
-@numba.njit(nogil=True)
+@inner
 def _move(
     like, lanes, kind, weight, rows, grad, one, two, lo, hi, width, listed, lr, decay, eps, first,
     second,
@@ -98,14 +99,14 @@ def _move(
             store(weight, at, fma(step, rate, mul(load(weight, at, like), lasting)))
 
 
-@numba.njit(nogil=True)
+@inner
 def _free(rows, slots, count):
     """Make the slots of the rows that have moved 0 again."""
     for i in range(count):
         put(slots, get(rows, i), np.int32(0))
 
 
-@numba.njit(nogil=True)
+@inner
 def _share(
     like, lanes, t, threads, kind, weight, rows, grad, one, two, count, stride, slots, width, lr,
     decay, eps, first, second,
