@@ -9,11 +9,11 @@ from bitfold import BitfoldError
 from bitfold.optim import OPTIMIZERS, SGD, Adagrad, LazyAdam, RowWiseAdagrad
 
 WORDS = {
-    "sgd": {"lr": 0.1, "weight_decay": 0.01},
+    "sgd": {"lr": 0.1, "weight_decay": 0.01, "l2": 0.2},
     "momentum": {"lr": 0.1, "momentum": 0.9},
     "adagrad": {"lr": 0.1, "initial": 0.1, "weight_decay": 0.02},
-    "rowwise-adagrad": {"lr": 0.1, "initial": 0.1},
-    "lazy-adam": {"lr": 0.01, "weight_decay": 0.1},
+    "rowwise-adagrad": {"lr": 0.1, "initial": 0.1, "l2": 0.05},
+    "lazy-adam": {"lr": 0.01, "weight_decay": 0.1, "l2": 0.3},
 }
 KINDS = {**OPTIMIZERS, "momentum": SGD}
 ROWS, DIM, STEPS = 30, 5, 7
@@ -29,12 +29,13 @@ def gradients(seed=0):
 
 def reference(name, weight):
     """Each optimizer by its formula, in float64 and row by row."""
-    words = {"weight_decay": 0.0, "momentum": 0.0, "initial": 0.0, **WORDS[name]}
+    words = {"weight_decay": 0.0, "l2": 0.0, "momentum": 0.0, "initial": 0.0, **WORDS[name]}
     lr, weight = words["lr"], weight.double().clone()
     one = torch.full((ROWS, DIM), float(words["initial"]), dtype=torch.float64)
     two = torch.zeros(ROWS, DIM, dtype=torch.float64)
     for step, (rows, grads) in enumerate(gradients(), 1):
         for row, grad in zip(rows.tolist(), grads, strict=True):
+            grad = grad + words["l2"] * weight[row]
             weight[row] *= 1 - lr * words["weight_decay"]
             if name in ("sgd", "momentum"):
                 one[row] = words["momentum"] * one[row] + grad

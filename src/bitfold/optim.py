@@ -6,7 +6,8 @@ write the rows of a gradient alone: those of a sparse one, those that are not al
 one, so both give the same weights. On the CPU a float32 table is updated in one pass of a
 kernel; elsewhere the same update is plain torch.
 
-Weight decay is decoupled, as in AdamW: a row that moves is first scaled by `1 - lr * decay`.
+Weight decay is decoupled, as in AdamW: a row that moves is first scaled by `1 - lr * decay`. `l2`
+is coupled, as in Adam: a row that moves has `l2` times itself added to its gradient.
 
 Sources: Duchi, Hazan, Singer, JMLR 2011 (Adagrad); Kingma, Ba, ICLR 2015 (Adam); Loshchilov,
 Hutter, ICLR 2019 (decoupled decay). Row-wise Adagrad keeps the mean of a row's squares, as
@@ -23,6 +24,7 @@ from bitfold.errors import BitfoldError
 from bitfold.kernels.move import Move
 from bitfold.pool import DensePool
 
+Words = tuple[float, float, float, float, float, float]
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
 
 
@@ -39,7 +41,13 @@ class RowOptimizer(torch.optim.Optimizer):
     KIND: ClassVar[str]
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
-        for name, least in (("lr", 0.0), ("weight_decay", 0.0), ("eps", 0.0), ("momentum", 0.0)):
+        for name, least in (
+            ("lr", 0.0),
+            ("weight_decay", 0.0),
+            ("l2", 0.0),
+            ("eps", 0.0),
+            ("momentum", 0.0),
+        ):
             value = defaults.get(name, least)
             if not isinstance(value, Tensor) and not value >= least:
                 raise BitfoldError(f"{name} is out of range", got=value, expected="0 or more")
@@ -162,11 +170,11 @@ class RowOptimizer(torch.optim.Optimizer):
         one, two = state.get("one", nothing), state.get("two", nothing)
         return Move(self.KIND, weight, one, two, self._words(group, int(state["step"])))
 
-    def _words(self, group: dict[str, Any], step: int) -> tuple[float, float, float, float, float]:
-        """Rate, decay factor, epsilon, and two numbers of the kind's own."""
-        lr = float(group["lr"])
+    def _words(self, group: dict[str, Any], step: int) -> Words:
+        """Rate, decay factor, L2, epsilon, and two numbers of the kind's own."""
+        lr, eps = float(group["lr"]), float(group.get("eps", 0.0))
         decay = 1.0 - lr * float(group["weight_decay"])
-        return lr, decay, float(group.get("eps", 0.0)), *self._own_words(group, step)
+        return lr, decay, float(group["l2"]), eps, *self._own_words(group, step)
 
     def _own_words(self, group: dict[str, Any], step: int) -> tuple[float, float]:
         return 0.0, 0.0
@@ -180,6 +188,7 @@ class SGD(RowOptimizer):
         lr: the rate.
         momentum: how much of a row's last step is added to this one; 0 keeps no state.
         weight_decay: decoupled, of the rows that move.
+        l2: coupled, of the rows that move.
 
     Example:
         >>> import bitfold
@@ -192,9 +201,16 @@ class SGD(RowOptimizer):
     KIND = "sgd"
 
     def __init__(
-        self, params: Params, lr: float = 0.01, *, momentum: float = 0.0, weight_decay: float = 0.0
+        self,
+        params: Params,
+        lr: float = 0.01,
+        *,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        l2: float = 0.0,
     ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        words = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "l2": l2}
+        super().__init__(params, words)
 
     @classmethod
     def bytes_per_row(cls, dim: int, *, momentum: float = 0.0, **words: Any) -> int:
@@ -217,6 +233,7 @@ class Adagrad(RowOptimizer):
         eps: added to the root of the squares.
         initial: what the squares begin with.
         weight_decay: decoupled, of the rows that move.
+        l2: coupled, of the rows that move.
     """
 
     KIND = "adagrad"
@@ -229,8 +246,9 @@ class Adagrad(RowOptimizer):
         eps: float = 1e-10,
         initial: float = 0.0,
         weight_decay: float = 0.0,
+        l2: float = 0.0,
     ) -> None:
-        words = {"lr": lr, "eps": eps, "initial": initial, "weight_decay": weight_decay}
+        words = {"lr": lr, "eps": eps, "initial": initial, "weight_decay": weight_decay, "l2": l2}
         super().__init__(params, words)
 
     @classmethod
@@ -270,6 +288,7 @@ class LazyAdam(RowOptimizer):
         betas: how slowly the two moments forget.
         eps: added to the root of the second.
         weight_decay: decoupled, of the rows that move.
+        l2: coupled, of the rows that move.
     """
 
     KIND = "lazy-adam"
@@ -282,8 +301,9 @@ class LazyAdam(RowOptimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        l2: float = 0.0,
     ) -> None:
-        words = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        words = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "l2": l2}
         super().__init__(params, words)
 
     @classmethod
@@ -294,11 +314,11 @@ class LazyAdam(RowOptimizer):
     def _state(self, weight: Tensor, group: dict[str, Any]) -> tuple[Tensor, ...]:
         return torch.zeros_like(weight), torch.zeros_like(weight)
 
-    def _words(self, group: dict[str, Any], step: int) -> tuple[float, float, float, float, float]:
-        lr, decay, eps, *_ = super()._words(group, step)
+    def _words(self, group: dict[str, Any], step: int) -> Words:
+        lr, decay, l2, eps, *_ = super()._words(group, step)
         one, two = group["betas"]
         root = (1 - two**step) ** 0.5  # both corrections go into the rate and epsilon
-        return lr * root / (1 - one**step), decay, eps * root, one, two
+        return lr * root / (1 - one**step), decay, l2, eps * root, one, two
 
 
 def _rows_of(grad: Tensor | None) -> tuple[Tensor | None, Tensor]:
@@ -341,10 +361,11 @@ def _refuse_processes() -> None:
 
 def _update(how: Move, rows: Tensor, grad: Tensor) -> None:
     """The update in plain torch, on any device and in any type."""
-    kind, weight, one, two, (lr, decay, eps, first, second) = how
+    kind, weight, one, two, (lr, decay, l2, eps, first, second) = how
     table = _table(weight.detach())
-    grad = grad.to(table.dtype)
-    values = table[rows] * decay
+    values = table[rows]
+    grad = grad.to(table.dtype) + l2 * values
+    values = values * decay
     if kind == "sgd":
         step = grad
         if one.numel():

@@ -19,7 +19,7 @@ import numba
 import numpy as np
 
 from bitfold.kernels import walk
-from bitfold.kernels.vectors import after, get, pointer, put, store, zero
+from bitfold.kernels.vectors import after, get, inner, pointer, put, store, zero
 from bitfold.kernels.words import (
     AHEAD,
     BLOCK,
@@ -59,7 +59,7 @@ def forked() -> bool:
     return _children["forked"]
 
 
-@numba.njit(nogil=True)
+@inner
 def _floats(scratch, fusion, importance, packed, item):
     """The floats of a thread's scratch: a block of ones for the weights of ids, then the factors.
 
@@ -83,7 +83,7 @@ def _floats(scratch, fusion, importance, packed, item):
     return floats
 
 
-@numba.njit(nogil=True)
+@inner
 def _bound(t, threads, rows, fields, offsets, pooling):
     """Where the rows of thread `t` begin: bags of one field are dealt by how many ids they have."""
     if pooling == walk.ONE or fields > 1 or t == threads:
@@ -98,7 +98,7 @@ def _bound(t, threads, rows, fields, offsets, pooling):
     return lo
 
 
-@numba.njit(nogil=True)
+@inner
 def _parts(packed):
     """The addresses of a packed program's starts, limits, words and tables."""
     fields = get(packed, FIELDS)
@@ -108,7 +108,7 @@ def _parts(packed):
     return starts, limits, words, after(words, get(packed, LOOKUPS) * COLUMNS)
 
 
-@numba.njit(nogil=True)
+@numba.njit(inline="always")
 def _forward(
     like, lanes, item, one, t, threads, width, pool, importance, ids, offsets, weights, packed,
     fusion, pooling, padded, padding, top, out, streamed, rows, scratch, room,
@@ -175,13 +175,13 @@ def forward(lanes: int, item: Any, one: Any) -> Both:
     return serial, parallel
 
 
-@numba.njit(nogil=True)
+@inner
 def _clear(like, lanes, sums, size):
     for i in range(0, size, lanes):
         store(sums, np.uint64(i), like)
 
 
-@numba.njit(nogil=True)
+@inner
 def _backward(
     like, lanes, item, one, t, threads, width, pool, importance, ids, offsets, weights, packed,
     fusion, pooling, padded, padding, top, grad, rows, scratch, room, sums, others, size,
@@ -217,7 +217,7 @@ def _backward(
         put(listed, stride - 1, known)
 
 
-@numba.njit(nogil=True)
+@inner
 def _add_up(one, t, threads, sums, others, size):
     """Add the other threads' sums to the first, for the numbers that thread `t` takes."""
     into = pointer(sums, one)
@@ -275,7 +275,7 @@ def backward(lanes: int, item: Any, one: Any) -> Both:
     return serial, parallel
 
 
-@numba.njit(nogil=True)
+@inner
 def _count(eights, lo, hi):
     """How many rows are marked in the words `lo..hi-1` of eight marks each."""
     count = np.uint64(0)
@@ -284,7 +284,7 @@ def _count(eights, lo, hi):
     return np.int64(count)
 
 
-@numba.njit(nogil=True)
+@inner
 def _number(marks, eights, lo, hi, slot, slots, found):
     """Give slots to the marked rows of words `lo..hi-1`, from `slot` on, and unmark them."""
     for word in range(lo, hi):

@@ -8,7 +8,7 @@ it.
 import numba
 import numpy as np
 
-from bitfold.kernels.vectors import after, get, high, put
+from bitfold.kernels.vectors import after, get, high, inner, put
 from bitfold.kernels.words import (
     BASE,
     BLOCK,
@@ -48,7 +48,7 @@ def _word(words, column):
     return np.uint64(get(words, column))
 
 
-@numba.njit(nogil=True)
+@inner
 def read_rows(raw, count, words, lookups, limit, tables, code, rows):
     """Write the rows of a field's ids: id `i` at lookup `m` reads row `rows[m * BLOCK + i]`.
 
@@ -87,7 +87,7 @@ def read_rows(raw, count, words, lookups, limit, tables, code, rows):
     return bad
 
 
-@numba.njit(nogil=True)
+@inner
 def _digits(code, count, word, out):
     """One lookup's digits of a block, as rows of the pool."""
     flags, base = _word(word, FLAGS), _word(word, BASE)
@@ -133,7 +133,7 @@ def _digits(code, count, word, out):
             put(out, i, turned - span if turned >= end else turned)
 
 
-@numba.njit(nogil=True)
+@inner
 def _leading(code, count, shift, divisor, radix, base, divided, out):
     """Leading digits: the code's fraction times the divisor, times the radix."""
     if radix > _HALF:
@@ -148,7 +148,7 @@ def _leading(code, count, shift, divisor, radix, base, divided, out):
         put(out, i, (upper >> _WORD) + base)
 
 
-@numba.njit(nogil=True)
+@inner
 def _blot(raw, count, limit):
     """Make ids out of range 0, so that no wrong row is read; returns the first of them."""
     bad = -1
@@ -159,7 +159,7 @@ def _blot(raw, count, limit):
     return bad
 
 
-@numba.njit(nogil=True)
+@inner
 def _codes(raw, count, word, tables, code):
     """The codes of a block, by the words of the first lookup that reads them."""
     flags = _word(word, FLAGS)

@@ -28,6 +28,7 @@ from bitfold.kernels.words import HEAD, MOST
 
 SERIAL_NUMBERS = 1 << 15  # outputs below which waking a second thread costs more than it saves
 PRIVATE_BYTES = 8 << 20  # sums of all threads up to here are private
+ROWS_A_LOOKUP = 4  # rows of a pool up to which a lookup is worth sums of all of them
 KEPT_POOLS = 4  # for how many pools a thread keeps its marks and lists
 # What each pool's numbers are, and what they are added up in.
 ITEMS: dict[torch.dtype, tuple[Any, Any, torch.dtype]] = {
@@ -318,14 +319,16 @@ def move(grad: Tensor, pool: Tensor, *words: Any, how: Move) -> tuple[Tensor, Te
 
     made = _pass(grad, pool, *words)
     threads = made.threads
-    if _fits(pool, threads):
+    ids, packed = words[1], words[4]
+    lookups = ids.numel() * int(packed[MOST])  # at most
+    # Sums of a whole pool cost a walk over it, which few lookups are not worth.
+    if _fits(pool, threads) and pool.shape[0] <= ROWS_A_LOOKUP * lookups:
         sums = torch.empty(pool.shape)
         made.private(sums, torch.empty((threads - 1, pool.numel())))
         update(how, None, sums, threads)
         return made.factors.sum(0), made.shares
     made.others()
-    ids, packed = words[1], words[4]
-    lists = _lists(pool, threads, min(pool.shape[0], ids.numel() * int(packed[MOST])) + 2)
+    lists = _lists(pool, threads, min(pool.shape[0], lookups) + 2)
     sums_at, slots, found = (array.ctypes.data for array in lists)
     try:
         made.owned(sums_at, slots, found, lists.found.shape[1])

@@ -9,11 +9,11 @@ class Move(NamedTuple):
     """One step of the rows of a weight.
 
     `kind` is one of `bitfold.optim.OPTIMIZERS`; `one` and `two` are its states, empty where it has
-    none; `words` are rate, decay factor, epsilon, and two numbers of the kind's own.
+    none; `words` are rate, decay factor, L2, epsilon, and two numbers of the kind's own.
     """
 
     kind: str
     weight: Tensor
     one: Tensor
     two: Tensor
-    words: tuple[float, float, float, float, float]
+    words: tuple[float, float, float, float, float, float]

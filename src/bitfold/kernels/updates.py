@@ -17,6 +17,7 @@ from bitfold.kernels.vectors import (
     empty,
     fma,
     get,
+    inner,
     lanes_of,
     load,
     mul,
@@ -35,14 +36,15 @@ KINDS = {"sgd": 0, "adagrad": 1, "rowwise-adagrad": 2, "lazy-adam": 3}
 SGD, ADAGRAD, ROWWISE, ADAM = KINDS.values()
 
 
-@numba.njit(nogil=True)
+@inner
 def _move(
-    like, lanes, kind, weight, rows, grad, one, two, lo, hi, width, listed, lr, decay, eps, first,
-    second,
+    like, lanes, kind, weight, rows, grad, one, two, lo, hi, width, listed, lr, decay, l2, eps,
+    first, second,
 ):  # fmt: skip
     """Move the rows that numbers `lo..hi-1` of the gradient belong to; see `update`."""
     wide, unit = np.uint64(width), np.float32(1)
     lasting, little, down = splat(decay, like), splat(eps, like), splat(-lr, like)
+    pull = splat(l2, like)
     forget, square_forget = splat(first, like), splat(second, like)
     fresh, square_fresh = splat(unit - first, like), splat(unit - second, like)
     states = kind == ADAM
@@ -72,6 +74,8 @@ def _move(
             square = np.float32(0)
             for piece in range(0, width, lanes):
                 step = load(grad, here + np.uint64(piece), like)
+                if l2 != 0:
+                    step = fma(load(weight, row * wide + np.uint64(piece), like), pull, step)
                 square += total(mul(step, step))
             square = get(one, np.int64(row)) + square / np.float32(width)
             put(one, np.int64(row), square)
@@ -79,6 +83,8 @@ def _move(
         for piece in range(0, width, lanes):
             at = row * wide + np.uint64(piece)
             step = load(grad, here + np.uint64(piece), like)
+            if l2 != 0:
+                step = fma(load(weight, at, like), pull, step)
             if kind == SGD:
                 if first != 0:
                     step = fma(load(one, at, like), forget, step)
@@ -98,17 +104,17 @@ def _move(
             store(weight, at, fma(step, rate, mul(load(weight, at, like), lasting)))
 
 
-@numba.njit(nogil=True)
+@inner
 def _free(rows, slots, count):
     """Make the slots of the rows that have moved 0 again."""
     for i in range(count):
         put(slots, get(rows, i), np.int32(0))
 
 
-@numba.njit(nogil=True)
+@inner
 def _share(
     like, lanes, t, threads, kind, weight, rows, grad, one, two, count, stride, slots, width, lr,
-    decay, eps, first, second,
+    decay, l2, eps, first, second,
 ):  # fmt: skip
     """The share of thread `t`."""
     number, item = np.int64(0), np.float32(0)
@@ -120,7 +126,7 @@ def _share(
     _move(
         like, lanes, kind, pointer(weight, item), lists, grads, pointer(one, item),
         pointer(two, item), lo, hi, width, rows != 0, np.float32(lr), np.float32(decay),
-        np.float32(eps), np.float32(first), np.float32(second),
+        np.float32(l2), np.float32(eps), np.float32(first), np.float32(second),
     )  # fmt: skip
     if slots != 0:
         _free(lists, pointer(slots, np.int32(0)), hi)
@@ -132,24 +138,24 @@ def _compiled(lanes: int) -> tuple[Any, Any]:
 
     @kept()
     def serial(
-        threads, kind, weight, rows, grad, one, two, count, stride, slots, width, lr, decay, eps,
-        first, second,
+        threads, kind, weight, rows, grad, one, two, count, stride, slots, width, lr, decay, l2,
+        eps, first, second,
     ):  # fmt: skip
         _share(
             zero(lanes, 32), lanes, np.int64(0), threads, kind, weight, rows, grad, one, two,
-            count, stride, slots, width, lr, decay, eps, first, second,
+            count, stride, slots, width, lr, decay, l2, eps, first, second,
         )  # fmt: skip
         return stamp
 
     @kept(parallel=True)
     def parallel(
-        threads, kind, weight, rows, grad, one, two, count, stride, slots, width, lr, decay, eps,
-        first, second,
+        threads, kind, weight, rows, grad, one, two, count, stride, slots, width, lr, decay, l2,
+        eps, first, second,
     ):  # fmt: skip
         for t in numba.prange(threads):
             _share(
                 zero(lanes, 32), lanes, np.int64(t), threads, kind, weight, rows, grad, one, two,
-                count, stride, slots, width, lr, decay, eps, first, second,
+                count, stride, slots, width, lr, decay, l2, eps, first, second,
             )  # fmt: skip
         return stamp
 

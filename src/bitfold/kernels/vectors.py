@@ -16,9 +16,14 @@ that nothing looks for negative ones.
 from functools import cache
 from typing import Any
 
+import numba
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
+
+# What only other kernels call needs no way in from Python: a sixth of the compiler's time.
+_INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+inner: Any = numba.njit(nogil=True, **_INNER)
 
 MOST_LANES = 32  # four registers of AVX2: an accumulator and two operands still fit
 

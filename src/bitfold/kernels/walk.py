@@ -23,6 +23,7 @@ from bitfold.kernels.vectors import (
     fence,
     fma,
     get,
+    inner,
     larger,
     load,
     mul,
@@ -52,7 +53,7 @@ def _layout(scratch):
     return scratch, code, place, after(scratch, 3 * BLOCK), after(scratch, 4 * BLOCK)
 
 
-@numba.njit(nogil=True)
+@inner
 def _fill(
     ids, offsets, weights, weighted, pooling, padded, padding, fields, dim, total_rows,
     f, b, at, end, raw, place, to, weight, one,
@@ -78,7 +79,7 @@ def _fill(
             put(to, i, np.uint64((begin + i * fields) * dim))
         for i in range(count):
             put(place, i, np.uint64(begin + i * fields))
-        return count, b + count, -1
+        return count, b + count, np.int64(-1)
     count = 0
     while b < end and count < BLOCK:
         start = b * fields + f
@@ -104,7 +105,7 @@ def _fill(
                 count += 1
             at += 1
         if at == stop:
-            b, at = b + 1, -1
+            b, at = b + 1, np.int64(-1)
     return count, b, at
 
 
@@ -114,7 +115,7 @@ def _gather_of(known: int) -> Any:
     The variants are functions of their own: small ones compile in a fraction of the time.
     """
 
-    @numba.njit(nogil=True)
+    @inner
     def gather(like, pool, rows, count, terms, width, at, scales, product, to, off, out, streamed):
         if known:
             terms = known
@@ -136,7 +137,7 @@ _gather_two, _gather_any = _gather_of(2), _gather_of(0)
 def _spread_of(known: int) -> Any:
     """Adding gradients to the rows of `known` terms, a piece of each; 0 for any number."""
 
-    @numba.njit(nogil=True)
+    @inner
     def spread_all(
         like, pool, rows, count, terms, width, at, scales, product, to, off, grad, bags, weight,
         sums,
@@ -155,7 +156,7 @@ def _spread_of(known: int) -> Any:
 _spread_two, _spread_any = _spread_of(2), _spread_of(0)
 
 
-@numba.njit(nogil=True)
+@inner
 def _pool(
     like, pool, rows, count, terms, width, at, scales, product, to, off, out, pooling, weight,
     lowest, opened, partial, top,
@@ -180,7 +181,7 @@ def _pool(
         store(partial, off, value)
 
 
-@numba.njit(nogil=True)
+@inner
 def forward(
     like, lanes, pool, scales, ids, offsets, weights, weighted, words, starts, fields, limits,
     tables, chunks, width, product, pooling, padded, padding, top, out, streamed, lo, hi,
@@ -208,7 +209,7 @@ def forward(
             first = get(starts, f)
             lookups = get(starts, f + 1) - first
             terms = lookups // chunks
-            b, at, opened = begin, -1, NOWHERE
+            b, at, opened = begin, np.int64(-1), NOWHERE
             while b < stop:
                 count, b, at = _fill(
                     ids, offsets, weights, weighted, pooling, padded, padding, fields, dim,
@@ -249,7 +250,7 @@ def forward(
     return bad
 
 
-@numba.njit(nogil=True)
+@inner
 def backward(
     like, lanes, pool, scales, ids, offsets, weights, weighted, words, starts, fields, limits,
     tables, chunks, width, product, pooling, padded, padding, top, grad, lo, hi, total_rows,
@@ -282,7 +283,7 @@ def backward(
             first = get(starts, f)
             lookups = get(starts, f + 1) - first
             terms = lookups // chunks
-            b, at = begin, -1
+            b, at = begin, np.int64(-1)
             while b < stop:
                 count, b, at = _fill(
                     ids, offsets, weights, weighted, pooling, padded, padding, fields, dim,
@@ -337,7 +338,7 @@ def backward(
     return known
 
 
-@numba.njit(nogil=True)
+@inner
 def _rare(
     like, pool, rows, count, terms, width, at, scales, product, to, off, grad, pooling, weight,
     top, sums, place, scale_sums, scaled, weight_sums, weighed, spreads,
@@ -361,7 +362,7 @@ def _rare(
             spread(like, pool, rows, i, terms, width, at, scales, product, step, sums)
 
 
-@numba.njit(nogil=True)
+@inner
 def _own(rows, count, owners, owner, picked):
     """Pick the ids of a block whose row at one lookup this thread owns.
 
@@ -377,14 +378,14 @@ def _own(rows, count, owners, owner, picked):
     return number
 
 
-@numba.njit(nogil=True)
+@inner
 def _place(places, count, slots):
     """Rows to the slots that their sums have."""
     for j in range(count):
         put(places, j, np.uint64(get(slots, np.int64(get(places, j)))))
 
 
-@numba.njit(nogil=True)
+@inner
 def _open(like, lanes, places, count, slots, found, known, width, sums):
     """Rows to the slots of their sums; a row that is met first gets the next one, of zeros.
 
@@ -409,7 +410,7 @@ def _open(like, lanes, places, count, slots, found, known, width, sums):
     return known
 
 
-@numba.njit(nogil=True)
+@inner
 def _spread_owned(
     like, pool, rows, picked, count, terms, me, width, at, scales, product, to, off, grad, pooling,
     weight, top, sums,
@@ -441,7 +442,7 @@ def _spread_owned(
         add_to(sums, get(places, j) * width + at, step)
 
 
-@numba.njit(nogil=True)
+@inner
 def mark(
     ids, offsets, words, starts, fields, limits, tables, pooling, padded, padding, total_rows,
     scratch, weight, one, owners, owner, marks,
@@ -453,7 +454,7 @@ def mark(
         for f in range(fields):
             first = get(starts, f)
             lookups = get(starts, f + 1) - first
-            b, at = begin, -1
+            b, at = begin, np.int64(-1)
             while b < stop:
                 count, b, at = _fill(
                     ids, offsets, weight, False, pooling, padded, padding, fields, 1, total_rows,

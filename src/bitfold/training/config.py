@@ -76,8 +76,8 @@ class TrainConfig:
     )
     embedding_decay: float = word(
         0.0,
-        help="Weight decay of the embeddings; raise it when rare ids overfit. Decoupled, of the "
-        "rows that move; L2 of all rows with --embedding-optimizer same.",
+        help="Weight decay (L2) of the embeddings: of the rows that move, or of all rows with "
+        "--embedding-optimizer same. Raise it when rare ids overfit.",
     )
     unseen: str = word(
         "mean",

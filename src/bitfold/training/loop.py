@@ -46,7 +46,7 @@ def make_optimizers(model: ClickModel, config: TrainConfig) -> list[torch.optim.
         groups.insert(0, {"params": ours, "weight_decay": decay, "lr": lr})
     elif ours:
         kind: Callable[..., torch.optim.Optimizer] = ROW_KINDS[config.embedding_optimizer]
-        made.append(kind(ours, lr=lr, weight_decay=decay))
+        made.append(kind(ours, lr=lr, l2=decay))
     groups = [group for group in groups if group["params"]]
     kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
         "adam": torch.optim.Adam,
