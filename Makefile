@@ -39,8 +39,8 @@ test-slow: $(VENV)/.dev-ready
 	$(BIN)/python -m pytest -m slow tests
 
 bench: $(VENV)/.dev-ready
-	$(BIN)/python benchmarks/lookups.py --out $(BENCH_OUT)
-	$(BIN)/python benchmarks/training.py --out $(BENCH_OUT)
+	for subject in lookups bags training scaling; do \
+		$(BIN)/python benchmarks/$$subject.py --out $(BENCH_OUT) || exit 1; done
 
 rivals:
 	@test -n "$(PYTHON)" || { echo "bitfold needs Python 3.11 or newer; say PYTHON=/path/to/python" >&2; exit 2; }

@@ -28,6 +28,11 @@ def spread(low: float, high: float, digits: int = 2) -> str:
     return f"{low:.{digits}f} - {high:.{digits}f}"
 
 
+def faster(many: float) -> str:
+    """How many times faster."""
+    return f"{many:.1f}x" if many >= 1 else f"{many:.2f}x"
+
+
 def mebibytes(size: float) -> str:
     """Bytes in MiB."""
     return f"{size / 2**20:,.0f}"
