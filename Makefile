@@ -23,6 +23,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 DEMO_OUT ?= demo-out
 BENCH_OUT ?= bench-out
+CHARTS ?= docs/charts
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 TORCH_INDEX ?=
@@ -41,6 +42,7 @@ test-slow: $(VENV)/.dev-ready
 bench: $(VENV)/.dev-ready
 	for subject in lookups bags training scaling; do \
 		$(BIN)/python benchmarks/$$subject.py --out $(BENCH_OUT) || exit 1; done
+	$(BIN)/python benchmarks/charts.py --figures $(BENCH_OUT) --out $(CHARTS)
 
 rivals:
 	@test -n "$(PYTHON)" || { echo "bitfold needs Python 3.11 or newer; say PYTHON=/path/to/python" >&2; exit 2; }

@@ -70,7 +70,8 @@ class Network(nn.Module):
         flat = vectors.flatten(1)
         squares = flat.square().sum(dim=1)
         pairs = 0.5 * (vectors.sum(dim=1).square().sum(dim=1) - squares)
-        return (self.direction(flat) + self.deep(flat)).squeeze(1) + pairs
+        logits: Tensor = (self.direction(flat) + self.deep(flat)).squeeze(1) + pairs
+        return logits
 
 
 class PlainDeepFM(nn.Module):

@@ -23,8 +23,9 @@ def table(title: str, heads: list[str]) -> Table:
     return made
 
 
-def spread(low: float, high: float, digits: int = 2) -> str:
+def spread(low: float, high: float) -> str:
     """Two quartiles."""
+    digits = 2 if high < 100 else 0
     return f"{low:.{digits}f} - {high:.{digits}f}"
 
 

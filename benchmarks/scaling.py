@@ -5,8 +5,9 @@
 Nanoseconds for an id, forward and whole step (forward, backward of a ready gradient, SGD), of
 `bitfold.Embedding` by binary code in a pool of 5 MiB that does not grow (but with the width), and
 of `nn.Embedding` on the full table (sparse gradients) where that takes 4.5 GiB at most. Uniform
-ids. Where it is not what grows: 33.7 M ids, width 16, two blocks, batches of 212,992 ids, all threads.
-Turns as in lookups.py; a turn repeats small batches.
+ids. Where it is not what grows: 33.7 M ids, width 16, two blocks, batches of 212,992 ids, all
+threads.
+Turns as in lookups.py; a turn repeats small batches, and their gradients are sparse.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from bitfold.optim import SGD
 POOL = 5 * 2**20
 MOST_FULL = 9 * 2**29  # bytes
 IDS_A_TURN = 256
+SMALL = 10_000  # ids a batch, up to which our gradients are sparse
 OURS, FULL = "bitfold", "nn.Embedding"
 
 
@@ -67,7 +69,9 @@ def ours(setting: Setting) -> nn.Module:
     words: dict[str, Any] = {"blocks": setting.blocks}
     if setting.blocks == 1:
         words = {"method": "hash"}
-    return bitfold.Embedding(setting.ids, setting.dim, budget=setting.budget, **words)
+    return bitfold.Embedding(
+        setting.ids, setting.dim, budget=setting.budget, sparse=setting.batch <= SMALL, **words
+    )
 
 
 def repeated(run: Contestant, setting: Setting) -> Contestant:

@@ -108,7 +108,7 @@ def show(case: str, rows: list[Row], console: Console) -> None:
             continue
         made.add_row(
             row["name"], f"{row['rows_per_second']:,}", f"{row['milliseconds']:.1f}",
-            spread(*row["quartiles"], digits=1), f"{row['times_plain']:.2f}x",
+            spread(*row["quartiles"]), f"{row['times_plain']:.2f}x",
             mebibytes(row["peak_resident"]),
         )  # fmt: skip
     console.print(made)

@@ -24,7 +24,7 @@ def drawn(kind: str, count: int, seed: int, ids: int) -> torch.Tensor:
         return torch.randint(0, ids, (count,), generator=generator)
     exponent = 1 - ZIPF
     unit = torch.rand(count, generator=generator, dtype=torch.float64)
-    ranks = (1 + unit * ((ids + 1.0) ** exponent - 1)) ** (1 / exponent)
+    ranks: torch.Tensor = (1 + unit * ((ids + 1.0) ** exponent - 1)) ** (1 / exponent)
     return (ranks.long() - 1).clamp(0, ids - 1)
 
 
