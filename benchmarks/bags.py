@@ -27,7 +27,11 @@ from bitfold.optim import SGD
 
 LENGTHS, MODES = (1, 10, 100), ("sum", "mean")
 FIELDS = 26
-BUDGETS = {"1000x": False, "100x": True}  # and whether gradients are sparse: whichever is faster
+FORMS = (  # name, budget, whether gradients are sparse, whether rows move within the backward pass
+    ("1000x", "1000x", False, False),
+    ("100x, sparse", "100x", True, False),
+    ("100x, in the backward", "100x", False, True),
+)
 
 
 def field_sizes(count: int, total: int) -> list[int]:
@@ -88,10 +92,10 @@ def bags(weights: Tensor, kind: str, ids: int, rounds: int) -> list[Row]:
                     Bags(full, length, count), batches, grads
                 )
             }
-            for budget, sparse in BUDGETS.items():
+            for name, budget, sparse, inside in FORMS:
                 ours = bitfold.EmbeddingBag(IDS, DIM, mode=mode, budget=budget, sparse=sparse)
-                group[f"bitfold.EmbeddingBag, {budget}"] = layer_runs(
-                    Bags(ours, length, count), batches, grads, SGD
+                group[f"bitfold.EmbeddingBag, {name}"] = layer_runs(
+                    Bags(ours, length, count), batches, grads, SGD, inside
                 )
             facts = {"group": "bags", "ids": kind, "mode": mode, "length": length}
             found += race(group, rounds, facts)
@@ -144,10 +148,10 @@ def fields(weights: Tensor, kind: str, ids: int, rounds: int) -> list[Row]:
         "nn.Embedding(sparse) for all fields": one_table(weights, sizes, batches, grads),
     }
     named = [bitfold.Field(f"f{place}", size) for place, size in enumerate(sizes)]
-    for budget, sparse in BUDGETS.items():
+    for name, budget, sparse, inside in FORMS:
         ours = bitfold.EmbeddingCollection(named, DIM, budget=budget, sparse=sparse)
-        name = f"bitfold.EmbeddingCollection, {budget}"
-        group[name] = layer_runs(ours, batches, grads, SGD)
+        runs = layer_runs(ours, batches, grads, SGD, inside)
+        group[f"bitfold.EmbeddingCollection, {name}"] = runs
     return race(group, rounds, {"group": "fields", "ids": kind})
 
 

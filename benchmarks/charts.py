@@ -25,6 +25,7 @@ Row = dict[str, Any]
 THEMES = {"ink": ("#24292f", "#e6edf3"), "faint": ("#d0d7de", "#3d444d")}
 INK, FAINT = (THEMES[name][0] for name in ("ink", "faint"))
 OURS, RIVAL, PLAIN, LIMIT = "#1f7ae0", "#d1570c", "#8b949e", "#2da44e"
+FORMS = ((OURS, "o"), (RIVAL, "s"), (LIMIT, "^"))
 STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "bitfold", "font.family": "sans-serif",
     "font.sans-serif": ["system-ui", "DejaVu Sans"], "font.size": 9, "text.color": INK,
@@ -100,7 +101,7 @@ def bags(results: Row) -> Figure:
     names = [name for name in dict.fromkeys(row["name"] for row in rows) if "bitfold" in name]
     figure, panels = plt.subplots(1, len(phases), figsize=(8.4, 3.2), squeeze=False)
     for axes, phase in zip(panels.flat, phases, strict=True):
-        for name, mark in zip(names, ("o", "s"), strict=False):
+        for name, (paint, mark) in zip(names, FORMS, strict=False):
             for kind, line in zip(kinds, ("-", "--"), strict=False):
                 part = {
                     row["length"]: row["times_faster"]
@@ -109,8 +110,7 @@ def bags(results: Row) -> Figure:
                 }
                 axes.plot(
                     range(len(lengths)), [part[length] for length in lengths], line,
-                    marker=mark, color=OURS if "1000x" in name else RIVAL,
-                    label=f"{name.split(', ')[1]}, {kind} ids",
+                    marker=mark, color=paint, label=f"{name.split(', ', 1)[1]}, {kind} ids",
                 )  # fmt: skip
         axes.axhline(1.0, color=PLAIN, linewidth=1)
         axes.set_xticks(range(len(lengths)), [str(length) for length in lengths])
@@ -140,7 +140,7 @@ def scaling(results: Row) -> Figure:
                 )  # fmt: skip
         axes.set_yscale("log")
         values = sorted({row[word] for row in part})
-        if values[-1] > 100:
+        if values[-1] > 1000:
             axes.set_xscale("log")
         else:
             axes.set_xscale("log", base=2) if subject == "width" else None

@@ -51,11 +51,13 @@ def layer_runs(
     module: nn.Module,
     inputs: Sequence[Any],
     grads: Tensor,
-    optimizer: type | None = torch.optim.SGD,
+    optimizer: type = torch.optim.SGD,
+    inside: bool = False,
 ) -> Runs:
-    """Runs of a module on a ring of inputs."""
-    words = module.parameters()
-    made = None if optimizer is None else optimizer(words, lr=0.01)
+    """Runs of a module on a ring of inputs; `inside`: rows are moved within the backward pass."""
+    made = optimizer(module.parameters(), lr=0.01)
+    if inside:
+        made.into_backward(module)
 
     def forward(turn: int) -> object:
         return module(inputs[turn % RING])

@@ -3,11 +3,10 @@
     python benchmarks/scaling.py --out bench-out
 
 Nanoseconds for an id, forward and whole step (forward, backward of a ready gradient, SGD), of
-`bitfold.Embedding` by binary code in a pool of 5 MiB that does not grow (but with the width), and
-of `nn.Embedding` on the full table (sparse gradients) where that takes 4.5 GiB at most. Uniform
-ids. Where it is not what grows: 33.7 M ids, width 16, two blocks, batches of 212,992 ids, all
-threads.
-Turns as in lookups.py; a turn repeats small batches, and their gradients are sparse.
+`bitfold.Embedding` by binary code in a pool of 5 MiB that does not grow (but with the width), whose
+rows move within the backward pass; and of `nn.Embedding` on the full table (sparse gradients) where
+that takes 4.5 GiB at most. Uniform ids. Where it is not what grows: 33.7 M ids, width 16, two
+blocks, batches of 212,992 ids, all threads. Turns as in lookups.py; a turn repeats small batches.
 """
 
 import argparse
@@ -30,7 +29,6 @@ from bitfold.optim import SGD
 POOL = 5 * 2**20
 MOST_FULL = 9 * 2**29  # bytes
 IDS_A_TURN = 256
-SMALL = 10_000  # ids a batch, up to which our gradients are sparse
 OURS, FULL = "bitfold", "nn.Embedding"
 
 
@@ -69,9 +67,7 @@ def ours(setting: Setting) -> nn.Module:
     words: dict[str, Any] = {"blocks": setting.blocks}
     if setting.blocks == 1:
         words = {"method": "hash"}
-    return bitfold.Embedding(
-        setting.ids, setting.dim, budget=setting.budget, sparse=setting.batch <= SMALL, **words
-    )
+    return bitfold.Embedding(setting.ids, setting.dim, budget=setting.budget, **words)
 
 
 def repeated(run: Contestant, setting: Setting) -> Contestant:
@@ -90,7 +86,7 @@ def point(setting: Setting, full: nn.Module | None, rounds: int) -> list[Row]:
     """Nanoseconds an id of ours, and of the full table if there is one."""
     batches = [drawn("uniform", setting.batch, seed, setting.ids) for seed in range(RING)]
     grads = torch.randn(setting.batch, setting.dim)
-    group: dict[str, Runs] = {OURS: layer_runs(ours(setting), batches, grads, SGD)}
+    group: dict[str, Runs] = {OURS: layer_runs(ours(setting), batches, grads, SGD, inside=True)}
     if full is not None:
         group[FULL] = layer_runs(full, batches, grads)
     found = []

@@ -1,7 +1,8 @@
 """bitfold's DeepFM as `bitfold train` builds it.
 
-`settings`: `method` and `budget` of the collection, and `optimizer`: adam (fused, on everything)
-or lazy-adam (sparse gradients of the tables; fused Adam for the network).
+`settings`: `method` and `budget` of the collection, and `optimizer`: adam (fused, on everything),
+or for the tables lazy-adam (sparse gradients) or lazy-adam-inside (within the backward pass), with
+fused Adam for the network.
 """
 
 from typing import Any
@@ -19,20 +20,24 @@ from bitfold.optim import LazyAdam
 
 def contestant(log: Log, settings: dict[str, Any]) -> Contestant:
     """Its training step."""
-    lazy = settings["optimizer"] == "lazy-adam"
+    how = settings["optimizer"]
     fields = [bitfold.Field(*field) for field in zip(log.names, log.sizes, strict=True)]
     collection = bitfold.EmbeddingCollection(
-        fields, log.dim, method=settings["method"], budget=settings["budget"], sparse=lazy
-    )
+        fields, log.dim, method=settings["method"], budget=settings["budget"],
+        sparse=how == "lazy-adam",
+    )  # fmt: skip
     network = build_network("deepfm", len(fields), log.dim, hidden=tuple(log.hidden))
     model = ClickModel(collection, network)
     numeric = torch.empty(len(log.labels[0]), 0)
-    optimizers: list[torch.optim.Optimizer] = [
-        LazyAdam(collection.parameters(), lr=LR),
-        torch.optim.Adam(network.parameters(), lr=LR, fused=True),
-    ]
-    if not lazy:
-        optimizers = [torch.optim.Adam(model.parameters(), lr=LR, fused=True)]
+    if how == "adam":
+        optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.Adam(model.parameters(), lr=LR, fused=True)
+        ]
+    else:
+        tables = LazyAdam(collection.parameters(), lr=LR)
+        optimizers = [tables, torch.optim.Adam(network.parameters(), lr=LR, fused=True)]
+        if how == "lazy-adam-inside":
+            tables.into_backward(collection)
     return trainer(
         lambda turn: model.logits(log.ids[turn % BATCHES], None, numeric), log, optimizers
     )
