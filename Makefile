@@ -4,7 +4,7 @@
 #   make demo        the main job on a synthetic log of a million rows
 #   make test        lint, types, tests (what CI runs)
 #   make test-slow   the tests that take minutes
-#   make bench       lookups and training steps beside nn.Embedding, rivals and the machine's limits
+#   make bench       lookups, bags, whole models, scale: tables, bench-out/*.json, docs/charts
 #   make rivals      the libraries that `make bench` measures beside ours, in .rivals
 #   make picture     draw the README's picture again, from the last demo
 #   make setup       only the set-up, with the development tools
