@@ -39,7 +39,8 @@ for pin in "${pins[@]}"; do
     if install "$home" "$pin" >"$LOG" 2>&1; then
         echo "$stamp" >"$home/.ready"
     else
-        { grep -m 1 '^ERROR' "$LOG" || tail -n 1 "$LOG"; } >"$home/.failed"
+        { grep -m 1 '^ERROR' "$LOG" || tail -n 1 "$LOG"; } |
+            sed 's/^ERROR: //; s/ (from versions.*//' >"$home/.failed"
         echo "rivals: $name is not installed: $(cat "$home/.failed")" >&2
     fi
 done
