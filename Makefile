@@ -4,7 +4,8 @@
 #   make demo        the main job on a synthetic log of a million rows
 #   make test        lint, types, tests (what CI runs)
 #   make test-slow   the tests that take minutes
-#   make bench       lookups and training steps beside nn.Embedding and the machine's limits
+#   make bench       lookups, bags, whole models, scale: tables, bench-out/*.json, docs/charts
+#   make rivals      the libraries that `make bench` measures beside ours, in .rivals
 #   make picture     draw the README's picture again, from the last demo
 #   make setup       only the set-up, with the development tools
 #   make clean       remove what the targets made
@@ -15,13 +16,14 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slow bench lint types picture setup clean
+.PHONY: demo test test-slow bench rivals lint types picture setup clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 DEMO_OUT ?= demo-out
 BENCH_OUT ?= bench-out
+CHARTS ?= docs/charts
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 TORCH_INDEX ?=
@@ -38,7 +40,13 @@ test-slow: $(VENV)/.dev-ready
 	$(BIN)/python -m pytest -m slow tests
 
 bench: $(VENV)/.dev-ready
-	$(BIN)/python benchmarks/lookups.py --out $(BENCH_OUT)
+	for subject in lookups bags training scaling; do \
+		$(BIN)/python benchmarks/$$subject.py --out $(BENCH_OUT) || exit 1; done
+	$(BIN)/python benchmarks/charts.py --figures $(BENCH_OUT) --out $(CHARTS)
+
+rivals:
+	@test -n "$(PYTHON)" || { echo "bitfold needs Python 3.11 or newer; say PYTHON=/path/to/python" >&2; exit 2; }
+	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" benchmarks/rivals/install.sh
 
 lint: $(VENV)/.dev-ready
 	$(BIN)/ruff check .
@@ -53,7 +61,7 @@ picture: $(VENV)/.demo-ready
 setup: $(VENV)/.dev-ready
 
 clean:
-	rm -rf $(VENV) $(DEMO_OUT) $(BENCH_OUT) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .rivals $(DEMO_OUT) $(BENCH_OUT) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # torch first and alone: its build (CPU or GPU) is the machine's choice, and the constraint on
 # the rest accepts any build of the pinned version.

@@ -1,4 +1,4 @@
-"""Lookups and training steps beside `nn.Embedding` and the machine's own limits, in one run.
+"""Lookups and training steps beside `nn.Embedding`, rivals and the machine's own limits.
 
     python benchmarks/lookups.py --out bench-out
 
@@ -7,70 +7,47 @@ forward is timed with its output freed at once; a step is forward, backward of a
 optimizer and `zero_grad`. Times are medians over rounds in which every contestant takes its turn
 (twice, the second is timed), so what else the machine does strikes all of them; ratios are
 medians of each round's ratio. The limits: filling a ring of outputs that are larger than the
-last-level cache and already mapped, and adding up the ids.
+last-level cache and already mapped, and adding up the ids. Rivals run in environments of their
+own (`make rivals`), each beside the full table in the same rounds: compare ratios, not times.
+The peak of resident memory that the JSON has beside each time is the process's up to then.
 """
 
 import argparse
-import json
 import os
-import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from layer import DIM, IDS, KINDS, PHASES, PLAIN, ROWS, full_table, layer_runs
+from process import ask
+from report import Row, faster, machine, spread, table, write
 from rich.console import Console
-from rich.table import Table
 from torch import nn
+from turns import RING, Contestant, drawn, measure, quartiles, ratio
 
 import bitfold
 from bitfold.optim import SGD, RowWiseAdagrad
 
-IDS, ROWS, DIM = 33_700_000, 212_992, 16
-RING = 4
-Contestant = Callable[[int], object]
-
-
-def drawn(kind: str, count: int, seed: int) -> torch.Tensor:
-    """Ids, uniform or by Zipf's law; their numbers are in order of frequency."""
-    generator = torch.Generator().manual_seed(seed)
-    if kind == "uniform":
-        return torch.randint(0, IDS, (count,), generator=generator)
-    exponent = 1 - 1.05
-    unit = torch.rand(count, generator=generator, dtype=torch.float64)
-    ranks = (1 + unit * ((IDS + 1.0) ** exponent - 1)) ** (1 / exponent)
-    return (ranks.long() - 1).clamp(0, IDS - 1)
-
-
-def stepper(module: nn.Module, optimizer: torch.optim.Optimizer, batches, grads) -> Contestant:
-    """One training step of a layer."""
-
-    def step(turn: int) -> None:
-        module(batches[turn % RING]).backward(grads)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+RIVALS = {
+    "FBGEMM, row-wise Adagrad": ("layer_fbgemm.py", "fbgemm"),
+    "TorchRec, dense gradients, SGD": ("layer_torchrec.py", "fbgemm"),
+}
 
 
 def contestants(kind: str, rows: int) -> dict[str, dict[str, Contestant]]:
     """What is measured on ids of one kind: forwards, and whole steps."""
-    batches = [drawn(kind, rows, seed) for seed in range(RING)]
+    batches = [drawn(kind, rows, seed, IDS) for seed in range(RING)]
     grads = torch.randn(rows, DIM)
     outputs = [torch.ones(rows, DIM) for _ in range(RING)]
-    full = nn.Embedding(IDS, DIM, sparse=True)
+    full = full_table(IDS, DIM)
     forwards: dict[str, Contestant] = {
         "limit: fill the output": lambda turn: outputs[turn % RING].fill_(1.0),
         "limit: read the ids": lambda turn: batches[turn % RING].sum(),
         "nn.Embedding, full table": lambda turn: full(batches[turn % RING]),
     }
-    steps = {
-        "nn.Embedding(sparse), full table, SGD": stepper(
-            full, torch.optim.SGD(full.parameters(), lr=0.01), batches, grads
-        )
-    }
+    steps = {"nn.Embedding(sparse), full table, SGD": layer_runs(full, batches, grads).step}
     for budget in ("1000x", "100x", "10x"):
         size = IDS // int(budget[:-1])
         trick = nn.Embedding(size, DIM, sparse=True)
@@ -102,72 +79,85 @@ def contestants(kind: str, rows: int) -> dict[str, dict[str, Contestant]]:
             )
             if name != "product":
                 continue
-            for sparse in (False, True):
-                if budget == ("10x" if not sparse else "1000x"):
+            for form in ("dense", "sparse", "in the backward"):
+                if form == {"1000x": "sparse", "10x": "dense"}.get(budget):
                     continue
-                ours = bitfold.Embedding(IDS, DIM, budget=budget, sparse=sparse)
                 for optimizer in (SGD, RowWiseAdagrad):
-                    form = "sparse" if sparse else "dense"
-                    steps[f"bitfold {name}, {budget}, {form}, {optimizer.__name__}"] = stepper(
-                        ours, optimizer(ours.parameters(), lr=0.01), batches, grads
-                    )
+                    ours = bitfold.Embedding(IDS, DIM, budget=budget, sparse=form == "sparse")
+                    runs = layer_runs(ours, batches, grads, optimizer, form == "in the backward")
+                    steps[f"bitfold {name}, {budget}, {form}, {optimizer.__name__}"] = runs.step
     return {"forward": forwards, "step": steps}
 
 
-def measure(
-    group: dict[str, Contestant], rounds: int, frozen: bool
-) -> tuple[dict[str, list[float]], dict[str, int]]:
-    """Milliseconds of each contestant in each round, and the peak resident bytes after it."""
-    times: dict[str, list[float]] = {name: [] for name in group}
-    peaks = {}
-    with torch.set_grad_enabled(not frozen):
-        for name, run in group.items():  # compile, map, warm up
-            run(0)
-            run(1)
-            peaks[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        for turn in range(rounds):
-            for name, run in group.items():
-                run(turn)  # so that nobody starts with what the one before left in the caches
-                begin = time.perf_counter()
-                run(turn + 1)
-                times[name].append((time.perf_counter() - begin) * 1e3)
-    return times, peaks
-
-
-def report(kind: str, phase: str, times: dict[str, list[float]], console: Console) -> list[dict]:
-    """Print a table, and return its rows."""
-    yard = next(name for name in times if name.startswith("nn.Embedding"))
-    floor = next((name for name in times if name.startswith("limit")), None)
-    table = Table(title=f"{phase}, {kind} ids", title_justify="left")
-    for head in ("", "ms", "quartiles", "faster than the full table", "times the fill"):
-        table.add_column(head, justify="left" if not head else "right")
-    rows = []
-    for name, taken in times.items():
-        low, middle, high = statistics.quantiles(taken, n=4)
-        ahead = statistics.median(a / b for a, b in zip(times[yard], taken, strict=True))
-        over = floor and statistics.median(b / a for a, b in zip(times[floor], taken, strict=True))
-        rows.append(
-            {
-                "ids": kind, "phase": phase, "name": name, "milliseconds": round(middle, 3),
-                "quartiles": [round(low, 3), round(high, 3)], "times_faster": round(ahead, 2),
-                "times_fill": over and round(over, 2), "rounds": len(taken),
-            }
+def report(kind: str, phase: str, found: list[Row], console: Console) -> None:
+    """Print the table of a phase."""
+    heads = ["", "ms", "quartiles", "faster than the full table", "times the fill"]
+    made = table(f"{phase}, {kind} ids", heads)
+    for row in found:
+        if "missing" in row:
+            made.add_row(row["name"], row["missing"])
+            continue
+        over = row.get("times_fill")
+        made.add_row(
+            row["name"], f"{row['milliseconds']:.2f}", spread(*row["quartiles"]),
+            faster(row["times_faster"]), f"{over:.2f}" if over else "",
         )  # fmt: skip
-        shown = "" if not over else f"{over:.2f}"
-        table.add_row(name, f"{middle:.2f}", f"{low:.2f} - {high:.2f}", f"{ahead:.1f}x", shown)
-    console.print(table)
-    return rows
+    console.print(made)
 
 
-def serving(console: Console, calls: int) -> list[dict]:
+def figures(kind: str, phase: str, name: str, taken: list[float], yard: list[float]) -> Row:
+    """A contestant's row."""
+    low, middle, high = quartiles(taken)
+    return {
+        "ids": kind, "phase": phase, "name": name, "milliseconds": round(middle, 3),
+        "quartiles": [round(low, 3), round(high, 3)],
+        "times_faster": round(ratio(yard, taken), 3), "rounds": len(taken),
+    }  # fmt: skip
+
+
+def ours(kind: str, rows: int, rounds: int) -> list[Row]:
+    """Forwards and steps in this process."""
+    found = []
+    for phase, group in contestants(kind, rows).items():
+        times, peaks = measure(group, rounds, frozen=phase == "forward")
+        yard = next(name for name in times if name.startswith("nn.Embedding"))
+        floor = next((name for name in times if name.startswith("limit")), None)
+        for name, taken in times.items():
+            row = figures(kind, phase, name, taken, times[yard])
+            if floor:
+                row["times_fill"] = round(ratio(taken, times[floor]), 2)
+            found.append({**row, "peak_resident": peaks[name]})
+    return found
+
+
+def rivals(rows: int, rounds: int, threads: int) -> list[Row]:
+    """Forwards and steps of the rivals, or why there are none."""
+    settings = {"ids": IDS, "rows": rows, "dim": DIM, "rounds": rounds, "threads": threads}
+    found = []
+    for name, (script, environment) in RIVALS.items():
+        told = ask(script, settings, environment)
+        if "missing" in told:
+            found += [
+                {"ids": kind, "phase": phase, "name": name, "missing": told["missing"]}
+                for kind in KINDS
+                for phase in PHASES
+            ]
+        for race in told.get("results", ()):
+            taken, yard = race["milliseconds"], race[PLAIN]
+            row = figures(race["ids"], race["phase"], name, taken, yard)
+            peak = told["peak_resident"]
+            found.append({**row, "peak_resident": peak, "own_process": True})
+    return found
+
+
+def serving(console: Console, calls: int) -> list[Row]:
     """Latency of lookups of a few rows of 26 fields, beside one `nn.Embedding` of all fields."""
     sizes = [bitfold.Field(f"f{i}", 200_000) for i in range(26)]
     ours = bitfold.EmbeddingCollection(sizes, DIM, budget="100x").serving()
     theirs = nn.Embedding(26 * 200_000, DIM)
     starts = torch.arange(26) * 200_000
-    table = Table(title="serving, 26 fields of 200,000 ids, microseconds", title_justify="left")
-    for head in ("rows", "bitfold p50", "p99", "nn.Embedding p50", "p99", "ratio of p50"):
-        table.add_column(head, justify="right")
+    heads = ["rows", "bitfold p50", "p99", "nn.Embedding p50", "p99", "ratio of p50"]
+    made = table("serving, 26 fields of 200,000 ids, microseconds", heads)
     found = []
     with torch.no_grad():
         for rows in (1, 16, 256):
@@ -184,11 +174,11 @@ def serving(console: Console, calls: int) -> list[dict]:
             p50, p99 = [mark[49] for mark in marks], [mark[98] for mark in marks]
             row = {"rows": rows, "p50": p50, "p99": p99, "ratio": p50[0] / p50[1]}
             found.append(row)
-            table.add_row(
+            made.add_row(
                 str(rows), f"{p50[0]:.1f}", f"{p99[0]:.1f}", f"{p50[1]:.1f}", f"{p99[1]:.1f}",
                 f"{row['ratio']:.2f}",
             )  # fmt: skip
-    console.print(table)
+    console.print(made)
     return found
 
 
@@ -198,24 +188,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench-out"), help="where to write")
     parser.add_argument("--rounds", type=int, default=15, help="turns of every contestant")
     parser.add_argument("--rows", type=int, default=ROWS, help="ids a batch")
+    parser.add_argument("--rival-rounds", type=int, default=5, help="turns of every rival")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of torch")
     words = parser.parse_args()
     torch.set_num_threads(words.threads)
-    console = Console(width=120)
+    console = Console(width=130)
+    theirs = rivals(words.rows, words.rival_rounds, words.threads)
     rows = []
-    for kind in ("uniform", "zipf"):
-        for phase, group in contestants(kind, words.rows).items():
-            times, peaks = measure(group, words.rounds, phase == "forward")
-            found = report(kind, phase, times, console)
-            rows += [{**row, "peak_resident": peaks[row["name"]]} for row in found]
-    machine = {
-        "threads": words.threads, "cpu": platform.processor() or platform.machine(),
-        "torch": torch.__version__, "bitfold": bitfold.__version__, "batch": words.rows,
+    for kind in KINDS:
+        found = ours(kind, words.rows, words.rounds)
+        found += [row for row in theirs if row["ids"] == kind]
+        for phase in PHASES:
+            report(kind, phase, [row for row in found if row["phase"] == phase], console)
+        rows += found
+    results = {
+        "machine": machine(batch=words.rows), "results": rows, "serving": serving(console, 1000),
     }  # fmt: skip
-    results = {"machine": machine, "results": rows, "serving": serving(console, 1000)}
-    words.out.mkdir(parents=True, exist_ok=True)
-    (words.out / "lookups.json").write_text(json.dumps(results, indent=1) + "\n")
-    console.print(f"written: {words.out / 'lookups.json'}")
+    write(words.out, "lookups", results, console)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,65 @@
+"""What every benchmark prints and writes alike: tables, machine, JSON."""
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import bitfold
+
+Row = dict[str, Any]
+
+
+def table(title: str, heads: list[str]) -> Table:
+    """A table whose first column is text and whose others are numbers."""
+    made = Table(title=title, title_justify="left")
+    for place, head in enumerate(heads):
+        made.add_column(head, justify="right" if place else "left")
+    return made
+
+
+def spread(low: float, high: float) -> str:
+    """Two quartiles."""
+    digits = 2 if high < 100 else 0
+    return f"{low:.{digits}f} - {high:.{digits}f}"
+
+
+def faster(many: float) -> str:
+    """How many times faster."""
+    return f"{many:.1f}x" if many >= 1 else f"{many:.2f}x"
+
+
+def mebibytes(size: float) -> str:
+    """Bytes in MiB."""
+    return f"{size / 2**20:,.0f}"
+
+
+def machine(**words: Any) -> Row:
+    """What the figures hold for."""
+    return {
+        "threads": torch.get_num_threads(), "cores": os.cpu_count(), "cpu": cpu(),
+        "torch": torch.__version__, "bitfold": bitfold.__version__, **words,
+    }  # fmt: skip
+
+
+def cpu() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def write(out: Path, name: str, results: Row, console: Console) -> None:
+    """Leave the figures in `out/name.json`."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{name}.json"
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    console.print(f"written: {path}")

@@ -1,0 +1,129 @@
+"""The benchmarks' own working: turns, processes, what is said of a rival that is not there."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+SMALL = {"sizes": [50, 7], "dim": 4, "hidden": [8], "batch": 16, "rounds": 2, "threads": 1}
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch):
+    """A module of the benchmarks, which stand outside the package."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+    def loaded(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    before = set(sys.modules)
+    yield loaded
+    for name in set(sys.modules) - before:
+        if str(BENCHMARKS) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def test_everyone_takes_a_turn_in_every_round(load) -> None:
+    turns = load("turns")
+    called: list[str] = []
+    group = {name: lambda turn, name=name: called.append(name) for name in "ab"}
+
+    times, peaks = turns.measure(group, rounds=3)
+
+    assert called == list("aabb") + list("aabb") * 3  # warm-up, then two calls a turn
+    assert {name: len(taken) for name, taken in times.items()} == {"a": 3, "b": 3}
+    assert set(peaks) == {"a", "b"}
+
+
+def test_a_ratio_is_the_median_of_the_rounds(load) -> None:
+    turns = load("turns")
+
+    assert turns.ratio([2.0, 30.0, 8.0], [1.0, 3.0, 2.0]) == 4.0
+    assert turns.quartiles([5.0]) == (5.0, 5.0, 5.0)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "zipf"])
+def test_drawn_ids_are_in_range_and_repeat_with_their_seed(load, kind: str) -> None:
+    ids = load("turns").drawn(kind, 1000, 3, 100)
+
+    assert 0 <= int(ids.min()) <= int(ids.max()) < 100
+    assert torch.equal(ids, load("turns").drawn(kind, 1000, 3, 100))
+
+
+def test_sizes_of_fields_add_up(load) -> None:
+    sizes = load("bags").field_sizes(26, 33_700_000)
+
+    assert sum(sizes) == 33_700_000
+    assert sizes == sorted(sizes)
+    assert sizes[0] == 14
+
+
+def test_a_contestant_answers_from_its_own_process(load) -> None:
+    found = load("process").ask("training_plain.py", SMALL | {"form": "ceiling"})
+
+    assert len(found["milliseconds"]) == len(found["plain"]) == 2
+    assert found["peak_resident"] > 0
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lazy-adam-inside"])
+def test_ours_trains_within_a_budget(load, optimizer: str) -> None:
+    words = {"method": "binary-code", "budget": "2x", "optimizer": optimizer}
+
+    assert "milliseconds" in load("process").ask("training_bitfold.py", SMALL | words)
+
+
+def test_a_rival_that_is_not_there_is_named_with_the_reason(
+    load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = load("process")
+    monkeypatch.setattr(process, "ENVIRONMENTS", tmp_path)
+    assert process.ask("any.py", {}, "fuxictr") == {"missing": "not installed: run `make rivals`"}
+
+    (tmp_path / "fuxictr").mkdir()
+    (tmp_path / "fuxictr" / process.FAILED).write_text("no such version\n")
+    assert process.ask("any.py", {}, "fuxictr") == {"missing": "not installed: no such version"}
+
+
+def test_a_script_that_fails_says_why(load) -> None:
+    found = load("process").ask("training_plain.py", {})
+
+    assert found == {"missing": "failed: KeyError: 'form'"}
+
+
+def test_targets_compare_by_the_common_yardstick(load) -> None:
+    training = load("training")
+    large, small = training.CASES
+    rows = [
+        {"case": large, "name": training.OURS[0].name, "times_plain": 3.0},
+        {"case": large, "name": training.RIVALS[0].name, "times_plain": 0.5},
+        {"case": large, "name": training.RIVALS[1].name, "missing": "not installed"},
+        {"case": large, "name": training.CEILING.name, "times_plain": 4.0},
+    ]
+
+    reached = {(row["case"], row["target"]): row["reached"] for row in training.targets(rows)}
+
+    assert reached == {
+        (large, 6.0): 6.0, (large, 2.0): None, (large, 0.85): 0.75,
+        (small, 1.2): None, (small, 0.85): None,
+    }  # fmt: skip
+
+
+def test_charts_follow_the_pages_theme(load, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    charts = load("charts")
+    rows = [
+        {"case": "c", "name": "bitfold", "times_plain": 2.0, "rows_per_second": 5},
+        {"case": "c", "name": "FuxiCTR", "missing": "not installed: run `make rivals`"},
+    ]
+    with charts.plt.rc_context(charts.STYLE):
+        charts.save(charts.training(json.loads(json.dumps({"results": rows}))), tmp_path / "c.svg")
+    drawn = (tmp_path / "c.svg").read_text()
+
+    assert "prefers-color-scheme:dark" in drawn
+    assert "not installed" in drawn
+    assert "2.00x" in drawn
