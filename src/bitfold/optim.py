@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from bitfold.errors import BitfoldError
 from bitfold.kernels.move import Move
 from bitfold.pool import DensePool
+from bitfold.pool.pages import ask_for_large_pages
 
 Words = tuple[float, float, float, float, float, float]
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
@@ -218,7 +219,7 @@ class SGD(RowOptimizer):
         return 4 * dim if momentum else 0
 
     def _state(self, weight: Tensor, group: dict[str, Any]) -> tuple[Tensor, ...]:
-        return (torch.zeros_like(weight),) if group["momentum"] else ()
+        return (_filled(weight),) if group["momentum"] else ()
 
     def _own_words(self, group: dict[str, Any], step: int) -> tuple[float, float]:
         return float(group["momentum"]), 0.0
@@ -257,7 +258,7 @@ class Adagrad(RowOptimizer):
         return 4 * dim
 
     def _state(self, weight: Tensor, group: dict[str, Any]) -> tuple[Tensor, ...]:
-        return (torch.full_like(weight, group["initial"]),)
+        return (_filled(weight, group["initial"]),)
 
 
 class RowWiseAdagrad(Adagrad):
@@ -312,13 +313,18 @@ class LazyAdam(RowOptimizer):
         return 8 * dim
 
     def _state(self, weight: Tensor, group: dict[str, Any]) -> tuple[Tensor, ...]:
-        return torch.zeros_like(weight), torch.zeros_like(weight)
+        return _filled(weight), _filled(weight)
 
     def _words(self, group: dict[str, Any], step: int) -> Words:
         lr, decay, l2, eps, *_ = super()._words(group, step)
         one, two = group["betas"]
         root = (1 - two**step) ** 0.5  # both corrections go into the rate and epsilon
         return lr * root / (1 - one**step), decay, l2, eps * root, one, two
+
+
+def _filled(weight: Tensor, value: float = 0.0) -> Tensor:
+    """A state like a weight, all of one value."""
+    return ask_for_large_pages(torch.empty_like(weight)).fill_(value)
 
 
 def _rows_of(grad: Tensor | None) -> tuple[Tensor | None, Tensor]:

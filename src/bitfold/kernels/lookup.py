@@ -323,8 +323,8 @@ def move(grad: Tensor, pool: Tensor, *words: Any, how: Move) -> tuple[Tensor, Te
     lookups = ids.numel() * int(packed[MOST])  # at most
     # Sums of a whole pool cost a walk over it, which few lookups are not worth.
     if _fits(pool, threads) and pool.shape[0] <= ROWS_A_LOOKUP * lookups:
-        sums = torch.empty(pool.shape)
-        made.private(sums, torch.empty((threads - 1, pool.numel())))
+        sums, others = _sums(pool, threads)
+        made.private(sums, others)
         update(how, None, sums, threads)
         return made.factors.sum(0), made.shares
     made.others()
@@ -342,6 +342,15 @@ def move(grad: Tensor, pool: Tensor, *words: Any, how: Move) -> tuple[Tensor, Te
 def _fits(pool: Tensor, threads: int) -> bool:
     """Whether every thread gets sums of its own."""
     return pool.numel() * ITEMS[pool.dtype][2].itemsize * threads <= PRIVATE_BYTES
+
+
+def _sums(pool: Tensor, threads: int) -> tuple[Tensor, Tensor]:
+    """This thread's sums `[R, w]` and those of other threads; kept, since new pages cost time."""
+    kept: Tensor | None = _local.__dict__.get("sums")
+    if kept is None or kept.numel() < threads * pool.numel():
+        kept = _local.sums = torch.empty(threads * pool.numel())
+    own = pool.numel()
+    return kept[:own].view(pool.shape), kept[own : threads * own].view(threads - 1, own)
 
 
 class _Lists(NamedTuple):

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bitfold.pool.pages import ask_for_large_pages
+
 
 class DensePool(nn.Module):
     """`R` rows of `w` trained numbers.
@@ -30,7 +32,8 @@ class DensePool(nn.Module):
     ) -> None:
         super().__init__()
         self.sparse = sparse
-        self.weight = nn.Parameter(torch.empty(rows, width, device=device, dtype=dtype))
+        weight = torch.empty(rows, width, device=device, dtype=dtype)
+        self.weight = nn.Parameter(ask_for_large_pages(weight))
         # The optimizer that moves the rows within the backward pass: see `bitfold.optim`.
         self.moved_by: Any = None
 
