@@ -230,3 +230,21 @@ def test_processes_that_train_together_are_refused(monkeypatch):
         optimizer.into_backward(embedding)
     with pytest.raises(BitfoldError, match="2 processes"):
         embedding(torch.tensor([1])).sum().backward()
+
+
+def test_lists_of_more_threads_than_this_step_has_are_not_read(monkeypatch):
+    """Lists are kept from step to step: a small batch after a large one takes fewer threads."""
+    monkeypatch.setattr(lookup, "PRIVATE_BYTES", -1)
+    monkeypatch.setattr(lookup, "SERIAL_NUMBERS", 0)
+    embedding = bitfold.Embedding(500, 6, method="full")
+    RowWiseAdagrad(embedding.parameters(), lr=0.1).into_backward(embedding)
+    before = torch.get_num_threads()
+    for threads in (3, 1):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+            loss = embedding(torch.arange(100 * threads)).sum()
+            kept = embedding.weight.detach().clone()
+            loss.backward()
+    torch.set_num_threads(before)
+    assert torch.equal(embedding.weight.detach()[100:], kept[100:])
+    assert not torch.equal(embedding.weight.detach()[:100], kept[:100])

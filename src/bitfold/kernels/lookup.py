@@ -332,7 +332,7 @@ def move(grad: Tensor, pool: Tensor, *words: Any, how: Move) -> tuple[Tensor, Te
     sums_at, slots, found = (array.ctypes.data for array in lists)
     try:
         made.owned(sums_at, slots, found, lists.found.shape[1])
-        update_lists(how, sums_at, slots, found, *lists.found.shape)
+        update_lists(how, sums_at, slots, found, threads, lists.found.shape[1])
     except BaseException:  # interrupted, and slots may be left
         _local.lists.clear()
         raise
