@@ -243,6 +243,9 @@ class Corridor(Embedder):
         ids = _as_int64(ids)
         weight = self._weight()
         if by_kernel(weight):
+            # Bags of one id each are ids, which take a third of the time.
+            if self.num_fields == 1 and weights is None and bags == ids.shape[0] and _ones(offsets):
+                return self._by_kernel(weight, ids.unsqueeze(1), None, None, None, padding_idx)
             return self._by_kernel(weight, ids, offsets, weights, mode, padding_idx)
         rows = bags // self.num_fields
         bag = bags_of(offsets, ids.shape[0])
@@ -332,6 +335,13 @@ class Corridor(Embedder):
                 if buffer.is_meta:
                     setattr(part, name, torch.empty_like(buffer, device=device))
         self._apply(lambda tensor: tensor)
+
+
+def _ones(offsets: Tensor) -> bool:
+    """Whether every bag is known to hold one id."""
+    if torch.compiler.is_compiling() or type(offsets) is not Tensor:
+        return False
+    return bool((offsets.diff() == 1).all())
 
 
 def _as_int64(ids: Tensor) -> Tensor:

@@ -114,6 +114,16 @@ def check_bags(case, mode, dtype):
     compare(collection, bags_by_field(random_bags(case, 9)), dtype, first)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_bags_of_one_id_each(case, mode):
+    bag = case.bag(50, mode=mode, padding_idx=3)
+    ids = torch.arange(20)
+    compare(bag, (ids, torch.arange(20)))
+    compare(
+        bag, (ids, torch.tensor([0, 0, *range(1, 19)]))
+    )  # as many bags as ids, and not one each
+
+
 @few
 def test_long_bags_go_on_from_block_to_block(form, threads):
     collection = form.collection(mode="sum").double()
