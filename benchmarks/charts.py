@@ -55,7 +55,7 @@ def bars(axes: Axes, rows: list[Row], word: str, label: Callable[[Row], str]) ->
         axes.text(much + longest * 0.01, place, said, va="center", fontsize=8)
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(0, longest * 1.25)
+    axes.set_xlim(0, longest * 1.35)
     axes.tick_params(left=False)
     axes.spines["left"].set_visible(False)
 
