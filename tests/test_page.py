@@ -342,7 +342,8 @@ def test_all_charts_of_a_real_comparison_are_drawn(done: tuple[Path, str]) -> No
         for part in section.parts
         if part.chart
     }
-    assert drawn == {"quality", "ids", "fields", "kinds", "collapse", "training", "speed"}
+    expected = {"quality", "ids", "fields", "kinds", "collapse", "training", "speed", "unseen"}
+    assert drawn == expected
 
 
 def test_rows_have_what_the_page_needs(done: tuple[Path, str]) -> None:

@@ -244,7 +244,7 @@ def test_the_word_on_the_command_line(tmp_path: Path) -> None:
     assert f"unseen ids in test: user {shares['user']:.1%}" in got.out
     assert bitfold(*line, "--unseen", "initial", "--out", tmp_path / "other").code == 0
     other: dict[str, Any] = board_of(tmp_path / "other")
-    assert board["results"][0]["auc"] != other["results"][0]["auc"]
+    assert board["results"][0]["logloss"] != other["results"][0]["logloss"]
     refused(bitfold(*line, "--unseen", "maen", "--out", tmp_path / "no"), "did you mean 'mean'")
     with pytest.raises(BitfoldError, match="did you mean 'initial'"):
         TrainConfig(unseen="inital")

@@ -122,7 +122,7 @@ class RowOptimizer(torch.optim.Optimizer):
             >>> optimizer = RowWiseAdagrad(embedding.parameters(), lr=0.1)
             >>> optimizer.into_backward(embedding)
             >>> embedding(torch.tensor([1, 2])).sum().backward()
-            >>> embedding.weight.grad is None
+            >>> next(embedding.parameters()).grad is None
             True
         """
         pools = [part for part in module.modules() if isinstance(part, DensePool)]

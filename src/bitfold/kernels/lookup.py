@@ -27,7 +27,7 @@ from bitfold.kernels.vectors import lanes_of
 from bitfold.kernels.words import HEAD, MOST
 
 SERIAL_NUMBERS = 1 << 15  # outputs below which waking a second thread costs more than it saves
-PRIVATE_BYTES = 8 << 20  # sums of all threads up to here are private
+PRIVATE_BYTES = 24 << 20  # sums of all threads up to here are private: see benchmarks/sums.py
 ROWS_A_LOOKUP = 4  # rows of a pool up to which a lookup is worth sums of all of them
 KEPT_POOLS = 4  # for how many pools a thread keeps its marks and lists
 # What each pool's numbers are, and what they are added up in.
