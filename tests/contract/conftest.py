@@ -1,7 +1,10 @@
 """`case`: every form of every registered method, less what opts out, with the reason."""
 
 import pytest
+import torch
 from contract_cases import OPT_OUTS, Case, all_cases
+
+from bitfold.kernels import lookup
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -24,3 +27,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def small(case: Case):
     """A collection of the case's fields."""
     return case.collection()
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request, monkeypatch):
+    """One thread, and more than the machine has."""
+    monkeypatch.setattr(lookup, "SERIAL_NUMBERS", 0)
+    before = torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: request.param)
+    yield request.param
+    torch.set_num_threads(before)  # loops of Numba's have changed it

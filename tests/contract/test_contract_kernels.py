@@ -70,16 +70,6 @@ def sums(request, monkeypatch):
     return request.param
 
 
-@pytest.fixture(params=[1, 3])
-def threads(request, monkeypatch):
-    """One thread, and more than the machine has."""
-    monkeypatch.setattr(lookup, "SERIAL_NUMBERS", 0)
-    before = torch.get_num_threads()
-    monkeypatch.setattr(torch, "get_num_threads", lambda: request.param)
-    yield request.param
-    torch.set_num_threads(before)  # loops of Numba's have changed it
-
-
 def test_single_ids(case, sums, threads):
     collection = case.collection()
     for rows in (1, 7, 300):
