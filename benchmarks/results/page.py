@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bitfold.board import FULL
+from bitfold.board import FULL, HASH
+from bitfold.differences import interval
 from bitfold.files import atomic
 from bitfold.floors import LOGISTIC
 
@@ -23,8 +24,8 @@ Yan et al. (CIKM 2021, arXiv 2109.02471) say that binary-code hash embedding kee
 This page is written by `python -m benchmarks.results --write-docs` from the files in `docs/results/` and from nothing else. `make results` measures what is missing, cell by cell; it may be stopped and called again, on any machine (`MINUTES=60` stops by itself).
 
 - The shares are of the full table's mean test AUC, of its lift over .5, and of its lead over logistic regression (LR). The last is told only where that lead is above .005 and above 3 standard errors; a share of a small, uncertain number says nothing.
-- `paper` is the paper's own form: `PAPER`. `best` are the three best forms of the grid at that budget by validation AUC, first seed.
-- ± is the standard deviation over seeds. All methods of a log have the same words of training.
+- `paper` is the paper's own form: `PAPER`. `best` is the best form of the grid at that budget by validation AUC, first seed; the second and third stand beside it.
+- ± is the standard deviation over seeds; `less hash` is the paired difference of AUC over seeds from the hash trick at the same budget, with its 95 % interval ([comparison.md](comparison.md)). All methods of a log have the same words of training.
 - Hashed boards are held against the full table and floors of the board with dense ids, which reads the same rows. Bytes leave out the map of a vocabulary.
 """.replace("PAPER", PAPER)  # noqa: E501
 
@@ -92,18 +93,17 @@ def _overview(sitting: Sitting, boards: Sequence[Board]) -> str:
         line = found.line(PAPER, "1000x")
         best = (sitting.best(board) or {}).get("1000x", [])
         first = found.line(best[0], "1000x") if best else None
-        if line is None and first is None:
-            why = found.refused(PAPER, "1000x")
-            said = f"not possible: {why['reason']}" if why else "not measured yet"
-            rows.append([board.title, "-", said, "-", "-"])
-            continue
+        why = found.refused(PAPER, "1000x")
+        said = f"not possible: {why['reason']}" if why else "not measured yet"
+        whole = found.full_line
+        measured = [each.seeds for each in (line, first) if each]
         rows.append(
             [
                 board.title,
-                figure(found.full_line.auc, found.full_line.deviation) if found.full_line else "-",
-                _claimed(line),
-                _claimed(first),
-                str(max(each.seeds for each in (line, first) if each)),
+                figure(whole.auc, whole.deviation) if whole else "-",
+                _claimed(line) if line else said,
+                _claimed(first) if first else "-",
+                str(max(measured)) if measured else "-",
             ]
         )
     heads = ("log", "AUC of the full table", "paper's form at 1000x", "best form at 1000x", "seeds")
@@ -113,9 +113,9 @@ def _overview(sitting: Sitting, boards: Sequence[Board]) -> str:
     )
 
 
-def _claimed(line: Kept | None) -> str:
-    if line is None or line.of_auc is None:
-        return "-"
+def _claimed(line: Kept) -> str:
+    if line.of_auc is None:
+        return f"AUC {line.auc:.4f}; the full table is not measured yet"
     said = "reached" if line.of_auc >= CLAIM else "not reached"
     return f"{share(line.of_auc)} ({share(line.of_lift)}): {said}"
 
@@ -164,34 +164,33 @@ def _final(sitting: Sitting, board: Board, found: Figures) -> str:
             continue
         mean = found.full_line.auc if found.full_line else None
         line = kept_of(cells, mean, found.lead)
-        marks = [
-            name
-            for name, here in (
-                ("paper", method == PAPER),
-                ("best", method in best.get(budget, [])[:1]),
-            )
-            if here
-        ]
-        label = f"`{method}`" + (f" ({', '.join(marks)})" if marks else "")
+        named = {"paper": method == PAPER, "best": method in best.get(budget, [])[:1]}
+        marks = ", ".join(name for name, here in named.items() if here)
         rows.append(
             [
-                label, budget, str(line.seeds), f"{line.bytes:,}", figure(line.auc, line.deviation),
-                share(line.of_auc), share(line.of_lift), share(line.of_lead),
+                f"`{method}`" + (f" ({marks})" if marks else ""),
+                *(budget, str(line.seeds), f"{line.bytes:,}", figure(line.auc, line.deviation)),
+                *(share(line.of_auc), share(line.of_lift), share(line.of_lead)),
+                _less_hash(cells, record.cells),
             ]
-        )  # fmt: skip
+        )
     heads = (
-        "method",
-        "budget",
-        "seeds",
-        "bytes",
-        "test AUC",
-        "of full's AUC",
-        "of its lift over .5",
-        "of its lead over LR",
+        *("method", "budget", "seeds", "bytes", "test AUC"),
+        *("of full's AUC", "of its lift over .5", "of its lead over LR", "less hash"),
     )
     return f"From [{record.path.name}](results/{record.path.name}):\n\n{table(heads, rows)}" + (
         _refusals(record)
     )
+
+
+def _less_hash(cells: Sequence[Row], every: Sequence[Row]) -> str:
+    """The paired difference of AUC from the hash trick at the same budget."""
+    hashed = {row["seed"]: row for row in every if key(row)[:2] == (HASH, cells[0]["budget"])}
+    pairs = [row["auc"] - hashed[row["seed"]]["auc"] for row in cells if row["seed"] in hashed]
+    if not pairs or cells[0]["method"] == HASH:
+        return "-"
+    mean, low, high = interval(pairs)
+    return f"{mean:+.4f}" + ("" if low is None else f" ({low:+.4f} to {high:+.4f})")
 
 
 def _grid(board: Board, found: Figures) -> str:

@@ -64,10 +64,10 @@ class Sitting:
     def missing(self, board: Board, stage: str) -> list[Key]:
         """The cells without figures; guessed forms stand for those not yet chosen."""
         best = {} if stage == GRID else self.best(board) or guessed(board)
-        record = self.record(board, stage)
-        other = [self.record(board, each) for each in board.stages]
+        records = [self.record(board, each) for each in board.stages]
         wanted = [cell for call in calls(board, stage, best) for cell in call.cells(board)]
-        return gaps(wanted, list(known_cells([record, *other]).values()), record.refused)
+        refused = [row for record in records for row in record.refused]
+        return gaps(wanted, list(known_cells(records).values()), refused)
 
     def run(self, chosen: Sequence[Board], stages: Sequence[str]) -> bool:
         """Go through boards and stages; False when the time was up first."""
