@@ -5,6 +5,7 @@
 #   make test        lint, types, tests (what CI runs)
 #   make test-slow   the tests that take minutes
 #   make bench       lookups, bags, whole models, scale: tables, bench-out/*.json, docs/charts
+#   make results     the paper's claim in the open, cell by cell: hours; stop it, call it again
 #   make rivals      the libraries that `make bench` measures beside ours, in .rivals
 #   make picture     draw the README's picture again, from the last demo
 #   make setup       only the set-up, with the development tools
@@ -13,16 +14,22 @@
 #   PYTHON=python3.12       another interpreter (3.11 or newer)
 #   TORCH_INDEX=URL         the index that has the build of torch you want
 #   WORKERS=4               test processes
+#   DATA=FOLDER             public data sets for `make results`
+#   MINUTES=60, ONLY=BOARD  how long, and on which board, `make results` goes on
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slow bench rivals lint types picture setup clean
+.PHONY: demo test test-slow bench results rivals lint types picture setup clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 DEMO_OUT ?= demo-out
 BENCH_OUT ?= bench-out
+RESULTS_OUT ?= results-out
+DATA ?= ../shared/data
+MINUTES ?=
+ONLY ?=
 CHARTS ?= docs/charts
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -44,6 +51,10 @@ bench: $(VENV)/.dev-ready
 		$(BIN)/python benchmarks/$$subject.py --out $(BENCH_OUT) || exit 1; done
 	$(BIN)/python benchmarks/charts.py --figures $(BENCH_OUT) --out $(CHARTS)
 
+results: $(VENV)/.dev-ready
+	$(BIN)/python -m benchmarks.results --data $(DATA) --out $(RESULTS_OUT) \
+		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(ONLY),--only $(ONLY))
+
 rivals:
 	@test -n "$(PYTHON)" || { echo "bitfold needs Python 3.11 or newer; say PYTHON=/path/to/python" >&2; exit 2; }
 	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" benchmarks/rivals/install.sh
@@ -61,7 +72,7 @@ picture: $(VENV)/.demo-ready
 setup: $(VENV)/.dev-ready
 
 clean:
-	rm -rf $(VENV) .rivals $(DEMO_OUT) $(BENCH_OUT) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .rivals $(DEMO_OUT) $(BENCH_OUT) $(RESULTS_OUT) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # torch first and alone: its build (CPU or GPU) is the machine's choice, and the constraint on
 # the rest accepts any build of the pinned version.

@@ -1,0 +1,143 @@
+"""The boards: which log, how it is read, how everybody on it is trained."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from bitfold.data.config import DataConfig
+from bitfold.data.synthetic import SynthConfig
+from bitfold.training.config import TrainConfig
+
+BUDGETS = ("10x", "100x", "1000x")
+GRID, FINAL = "grid", "final"
+
+
+@dataclass(frozen=True)
+class Board:
+    """A log and what is compared on it.
+
+    Args:
+        name: of its files.
+        title: for people.
+        file: the raw file under `--data`; None for a synthetic log.
+        data: how it is read.
+        train: the words of training, the same for every method.
+        synth: the words of a synthetic log.
+        negatives: the file holds positives only, and one negative is drawn for each.
+        reference: the board whose full table and floors this one is held against; its own
+            without one. With hashed ids a full table would make the same vocabulary again.
+        best_from: the board whose grid chooses the best forms; its own without one.
+        best: how many of the best forms go to the final stage.
+        rivals: methods of the final stage besides the full table and the binary codes.
+        seeds: of the final stage.
+    """
+
+    name: str
+    title: str
+    file: str | None
+    data: DataConfig
+    train: TrainConfig
+    synth: SynthConfig | None = None
+    negatives: bool = False
+    reference: str | None = None
+    best_from: str | None = None
+    best: int = 3
+    rivals: tuple[str, ...] = ("hash", "multi-hash")
+    seeds: int = 3
+    budgets: tuple[str, ...] = BUDGETS
+    stages: tuple[str, ...] = (GRID, FINAL)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the full table and the floors are measured on this board."""
+        return self.reference is None
+
+
+@dataclass(frozen=True)
+class Log:
+    """What the boards of one log have in common; `hashed` adds a board of hashed ids."""
+
+    name: str
+    title: str
+    file: str | None
+    data: dict[str, Any]
+    hashed: bool = True
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+# The words of training, a line a log: the same for every method, form, budget and seed. Chosen
+# before the grid and not tuned on it; ml-1m's and Frappe's decay are those of measurements.md.
+TRAINING: dict[str, dict[str, Any]] = {
+    #                     epochs at most  rows a step         rate        L2 of the rows that move
+    "ml-1m":         {"epochs": 16, "batch_size": 2048, "lr": 2e-3, "embedding_decay": 1e-4},
+    "ml-1m-crossed": {"epochs": 8,  "batch_size": 4096, "lr": 2e-3, "embedding_decay": 1e-4},
+    "frappe":        {"epochs": 24, "batch_size": 2048, "lr": 2e-3, "embedding_decay": 1e-5},
+    "gowalla":       {"epochs": 8,  "batch_size": 4096, "lr": 2e-3, "embedding_decay": 1e-5},
+    "synthetic-5m":  {"epochs": 3,  "batch_size": 4096, "lr": 2e-3, "embedding_decay": 0.0},
+    "synthetic-20m": {"epochs": 2,  "batch_size": 8192, "lr": 2e-3, "embedding_decay": 0.0},
+}  # fmt: skip
+EVERYBODY: dict[str, Any] = {"width": 16, "network": "deepfm", "weight_decay": 1e-5, "patience": 2}
+
+ML = ("user_id", "movie_id", "gender", "age", "occupation", "zip", "year")
+CROSSES = (
+    *("movie_id*occupation", "movie_id*age*gender", "user_id*year", "user_id*genres"),
+    "zip*genres",
+)
+FRAPPE = (
+    *("user", "item", "daytime", "weekday", "isweekend"),
+    *("homework", "cost", "weather", "country", "city"),
+)
+_ML: dict[str, Any] = {
+    "label": "label_ge4",
+    "fields": ML,
+    "group": "user_id",
+    "split": "random:0.8,0.1,0.1",
+}
+_SYNTH: dict[str, Any] = {
+    "label": "label",
+    "fields": tuple(f"field_{number}" for number in range(10)),
+    "numeric": ("numeric_0", "numeric_1"),
+    "group": "field_0",
+}
+_ML_FILE = "ml-1m/ml1m_labels.csv.gz"
+
+LOGS = (
+    Log("frappe", "Frappe, official split, training negatives drawn anew", "frappe/frappe.csv.gz",
+        {"label": "label", "fields": FRAPPE, "group": "user", "split": "column:split"}),
+    Log("ml-1m", "MovieLens-1M, seven fields", _ML_FILE, _ML),
+    Log("ml-1m-crossed", "MovieLens-1M, seven fields and five crosses", _ML_FILE,
+        _ML | {"cross": CROSSES}),
+    Log("gowalla", "Gowalla, one uniform unseen negative a positive",
+        "gowalla/interactions.csv.gz",
+        {"label": "label", "fields": ("user", "item"), "group": "user", "split": "column:split"},
+        more={"negatives": True}),
+    Log("synthetic-5m", "Synthetic log of 5 M rows", None, _SYNTH,
+        more={"synth": SynthConfig(rows=5_000_000, ids=10_000_000)}),
+    Log("synthetic-20m", "Synthetic log of 20 M rows, over 10 M ids", None, _SYNTH, hashed=False,
+        more={"synth": SynthConfig(rows=20_000_000, ids=200_000_000), "budgets": ("1000x",),
+              "best_from": "synthetic-5m", "best": 1, "rivals": ("hash",), "seeds": 1,
+              "stages": (FINAL,)}),
+)  # fmt: skip
+
+
+def boards_of(log: Log, train: TrainConfig) -> list[Board]:
+    """The board of dense ids (a vocabulary of the training part), then that of hashed ids."""
+    dense = Board(
+        log.name, f"{log.title}; dense ids", log.file,
+        DataConfig(**log.data, ids="vocabulary"), train, **log.more,
+    )  # fmt: skip
+    if not log.hashed:
+        return [dense]
+    hashed = Board(
+        f"{log.name}-hashed", f"{log.title}; hashed ids", log.file,
+        DataConfig(**log.data, ids="hashed"), train, reference=log.name, **log.more,
+    )  # fmt: skip
+    return [dense, hashed]
+
+
+def every_board() -> dict[str, Board]:
+    """All boards by name, the cheapest first."""
+    found: dict[str, Board] = {}
+    for log in LOGS:
+        train = TrainConfig(**TRAINING[log.name], **EVERYBODY)
+        found |= {board.name: board for board in boards_of(log, train)}
+    return found

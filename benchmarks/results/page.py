@@ -1,0 +1,269 @@
+"""`docs/results.md`, written from `docs/results/*.json` alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bitfold.board import FULL, HASH
+from bitfold.differences import interval
+from bitfold.files import atomic
+from bitfold.floors import LOGISTIC
+
+from .boards import FINAL, GRID, Board
+from .kept import Kept, Lead, kept_of, lead_of
+from .record import Record, key, known_cells
+from .sitting import Sitting
+from .stages import FORMS, PAPER, Key
+
+Row = dict[str, Any]
+CLAIM = 0.99
+HEAD = """# The paper's claim, in the open
+
+Yan et al. (CIKM 2021, arXiv 2109.02471) say that binary-code hash embedding keeps 99 % of the full table's quality at a thousandth of its size. Their data is not public. Here the claim is tested on public and synthetic logs.
+
+This page is written by `python -m benchmarks.results --write-docs` from the files in `docs/results/` and from nothing else. `make results` measures what is missing, cell by cell; it may be stopped and called again, on any machine (`MINUTES=60` stops by itself).
+
+- The shares are of the full table's mean test AUC, of its lift over .5, and of its lead over logistic regression (LR). The last is told only where that lead is above .005 and above 3 standard errors; a share of a small, uncertain number says nothing.
+- `paper` is the paper's own form: `PAPER`. `best` is the best form of the grid at that budget by validation AUC, first seed; the second and third stand beside it.
+- ± is the standard deviation over seeds; `less hash` is the paired difference of AUC over seeds from the hash trick at the same budget, with its 95 % interval ([comparison.md](comparison.md)). All methods of a log have the same words of training.
+- Hashed boards are held against the full table and floors of the board with dense ids, which reads the same rows. Bytes leave out the map of a vocabulary.
+""".replace("PAPER", PAPER)  # noqa: E501
+
+
+def write_page(sitting: Sitting, path: Path) -> None:
+    """Write the page of what is measured, and of what is missing."""
+    boards = list(sitting.boards.values())
+    parts = [HEAD, _overview(sitting, boards)]
+    parts += [text for board in boards if (text := _board(sitting, board))]
+    parts += [text for text in (_crosses(sitting), _missing(sitting, boards)) if text]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as part:
+        part.write_text("\n".join(parts), encoding="utf-8")
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def share(value: float | None) -> str:
+    """A share in percent; a dash where there is none."""
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def figure(mean: float, deviation: float | None) -> str:
+    """An AUC and its deviation."""
+    return f"{mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
+
+
+class Figures:
+    """The figures of a board: its cells, and the full table and floor it is held against."""
+
+    def __init__(self, sitting: Sitting, board: Board) -> None:
+        self.records = {stage: sitting.record(board, stage) for stage in board.stages}
+        self.cells = known_cells(list(self.records.values()))
+        base = sitting.boards[board.reference] if board.reference else board
+        against = known_cells([sitting.record(base, stage) for stage in base.stages])
+        self.full = [row for (method, _, _), row in sorted(against.items()) if method == FULL]
+        floor = [row for (method, _, _), row in against.items() if method == LOGISTIC.name]
+        self.lead: Lead | None = lead_of(self.full, floor[0]) if self.full and floor else None
+        self.full_line = kept_of(self.full, None, None) if self.full else None
+
+    def line(self, method: str, budget: str) -> Kept | None:
+        """A method at a budget over its seeds."""
+        rows = [
+            row for (name, size, _), row in self.cells.items() if (name, size) == (method, budget)
+        ]
+        mean = self.full_line.auc if self.full_line else None
+        return kept_of(rows, mean, self.lead) if rows else None
+
+    def refused(self, method: str, budget: str) -> Row | None:
+        """Why a method cannot be built at a budget."""
+        rows = [row for record in self.records.values() for row in record.refused]
+        return next(
+            (row for row in rows if (row["method"], row["budget"]) == (method, budget)), None
+        )
+
+
+def _overview(sitting: Sitting, boards: Sequence[Board]) -> str:
+    rows = []
+    for board in boards:
+        found = Figures(sitting, board)
+        line = found.line(PAPER, "1000x")
+        best = (sitting.best(board) or {}).get("1000x", [])
+        first = found.line(best[0], "1000x") if best else None
+        why = found.refused(PAPER, "1000x")
+        said = f"not possible: {why['reason']}" if why else "not measured yet"
+        whole = found.full_line
+        measured = [each.seeds for each in (line, first) if each]
+        rows.append(
+            [
+                board.title,
+                figure(whole.auc, whole.deviation) if whole else "-",
+                _claimed(line) if line else said,
+                _claimed(first) if first else "-",
+                str(max(measured)) if measured else "-",
+            ]
+        )
+    heads = ("log", "AUC of the full table", "paper's form at 1000x", "best form at 1000x", "seeds")
+    return (
+        "## The claim at 1000x\n\nOf the full table's AUC; in brackets of its lift over .5. "
+        f"Reached means {CLAIM:.0%} of the AUC.\n\n{table(heads, rows)}"
+    )
+
+
+def _claimed(line: Kept) -> str:
+    if line.of_auc is None:
+        return f"AUC {line.auc:.4f}; the full table is not measured yet"
+    said = "reached" if line.of_auc >= CLAIM else "not reached"
+    return f"{share(line.of_auc)} ({share(line.of_lift)}): {said}"
+
+
+def _board(sitting: Sitting, board: Board) -> str:
+    found = Figures(sitting, board)
+    if not found.cells:
+        return ""
+    words = next(record.words for record in found.records.values() if record.words)
+    train, rows = words["train"], words["rows"]
+    text = [
+        f"## {board.title}\n",
+        f"{sum(rows.values()):,} rows ({', '.join(f'{n:,} {part}' for part, n in rows.items())}). "
+        f"{train['network']}, width {train['width']}, {train['epochs']} epochs at most (patience "
+        f"{train['patience']}), batches of {train['batch_size']}, rate {train['lr']:g}, decay of "
+        f"embeddings {train['embedding_decay']:g}.\n",
+        _lead(found.lead),
+    ]
+    if found.records.get(FINAL) and found.records[FINAL].cells:
+        text.append(_final(sitting, board, found))
+    if found.records.get(GRID) and found.records[GRID].cells:
+        text.append(_grid(board, found))
+    return "\n".join(text)
+
+
+def _lead(lead: Lead | None) -> str:
+    if lead is None:
+        return "The lead over logistic regression is not measured yet.\n"
+    error = "unknown" if lead.error is None else f"{lead.error:.4f}"
+    said = "shares of it are told" if lead.holds else "no shares of it are told"
+    return (
+        f"Full {lead.full:.4f}, logistic regression {lead.floor:.4f}: a lead of {lead.size:+.4f}, "
+        f"standard error {error}; {said}.\n"
+    )
+
+
+def _final(sitting: Sitting, board: Board, found: Figures) -> str:
+    record = found.records[FINAL]
+    best = sitting.best(board) or {}
+    names = list(dict.fromkeys((row["budget"], row["method"]) for row in record.cells))
+    order = {budget: place for place, budget in enumerate(board.budgets)}
+    rows = []
+    for budget, method in sorted(names, key=lambda name: order.get(name[0], -1)):
+        cells = [row for row in record.cells if (row["budget"], row["method"]) == (budget, method)]
+        if method == LOGISTIC.name:
+            continue
+        mean = found.full_line.auc if found.full_line else None
+        line = kept_of(cells, mean, found.lead)
+        named = {"paper": method == PAPER, "best": method in best.get(budget, [])[:1]}
+        marks = ", ".join(name for name, here in named.items() if here)
+        rows.append(
+            [
+                f"`{method}`" + (f" ({marks})" if marks else ""),
+                *(budget, str(line.seeds), f"{line.bytes:,}", figure(line.auc, line.deviation)),
+                *(share(line.of_auc), share(line.of_lift), share(line.of_lead)),
+                _less_hash(cells, record.cells),
+            ]
+        )
+    heads = (
+        *("method", "budget", "seeds", "bytes", "test AUC"),
+        *("of full's AUC", "of its lift over .5", "of its lead over LR", "less hash"),
+    )
+    return f"From [{record.path.name}](results/{record.path.name}):\n\n{table(heads, rows)}" + (
+        _refusals(record)
+    )
+
+
+def _less_hash(cells: Sequence[Row], every: Sequence[Row]) -> str:
+    """The paired difference of AUC from the hash trick at the same budget."""
+    hashed = {row["seed"]: row for row in every if key(row)[:2] == (HASH, cells[0]["budget"])}
+    pairs = [row["auc"] - hashed[row["seed"]]["auc"] for row in cells if row["seed"] in hashed]
+    if not pairs or cells[0]["method"] == HASH:
+        return "-"
+    mean, low, high = interval(pairs)
+    return f"{mean:+.4f}" + ("" if low is None else f" ({low:+.4f} to {high:+.4f})")
+
+
+def _grid(board: Board, found: Figures) -> str:
+    record = found.records[GRID]
+    cells = {key(row)[:2]: row for row in record.cells}
+    mean = found.full_line.auc if found.full_line else None
+    rows = []
+    for name in FORMS:
+        line = []
+        for budget in board.budgets:
+            row = cells.get((name, budget))
+            if row is None:
+                refused = found.refused(name, budget)
+                line.append("not possible" if refused else "-")
+                continue
+            kept = kept_of([row], mean, None)
+            line.append(f"{row['valid']['auc']:.4f}, {kept.auc:.4f}, {share(kept.of_auc)}")
+        words = [pair.partition("=")[2] for pair in name.partition(":")[2].split(",")]
+        rows.append([", ".join(words) + (" (paper)" if name == PAPER else ""), *line])
+    heads = ("form: strategy, sharing, fusion", *board.budgets)
+    return (
+        f"The grid, one seed: validation AUC, test AUC, of full's test AUC. From "
+        f"[{record.path.name}](results/{record.path.name}):\n\n{table(heads, rows)}"
+    )
+
+
+def _refusals(record: Record) -> str:
+    return "".join(
+        f"\n`{row['method']}` at {row['budget']} is not possible: {row['reason']}.\n"
+        for row in record.refused
+    )
+
+
+def _crosses(sitting: Sitting) -> str:
+    if "ml-1m-crossed" not in sitting.boards:
+        return ""
+    plain, crossed = (
+        Figures(sitting, sitting.boards[name]).full_line for name in ("ml-1m", "ml-1m-crossed")
+    )
+    heading = "## Do crosses help at all?\n\n"
+    if plain is None or crossed is None:
+        return f"{heading}Not measured yet: it takes the full table on both boards.\n"
+    gain = crossed.auc - plain.auc
+    return (
+        f"{heading}They {'do' if gain > 0 else 'do not'}: the full table has "
+        f"{figure(crossed.auc, crossed.deviation)} with crosses (seeds: {crossed.seeds}) and "
+        f"{figure(plain.auc, plain.deviation)} without (seeds: {plain.seeds}), {gain:+.4f}. "
+        "From `ml-1m-*.json` and `ml-1m-crossed-*.json` in `docs/results/`.\n"
+    )
+
+
+def _missing(sitting: Sitting, boards: Sequence[Board]) -> str:
+    rows = []
+    for board in boards:
+        for stage in board.stages:
+            missing = sitting.missing(board, stage)
+            if not missing:
+                continue
+            chosen = stage == GRID or sitting.best(board) is not None
+            names = _named(missing) if chosen else "its forms are chosen when the grid is whole"
+            rows.append([board.name, stage, str(len(missing)), names])
+    if not rows:
+        return ""
+    return "## What is missing\n\n" + table(("board", "stage", "cells", "which"), rows)
+
+
+def _named(missing: Sequence[Key]) -> str:
+    """Each method with its budgets; only the number where there are many."""
+    methods = dict.fromkeys(name for name, _, _ in missing)
+    if len(methods) > 6:
+        return f"{len(methods)} methods and forms"
+    said = []
+    for method in methods:
+        budgets = dict.fromkeys(budget for name, budget, _ in missing if name == method)
+        said.append(f"`{method}` at {', '.join(budgets)}")
+    return "; ".join(said)

@@ -1,0 +1,118 @@
+"""The plan of cells: a grid of forms, then the best of it against everybody, over seeds.
+
+The three best forms are chosen at each budget by validation AUC, since another budget has another
+best form and the claim is about one of them. The test part chooses nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bitfold.board import FULL, Cell, CompareConfig, cells
+from bitfold.floors import logistic_cell
+
+from .boards import FINAL, GRID, Board
+
+STRATEGIES = ("succession", "skip")
+SHARINGS = ("slices", "shared", "fields")
+FUSIONS = ("sum", "product", "concat")
+
+Key = tuple[str, str, int]
+
+
+def form(strategy: str, sharing: str, fusion: str) -> str:
+    """An entry of `bitfold compare --methods`."""
+    return f"binary-code:strategy={strategy},sharing={sharing},fusion={fusion}"
+
+
+FORMS = tuple(form(a, b, c) for a in STRATEGIES for b in SHARINGS for c in FUSIONS)
+PAPER = form("succession", "shared", "sum")
+"""The paper's own form: one table for all blocks of a field, rows added up."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of `bitfold.compare.compare`; `name` is its folder."""
+
+    name: str
+    words: CompareConfig
+
+    def cells(self, board: Board) -> list[Cell]:
+        """What it trains: the cells, and that of logistic regression."""
+        floor = [logistic_cell(board.train)[0]] if self.words.floors else []
+        return cells(self.words, board.train.seed) + floor
+
+
+def calls(board: Board, stage: str, best: Mapping[str, Sequence[str]]) -> list[Call]:
+    """The calls of a stage; `best` has the chosen forms of each budget."""
+    full = (FULL,) * board.whole
+    if stage == GRID:
+        return [Call(GRID, _words((*full, *FORMS), board.budgets, 1, floors=board.whole))]
+    # The smallest budget first: the claim is about it.
+    return [
+        Call(
+            f"{FINAL}-{budget}",
+            _words(
+                tuple(dict.fromkeys((*full, *board.rivals, PAPER, *best[budget]))),
+                (budget,),
+                board.seeds,
+                floors=board.whole,
+            ),
+        )
+        for budget in reversed(board.budgets)
+    ]
+
+
+def _words(
+    methods: tuple[str, ...], budgets: tuple[str, ...], seeds: int, *, floors: bool
+) -> CompareConfig:
+    # equal_within=1: every form fills its budget as far as it can; the page shows the bytes.
+    return CompareConfig(
+        methods=methods, budgets=budgets, seeds=seeds, floors=floors, equal_within=1.0
+    )
+
+
+def best_forms(
+    board: Board, rows: Sequence[Mapping[str, Any]], refused: Sequence[Mapping[str, Any]]
+) -> dict[str, list[str]] | None:
+    """The best forms of each budget by validation AUC; None while the grid has gaps.
+
+    Args:
+        board: whose final stage is planned.
+        rows: the cells of the grid that chooses.
+        refused: what of that grid cannot be built.
+    """
+    out: dict[str, list[str]] = {}
+    impossible = {(row["method"], row["budget"]) for row in refused}
+    for budget in board.budgets:
+        found = {row["method"]: row["valid"]["auc"] for row in rows if row["budget"] == budget}
+        if any(name not in found and (name, budget) not in impossible for name in FORMS):
+            return None
+        ranked = sorted((name for name in FORMS if name in found), key=lambda name: -found[name])
+        out[budget] = ranked[: board.best]
+    return out
+
+
+def guessed(board: Board) -> dict[str, list[str]]:
+    """As many forms as will be chosen, to count cells before the grid is done."""
+    return {budget: list(FORMS[-board.best :]) for budget in board.budgets}
+
+
+def gaps(
+    wanted: Sequence[Cell],
+    rows: Sequence[Mapping[str, Any]],
+    refused: Sequence[Mapping[str, Any]],
+) -> list[Key]:
+    """The cells that have no figures yet, and that can be built as far as is known."""
+    known = {(row["method"], row["budget"], row["seed"]) for row in rows}
+    impossible = {(row["method"], row["budget"]) for row in refused}
+    return [
+        key
+        for key in dict.fromkeys(key_of(cell) for cell in wanted)
+        if key not in known and key[:2] not in impossible
+    ]
+
+
+def key_of(cell: Cell) -> Key:
+    """What tells a cell's figures from others."""
+    return cell.variant.name, cell.budget, cell.seed

@@ -1,0 +1,256 @@
+"""`make results`: short sittings that add up, and a page of nothing but what was measured."""
+
+import importlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bitfold import training
+from bitfold.data.config import DataConfig
+from bitfold.data.synthetic import SynthConfig
+from bitfold.training.config import TrainConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = ("boards", "kept", "page", "record", "sitting", "sources", "stages", "__main__")
+TRAIN = TrainConfig(width=4, hidden=(8,), epochs=1, batch_size=512)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The modules of benchmarks/results, which stand outside the package, with one form alone."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    found = {name: importlib.import_module(f"benchmarks.results.{name}") for name in MODULES}
+    for name in ("stages", "page"):
+        monkeypatch.setattr(found[name], "FORMS", (found["stages"].PAPER,))
+    return SimpleNamespace(main=found.pop("__main__").main, **found)
+
+
+@pytest.fixture
+def board(made: SimpleNamespace) -> Any:
+    """A synthetic board of twenty thousand rows."""
+    return made.boards.Board(
+        "tiny", "Tiny log", None,
+        DataConfig(
+            label="label", fields=("field_0", "field_1"), group="field_0", ids="vocabulary"
+        ),
+        TRAIN, synth=SynthConfig(rows=20_000, fields=2, ids=2_000, numeric=0),
+        rivals=("hash",), best=1, seeds=1, budgets=("10x",),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is trained, as it begins."""
+    begun: list[str] = []
+    real = training.train
+
+    def train(*args: object, **words: object) -> object:
+        begun.append(Path(str(args[3])).name)
+        return real(*args, **words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "train", train, raising=False)
+    return begun
+
+
+def sat(made: SimpleNamespace, board: Any, folder: Path, *words: str) -> int:
+    places = ("--data", str(folder), "--out", str(folder / "out"), "--docs", str(folder / "docs"))
+    code: int = made.main([*places, *words], {board.name: board})
+    return code
+
+
+def test_a_sitting_is_whole_and_its_files_are_enough_for_the_next(
+    made: SimpleNamespace,
+    board: Any,
+    trained: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert sat(made, board, tmp_path, "--stage", "grid") == 0
+    assert len(trained) == 3  # full, the form, logistic regression
+    assert "tiny grid" not in capsys.readouterr().out.split("seed 0")[-1]
+    shutil.rmtree(tmp_path / "out")  # another machine: only docs/ is there
+
+    assert sat(made, board, tmp_path) == 0
+    assert trained[3:] == ["hash-10x-0"]
+    assert capsys.readouterr().out.endswith("nothing is missing\n")
+    kept = json.loads((tmp_path / "docs/results/tiny-final.json").read_text())
+    results = json.loads((tmp_path / "out/boards/tiny/final-10x/results.json").read_text())
+    figures = {row["method"]: row["auc"] for row in results["results"]}
+    assert {row["method"]: row["auc"] for row in kept["cells"]} == figures | {
+        "logistic regression": results["references"]["logistic regression"]["auc"]
+    }
+    assert kept["references"]["bayes"] == results["references"]["bayes"]
+    page = (tmp_path / "docs/results.md").read_text()
+    assert "(results/tiny-final.json)" in page
+    assert "What is missing" not in page
+
+    assert sat(made, board, tmp_path) == 0
+    assert len(trained) == 4
+    changed = replace(board, train=replace(TRAIN, lr=0.5), seeds=2)
+    assert sat(made, changed, tmp_path) == 2
+    assert "another train: lr" in capsys.readouterr().err
+
+
+def test_time_that_is_up_stops_between_cells(
+    made: SimpleNamespace,
+    board: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock = iter(range(0, 10**6, 20))  # each look at the clock is twenty seconds later
+    monkeypatch.setattr(made.sitting, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    assert sat(made, board, tmp_path, "--stage", "grid", "--minutes", "1.5") == 0
+    out = capsys.readouterr().out
+    assert "the time is up" in out
+    assert "tiny grid: " in out
+    kept = json.loads((tmp_path / "docs/results/tiny-grid.json").read_text())
+    assert 0 < len(kept["cells"]) < 3
+    assert "What is missing" in (tmp_path / "docs/results.md").read_text()
+
+
+def test_the_final_stage_waits_for_the_grid(
+    made: SimpleNamespace, board: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sat(made, board, tmp_path, "--stage", "final") == 0
+    assert "waits for the grid of tiny" in capsys.readouterr().out
+    assert not (tmp_path / "docs" / "results").exists()
+
+
+def test_mistakes_are_told(
+    made: SimpleNamespace, board: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = replace(board, file="tiny/tiny.csv.gz", synth=None)
+    assert sat(made, there, tmp_path / "nowhere") == 2
+    assert "folder of public data sets is not there" in capsys.readouterr().err
+    assert not (tmp_path / "nowhere").exists()
+    assert sat(made, board, tmp_path, "--only", "tyni") == 2
+    assert "did you mean 'tiny'" in capsys.readouterr().err
+    assert sat(made, board, tmp_path, "--minutes", "0") == 2
+    assert "minutes" in capsys.readouterr().err
+
+
+def test_a_missing_set_is_left_out_loudly(
+    made: SimpleNamespace, board: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sat(made, replace(board, file="tiny/tiny.csv.gz", synth=None), tmp_path) == 0
+    heard = capsys.readouterr()
+    assert "LEFT OUT: tiny" in heard.err
+    assert "no file" in heard.out
+    assert "| tiny | grid |" in (tmp_path / "docs" / "results.md").read_text()
+
+
+def row(method: str, budget: str, seed: int, auc: float, valid: float = 0.6) -> dict[str, Any]:
+    return {
+        "method": method, "budget": budget, "seed": seed, "auc": auc, "bytes": 1000,
+        "seconds": 60.0, "clicks": 50_000, "valid": {"auc": valid, "logloss": 0.5},
+        "rows": {"train": 800_000, "valid": 100_000, "test": 100_000},
+    }  # fmt: skip
+
+
+def written(made: SimpleNamespace, board: Any, folder: Path, stage: str, *rows: Any) -> None:
+    record = made.record.Record.read(folder / "results", board.name, stage)
+    record.words = {
+        "train": {"network": "deepfm", "width": 4, "epochs": 1, "patience": 2}
+        | {"batch_size": 512, "lr": 0.002, "embedding_decay": 0.0},
+        "data": {},
+        "rows": rows[0]["rows"],
+    }
+    record.add(rows)
+    record.write()
+
+
+@pytest.mark.parametrize(
+    ("floor", "told"), [(0.70, "80.0 %"), (0.796, "-"), (0.794, "-")], ids=["far", "small", "near"]
+)
+def test_the_page_tells_shares_of_a_lead_that_is_one(
+    made: SimpleNamespace, board: Any, tmp_path: Path, floor: float, told: str
+) -> None:
+    board, paper = replace(board, seeds=3), made.stages.PAPER
+    seeds = [row("full", "1x", seed, auc) for seed, auc in enumerate((0.799, 0.8, 0.801))]
+    ours = [row(paper, "10x", seed, auc) for seed, auc in enumerate((0.77, 0.78, 0.79))]
+    lr = row("logistic regression", "1x", 0, floor)
+    written(made, board, tmp_path, "grid", row(paper, "10x", 0, 0.77, valid=0.75), seeds[0], lr)
+    hashed = [row("hash", "10x", seed, auc) for seed, auc in enumerate((0.75, 0.76, 0.77))]
+    written(made, board, tmp_path, "final", *seeds, *ours, lr, *hashed[:2])
+    sitting = made.sitting.Sitting({board.name: board}, tmp_path, tmp_path, tmp_path / "results")
+    made.page.write_page(sitting, tmp_path / "results.md")
+    page = (tmp_path / "results.md").read_text()
+    (line,) = (text for text in page.splitlines() if text.startswith(f"| `{paper}` (paper, best)"))
+    assert line.rstrip(" |").split(" | ")[1:] == [
+        "10x", "3", "1,000", "0.7800 ± 0.0100", "97.5 %", "93.3 %", told,
+        "+0.0200 (+0.0200 to +0.0200)",
+    ]  # fmt: skip
+    assert "`hash` at 10x" in page.partition("What is missing")[2]
+
+
+def test_no_figure_appears_that_was_not_measured(
+    made: SimpleNamespace, board: Any, tmp_path: Path
+) -> None:
+    sitting = made.sitting.Sitting({board.name: board}, tmp_path, tmp_path, tmp_path / "results")
+    made.page.write_page(sitting, tmp_path / "results.md")
+    page = (tmp_path / "results.md").read_text()
+    assert "| Tiny log | - | not measured yet | - | - |" in page
+    assert "its forms are chosen when the grid is whole" in page
+    assert made.sitting.estimate(sitting, [board], ("grid",)) == [
+        "tiny grid: 3 cells; none finished to go by",
+        "time left: about 0.0 h, and 3 cells of boards that nothing is known of",
+    ]
+
+
+def test_the_error_of_an_auc_is_that_of_drawn_scores(made: SimpleNamespace) -> None:
+    from sklearn.metrics import roc_auc_score
+
+    random = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [300, 100])
+    drawn = [roc_auc_score(labels, random.normal(labels * 0.8)) for _ in range(400)]
+    error = made.kept.auc_error(float(np.mean(drawn)), 100, 300)
+    assert error == pytest.approx(float(np.std(drawn)), rel=0.15)
+
+
+def test_the_best_forms_are_those_of_validation(made: SimpleNamespace, board: Any) -> None:
+    names = [made.stages.form("skip", "slices", fusion) for fusion in ("sum", "product", "concat")]
+    made.stages.FORMS = tuple(names)
+    rows = [row(names[0], "10x", 0, 0.9, valid=0.6), row(names[1], "10x", 0, 0.6, valid=0.7)]
+    assert made.stages.best_forms(board, rows, []) is None
+    refused = [{"method": names[2], "budget": "10x"}]
+    assert made.stages.best_forms(board, rows, refused) == {"10x": [names[1]]}
+
+
+def test_negatives_are_items_that_the_user_never_has(made: SimpleNamespace, tmp_path: Path) -> None:
+    import polars as pl
+
+    random = np.random.default_rng(1)
+    pairs = np.unique(random.integers(0, 30, (300, 2)), axis=0)
+    raw = pl.DataFrame({"user": pairs[:, 0], "item": pairs[:, 1]}).with_columns(
+        split=pl.when(pl.col("item") % 5 == 0).then(pl.lit("test")).otherwise(pl.lit("train"))
+    )
+    raw.write_csv(tmp_path / "raw.csv")
+    made.sources.with_negatives(tmp_path / "raw.csv", tmp_path / "a.parquet")
+    made.sources.with_negatives(tmp_path / "raw.csv", tmp_path / "b.parquet")
+    found = pl.read_parquet(tmp_path / "a.parquet")
+    assert found.equals(pl.read_parquet(tmp_path / "b.parquet"))
+    negatives = found.filter(pl.col("label") == 0)
+    assert negatives.height == raw.height
+    assert negatives.join(raw, on=["user", "item"]).is_empty()
+    assert negatives["split"].to_list() == raw["split"].to_list()
+    assert negatives["item"].n_unique() > 25
+
+
+def test_boards_plan_and_read_with_words_that_exist(made: SimpleNamespace) -> None:
+    boards = made.boards.every_board()
+    assert all(board.reference is None or board.reference in boards for board in boards.values())
+    large = boards["synthetic-20m"]
+    (call,) = made.stages.calls(large, "final", {"1000x": ["binary-code:strategy=skip"]})
+    assert [cell.title for cell in call.cells(large)][:-1] == [
+        "full 1x seed 0",
+        "hash 1000x seed 0",
+        f"{made.stages.PAPER} 1000x seed 0",
+        "binary-code:strategy=skip 1000x seed 0",
+    ]
