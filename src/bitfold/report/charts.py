@@ -60,14 +60,7 @@ def quality(board: Board, look: Look) -> Spec:
         },
         points(look, rows, {"x": x, "y": y, "shape": shape_of(board, look)} | paint),
     ]
-    last = _last(rows, "bytes")
-    places = spread_out(
-        [(high - row["auc"]) / (high - low) * height for row in last], 16, 8, height - 8
-    )
-    labels = [
-        row | {"auc": high - place / height * (high - low)}
-        for row, place in zip(last, places, strict=True)
-    ]
+    labels = _apart(_last(rows, "bytes"), low, high, height, 16, 8)
     label = {"x": x, "y": y, "text": {"field": "label"}} | paint
     layers += texts(look, labels, label, fontWeight=600)
     layers += _notes(look, outside, height)
@@ -163,6 +156,28 @@ def _last(rows: Sequence[Mapping[str, Any]], by: str) -> list[dict[str, Any]]:
     return list(out.values())
 
 
+def _apart(
+    rows: Sequence[dict[str, Any]], low: float, high: float, height: int, gap: float, edge: float
+) -> list[dict[str, Any]]:
+    """The rows with their AUCs moved so that labels there, `gap` pixels high, do not meet.
+
+    Args:
+        rows: with an `auc` each.
+        low: the AUC at the foot of the chart.
+        high: the AUC at its top.
+        height: of the chart, in pixels.
+        gap: pixels between two labels.
+        edge: pixels between a label and the chart's foot or top.
+    """
+    places = spread_out(
+        [(high - row["auc"]) / (high - low) * height for row in rows], gap, edge, height - edge
+    )
+    return [
+        row | {"auc": high - place / height * (high - low)}
+        for row, place in zip(rows, places, strict=True)
+    ]
+
+
 def training(board: Board, look: Look) -> Spec | None:
     """Validation AUC after each epoch: seeds thin, their mean thick. None without two epochs."""
     curves = {
@@ -186,14 +201,7 @@ def training(board: Board, look: Look) -> Spec | None:
         rows = [row for line in board.shown(budget) for row in curves[line.method, line.budget]]
         means = _mean_curves(rows)
         paint = {"color": colour_of(board, look)}
-        ends = _last(means, "epoch")
-        places = spread_out(
-            [(high - row["auc"]) / (high - low) * height for row in ends], 15, 6, height - 6
-        )
-        labels = [
-            row | {"auc": high - place / height * (high - low)}
-            for row, place in zip(ends, places, strict=True)
-        ]
+        labels = _apart(_last(means, "epoch"), low, high, height, 15, 6)
         thin = {"type": "line", "strokeWidth": 1, "opacity": 0.45, "aria": False}
         thick = {"type": "line", "strokeWidth": 2, "aria": False}
         shapes = {"shape": shape_of(board, look)}
@@ -326,12 +334,7 @@ def _frequency_layers(
     }  # fmt: skip
     y = quantity("auc", title, [low, high], **AUC_AXIS)
     paint = {"color": colour_of(board, look)}
-    ends = _last(rows, "group")
-    places = spread_out([(high - row["auc"]) / (high - low) * 190 for row in ends], 15, 6, 184)
-    labels = [
-        row | {"auc": high - place / 190 * (high - low)}
-        for row, place in zip(ends, places, strict=True)
-    ]
+    labels = _apart(_last(rows, "group"), low, high, 190, 15, 6)
     seen = [row for row in rows if row["group"] > 0]
     # The full table, less itself, is a line at zero; points on it would say nothing.
     marked = [row for row in rows if row["auc"] or not board.series[row["method"]].whole]
