@@ -1,16 +1,14 @@
 """What every benchmark prints and writes alike: tables, machine, JSON."""
 
 import json
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 import bitfold
+from bitfold.machine import machine as described
 
 Row = dict[str, Any]
 
@@ -41,20 +39,7 @@ def mebibytes(size: float) -> str:
 
 def machine(**words: Any) -> Row:
     """What the figures hold for."""
-    return {
-        "threads": torch.get_num_threads(), "cores": os.cpu_count(), "cpu": cpu(),
-        "torch": torch.__version__, "bitfold": bitfold.__version__, **words,
-    }  # fmt: skip
-
-
-def cpu() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    return {**described(), "bitfold": bitfold.__version__, **words}
 
 
 def write(out: Path, name: str, results: Row, console: Console) -> None:
