@@ -12,7 +12,7 @@ from bitfold import BitfoldError, Field
 from bitfold.address import Address, Lookup, Program, Source
 from bitfold.address.mixing import derive_salt, mix_int, mix_numpy, signed
 from bitfold.address.program import place
-from bitfold.kernels.digits import read_rows
+from bitfold.kernels.digits import digits, read_rows
 from bitfold.kernels.vectors import pointer
 from bitfold.kernels.words import BLOCK, HEAD, pack
 from drawn_plans import (
@@ -154,17 +154,17 @@ def rows_of_the_kernel(program: Program, ids: list[int]) -> list[list[int]]:
     for begin in range(0, len(ids), BLOCK):
         raw = np.array(ids[begin : begin + BLOCK], np.int64).view(U)
         code, rows = np.zeros(BLOCK, U), np.zeros((program.lookups, BLOCK), U)
-        run_read_rows(raw, len(raw), words, program.lookups, words, code, rows)
+        run_read_rows(digits().address, raw, len(raw), words, program.lookups, words, code, rows)
         out += rows[:, : len(raw)].T.tolist()
     return out
 
 
 @njit
-def run_read_rows(raw, count, words, lookups, tables, code, rows):
+def run_read_rows(loops, raw, count, words, lookups, tables, code, rows):
     number, whole = np.int64(0), np.uint64(0)
     read_rows(
-        pointer(raw.ctypes.data, whole), count, pointer(words.ctypes.data, number), lookups, 0,
-        pointer(tables.ctypes.data, number), pointer(code.ctypes.data, whole),
+        loops, pointer(raw.ctypes.data, whole), count, pointer(words.ctypes.data, whole), lookups,
+        0, pointer(tables.ctypes.data, number), pointer(code.ctypes.data, whole),
         pointer(rows.ctypes.data, whole),
     )  # fmt: skip
 

@@ -15,7 +15,8 @@ from contract_cases import DIM, Case, bags_by_field, random_bags
 import bitfold
 from bitfold import BitfoldError
 from bitfold.kernels import lookup
-from bitfold.kernels.compiled import kept
+from bitfold.kernels.compiled import kernel, run
+from bitfold.kernels.vectors import get, pointer, put
 from bitfold.pooling import MODES
 
 TOLERANCES = {
@@ -322,12 +323,20 @@ def test_who_says_one_thread_gets_one():
 
 
 def test_where_nothing_can_be_written_kernels_are_compiled_all_the_same(monkeypatch):
-    real = numba.njit
+    real = numba.cfunc
 
-    def nowhere(**words):
+    def nowhere(*signature, **words):
         if words.get("cache"):
             raise RuntimeError("cannot cache function: no locator available")
-        return real(**words)
+        return real(*signature, **words)
 
-    monkeypatch.setattr(numba, "njit", nowhere)
-    assert kept()(lambda x: x + 1)(2) == 3
+    monkeypatch.setattr(numba, "cfunc", nowhere)
+    words = torch.tensor([21, 0])
+
+    @kernel
+    def doubled(address, t):
+        told = pointer(address, t)
+        put(told, 1, get(told, 0) * 2)
+
+    run(doubled, words.data_ptr(), 1)
+    assert words.tolist() == [21, 42]

@@ -2,13 +2,21 @@
 
 A block's rows stay in the first-level cache between these loops and the gather. Each loop does one
 step for one lookup over the whole block, so its constants are in registers and LLVM can vectorize
-it.
+it. The loops are a function of their own, called by its address for a block at a time: compiled
+once, for kernels of all widths and types.
 """
+
+from functools import lru_cache
+from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
 
-from bitfold.kernels.vectors import after, get, high, inner, put
+from bitfold.kernels.compiled import STAMP, kept
+from bitfold.kernels.vectors import after, get, high, inlined, put
 from bitfold.kernels.words import (
     BASE,
     BLOCK,
@@ -41,23 +49,58 @@ from bitfold.kernels.words import (
 _FIRST, _SECOND = np.uint64(0xD6E8FEB86659FD93), np.uint64(0xA0761D6478BD642F)
 _HALF, _ONE, _BYTE, _EIGHT = np.uint64(0xFFFFFFFF), np.uint64(1), np.uint64(255), np.uint64(8)
 _WORD = np.uint64(32)
+_once = numba.njit(inline="always")
 
 
-@numba.njit(inline="always")
-def _word(words, column):
-    return np.uint64(get(words, column))
+_NUMBER, _WHOLE, _WORDS = types.int64, types.uint64, types.CPointer(types.uint64)
+_SIGNATURE = _NUMBER(
+    _WORDS, _NUMBER, _WORDS, _NUMBER, _NUMBER, types.CPointer(_NUMBER), _WORDS, _WORDS
+)
 
 
-@inner
-def read_rows(raw, count, words, lookups, limit, tables, code, rows):
+@lru_cache(maxsize=1)
+def digits() -> Any:
+    """The compiled loops; `read_rows` calls them by `digits().address`."""
+    stamp = np.int64(STAMP)
+
+    @kept(numba.cfunc, _SIGNATURE)
+    def rows_of(raw, count, words, lookups, limit, tables, code, rows):
+        bad = stamp - stamp - 1
+        if limit > 0:
+            last, signs = np.int64(limit - 1), np.int64(0)
+            for i in range(count):
+                value = np.int64(get(raw, i))
+                signs |= value | (last - value)
+            if signs < 0:
+                bad = _blot(raw, count, limit)
+        for m in range(lookups):
+            word = after(words, m * COLUMNS)
+            flags, out = get(word, FLAGS), after(rows, m * BLOCK)
+            source = raw
+            if flags & np.uint64(MIXED | DEALT):
+                source = code
+                if flags & np.uint64(NEW):
+                    _codes(raw, count, word, tables, code)
+            _digits(source, count, word, out)
+        return bad
+
+    return rows_of
+
+
+@intrinsic
+def read_rows(
+    typingctx: Any, loops: Any, raw: Any, count: Any, words: Any, lookups: Any, limit: Any,
+    tables: Any, code: Any, rows: Any,
+) -> Any:  # fmt: skip
     """Write the rows of a field's ids: id `i` at lookup `m` reads row `rows[m * BLOCK + i]`.
 
     All arguments but the numbers are addresses (`vectors.pointer`).
 
     Args:
+        loops: the address of `digits()`, a number.
         raw: the block's ids, uint64; those out of range are made 0.
         count: how many ids, at most `BLOCK`.
-        words: `[lookups, COLUMNS]`, the field's, int64 that hold uint64.
+        words: `[lookups, COLUMNS]`, the field's, uint64.
         lookups: how many the field has.
         limit: the number of dense ids, 0 for hashed ones.
         tables: how skip deals bytes.
@@ -67,73 +110,48 @@ def read_rows(raw, count, words, lookups, limit, tables, code, rows):
     Returns:
         Which id of the block is the first out of range, or -1.
     """
-    bad = -1
-    if limit > 0:
-        last, signs = np.int64(limit - 1), np.int64(0)
-        for i in range(count):
-            value = np.int64(get(raw, i))
-            signs |= value | (last - value)
-        if signs < 0:
-            bad = _blot(raw, count, limit)
-    for m in range(lookups):
-        word = after(words, m * COLUMNS)
-        flags, out = _word(word, FLAGS), after(rows, m * BLOCK)
-        source = raw
-        if flags & np.uint64(MIXED | DEALT):
-            source = code
-            if flags & np.uint64(NEW):
-                _codes(raw, count, word, tables, code)
-        _digits(source, count, word, out)
-    return bad
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        given = [context.get_value_type(kind) for kind in _SIGNATURE.args]
+        kind = ir.FunctionType(ir.IntType(64), given).as_pointer()
+        return builder.call(builder.inttoptr(args[0], kind), args[1:])
+
+    return _NUMBER(_NUMBER, *_SIGNATURE.args), build
 
 
-@inner
+@inlined
 def _digits(code, count, word, out):
     """One lookup's digits of a block, as rows of the pool."""
-    flags, base = _word(word, FLAGS), _word(word, BASE)
-    shift, radix, divisor = _word(word, DIVISOR_SHIFT), _word(word, RADIX), _word(word, DIVISOR)
-    factor, rest = _word(word, RADIX_FACTOR), _word(word, RADIX_SHIFT)
+    flags, base = get(word, FLAGS), get(word, BASE)
+    shift, radix, divisor = get(word, DIVISOR_SHIFT), get(word, RADIX), get(word, DIVISOR)
+    factor, rest = get(word, RADIX_FACTOR), get(word, RADIX_SHIFT)
     if flags & np.uint64(LEADING):
         _leading(code, count, shift, divisor, radix, base, flags & np.uint64(DIVIDED), out)
     elif flags & np.uint64(POWER):
         for i in range(count):
             put(out, i, ((get(code, i) >> shift) & radix) + base)
-    elif flags & np.uint64(SHORT):
-        if flags & np.uint64(DIVIDED):
-            if flags & np.uint64(REDUCED):
-                for i in range(count):
-                    digit = ((get(code, i) & _HALF) * (divisor & _HALF)) >> shift
-                    whole = ((digit & _HALF) * (factor & _HALF)) >> rest
-                    put(out, i, digit - (whole & _HALF) * (radix & _HALF) + base)
-            else:
-                for i in range(count):
-                    put(out, i, (((get(code, i) & _HALF) * (divisor & _HALF)) >> shift) + base)
-        elif flags & np.uint64(REDUCED):
-            for i in range(count):
-                digit = get(code, i)
-                whole = ((digit & _HALF) * (factor & _HALF)) >> rest
-                put(out, i, digit - (whole & _HALF) * (radix & _HALF) + base)
-        else:
-            for i in range(count):
-                put(out, i, get(code, i) + base)
-    else:
-        divided, reduced = flags & np.uint64(DIVIDED), flags & np.uint64(REDUCED)
+    elif flags & np.uint64(REDUCED | SHORT) == np.uint64(SHORT):
         for i in range(count):
-            digit = get(code, i)
-            if divided:
-                digit = high(digit << _ONE, divisor) >> shift
-            if reduced:
-                digit -= (high(digit << _ONE, factor) >> rest) * radix
+            put(out, i, (((get(code, i) & _HALF) * (divisor & _HALF)) >> shift) + base)
+    elif flags & np.uint64(SHORT):
+        for i in range(count):
+            digit = ((get(code, i) & _HALF) * (divisor & _HALF)) >> shift
+            whole = ((digit & _HALF) * (factor & _HALF)) >> rest
+            put(out, i, digit - (whole & _HALF) * (radix & _HALF) + base)
+    else:
+        for i in range(count):
+            digit = high(get(code, i) << _ONE, divisor) >> shift
+            digit -= (high(digit << _ONE, factor) >> rest) * radix
             put(out, i, digit + base)
     if flags & np.uint64(TURNED):
-        offset, span = _word(word, OFFSET), _word(word, SPAN)
+        offset, span = get(word, OFFSET), get(word, SPAN)
         end = base + span
         for i in range(count):
             turned = get(out, i) + offset
             put(out, i, turned - span if turned >= end else turned)
 
 
-@inner
+@inlined
 def _leading(code, count, shift, divisor, radix, base, divided, out):
     """Leading digits: the code's fraction times the divisor, times the radix."""
     if radix > _HALF:
@@ -148,7 +166,7 @@ def _leading(code, count, shift, divisor, radix, base, divided, out):
         put(out, i, (upper >> _WORD) + base)
 
 
-@inner
+@inlined
 def _blot(raw, count, limit):
     """Make ids out of range 0, so that no wrong row is read; returns the first of them."""
     bad = -1
@@ -159,13 +177,13 @@ def _blot(raw, count, limit):
     return bad
 
 
-@inner
+@inlined
 def _codes(raw, count, word, tables, code):
     """The codes of a block, by the words of the first lookup that reads them."""
-    flags = _word(word, FLAGS)
+    flags = get(word, FLAGS)
     if flags & np.uint64(MIXED):
-        salt, shift = _word(word, SALT), _word(word, SHIFT)
-        mask, drop = _word(word, MASK), _word(word, DROP)
+        salt, shift = get(word, SALT), get(word, SHIFT)
+        mask, drop = get(word, MASK), get(word, DROP)
         for i in range(count):
             x = (get(raw, i) ^ salt) & mask
             x ^= x >> shift
@@ -178,7 +196,7 @@ def _codes(raw, count, word, tables, code):
         for i in range(count):
             put(code, i, get(raw, i))
     if flags & np.uint64(DEALT):
-        table, length = np.int64(_word(word, TABLE)), np.int64(_word(word, BYTES))
+        table, length = np.int64(get(word, TABLE)), np.int64(get(word, BYTES))
         for i in range(count):
             x, dealt, start = get(code, i), np.int64(0), table
             for _ in range(length):

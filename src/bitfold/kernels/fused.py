@@ -4,16 +4,27 @@ Everything here is inlined into the walks: a constant number of terms unrolls it
 `scales` begin at the chunk's first lookup; arrays are addresses (`vectors.pointer`).
 """
 
-import numba
 import numpy as np
 
-from bitfold.kernels.vectors import add, fma, get, load, mul, prefetch, put, splat, store, total
+from bitfold.kernels.vectors import (
+    add,
+    fma,
+    get,
+    inlined,
+    load,
+    mul,
+    prefetch,
+    put,
+    splat,
+    store,
+    total,
+)
 from bitfold.kernels.words import AHEAD, BLOCK
 
 NOWHERE = np.uint64(0xFFFFFFFFFFFFFFFF)  # no vector begins here
 
 
-@numba.njit(inline="always")
+@inlined
 def fused(like, pool, rows, i, terms, width, at, scales, product):
     """Piece `at` of id `i`'s vector.
 
@@ -42,7 +53,7 @@ def fused(like, pool, rows, i, terms, width, at, scales, product):
     return value
 
 
-@numba.njit(inline="always")
+@inlined
 def spread(like, pool, rows, i, terms, width, at, scales, product, grad, sums):
     """Add a piece's gradient to the sums of its terms' rows."""
     for k in range(terms):
@@ -69,7 +80,7 @@ def spread(like, pool, rows, i, terms, width, at, scales, product, grad, sums):
             add_to(sums, get(rows, k * BLOCK + i) * width + at, value)
 
 
-@numba.njit(inline="always")
+@inlined
 def weigh(like, pool, rows, i, terms, width, at, grad, sums):
     """Add to `sums[k]` the gradient of each term's factor."""
     for k in range(terms):
@@ -77,7 +88,7 @@ def weigh(like, pool, rows, i, terms, width, at, grad, sums):
         put(sums, k, get(sums, k) + total(mul(grad, term)))
 
 
-@numba.njit(inline="always")
+@inlined
 def add_to(sums, place, value):
     """Add a vector to the numbers at `place`."""
     store(sums, place, add(load(sums, place, value), value))

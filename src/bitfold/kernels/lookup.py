@@ -7,7 +7,6 @@ a vector. `packed` is a program (`words.pack`); ids are `[B, F]`, or `[T]` with 
 
 import os
 import threading
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -18,12 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bitfold.errors import IdOutOfRange
-from bitfold.kernels import walk
-from bitfold.kernels.compiled import backward as compiled_backward
-from bitfold.kernels.compiled import forked, touched
-from bitfold.kernels.compiled import forward as compiled_forward
+from bitfold.kernels import backward as gradients
+from bitfold.kernels import touched
+from bitfold.kernels.call import tell
+from bitfold.kernels.compiled import forked, run
+from bitfold.kernels.digits import digits
+from bitfold.kernels.forward import forward as vectors
 from bitfold.kernels.move import Move
 from bitfold.kernels.vectors import lanes_of
+from bitfold.kernels.walk import ONE, POOL_MAX, TIES
 from bitfold.kernels.words import HEAD, MOST
 
 SERIAL_NUMBERS = 1 << 15  # outputs below which waking a second thread costs more than it saves
@@ -96,6 +98,13 @@ def _scratch(words: int) -> int:
     return address
 
 
+@lru_cache(maxsize=1)
+def _loops() -> int:
+    """The address of the compiled digits."""
+    address: int = digits().address
+    return address
+
+
 def forward(
     pool: Tensor,
     importance: Tensor | None,
@@ -133,14 +142,17 @@ def forward(
     streamed = numbers > 1 << 18 and out.nbytes > cache_bytes() and lanes * out.itemsize % 32 == 0
     importance, weights = _optional(importance, wide), _optional(weights, wide)
     offsets = _optional(offsets, torch.int64)
-    serial, parallel = compiled_forward(lanes, item, one)
-    position = (serial if threads == 1 else parallel)(
-        threads, width, pool.data_ptr(), _address(importance), ids.data_ptr(), _address(offsets),
-        _address(weights), packed.data_ptr(), fusion, pooling, padding is not None, padding or 0,
-        _address(top), out.data_ptr(), streamed, rows, _scratch(threads * room), room,
+    bags = pooling != ONE or padding is not None
+    told = tell(
+        threads, rows, width, pool.data_ptr(), _address(importance), ids.data_ptr(),
+        _address(offsets), _address(weights), packed.data_ptr(), fusion, pooling,
+        padding is not None, padding or 0, _address(top), out.data_ptr(),
+        _scratch(threads * room), room, _loops(), streamed,
     )  # fmt: skip
-    if position >= 0:
-        raise _out_of_range(ids, offsets, packed, fields, position)
+    run(vectors(lanes, item, one, bags), told, threads)
+    for position in _local.scratch[: threads * room : room].tolist():
+        if position >= 0:
+            raise _out_of_range(ids, offsets, packed, fields, position)
     return out
 
 
@@ -161,40 +173,58 @@ def _out_of_range(
 
 
 class _Pass(NamedTuple):
-    """A backward pass over a batch: the kernel, what it is always told, and what must outlive it.
+    """A backward pass over a batch: what its kernels are always told, and what must outlive it.
 
     `factors` `[threads, L]` and `shares` `[T]` are zero gradients, of no size where unwanted.
     """
 
-    call: Callable[..., Any]
-    common: tuple[Any, ...]
+    kind: tuple[int, Any, Any]
+    bags: bool
+    common: tuple[int, ...]
     threads: int
-    rows: int
     factors: Tensor
     shares: Tensor
     kept: tuple[Tensor | None, ...]
 
     @property
-    def extra(self) -> tuple[int, int]:
+    def _extra(self) -> tuple[int, int]:
         """Where the gradients go that are not the pool's; 0 where unwanted."""
         addresses = [part.data_ptr() if part.numel() else 0 for part in (self.factors, self.shares)]
         return addresses[0], addresses[1]
 
     def private(self, sums: Tensor, others: Tensor) -> None:
         """All gradients at once; each thread adds the pool's up for itself."""
-        size = sums.numel()
-        self.call(
-            *self.common, sums.data_ptr(), others.data_ptr(), size, *self.extra, False, 0, 0, 0
-        )
+        where = sums.data_ptr(), others.data_ptr(), sums.numel()
+        kernel = gradients.backward(*self.kind, self.bags or any(self._extra), False)
+        run(kernel, tell(*self.common, *where, *self._extra, 0, 0, 0), self.threads)
+        if self.threads > 1:
+            told = tell(*self.common, *where, 0, 0, 0, 0, 0)
+            run(gradients.add_up(self.kind[2]), told, self.threads)
 
     def owned(self, sums: int, slots: int, found: int, stride: int) -> None:
         """The pool's gradient; each thread adds up rows of its own."""
-        self.call(*self.common, sums, 0, 0, 0, 0, True, slots, found, stride)
+        kernel = gradients.backward(*self.kind, self.bags, True)
+        run(kernel, tell(*self.common, sums, 0, 0, 0, 0, slots, found, stride), self.threads)
 
     def others(self) -> None:
         """The gradients that are not the pool's."""
-        if any(self.extra):
-            self.call(*self.common, 0, 0, 0, *self.extra, False, 0, 0, 0)
+        if any(self._extra):
+            kernel = gradients.backward(*self.kind, True, False)
+            run(kernel, tell(*self.common, 0, 0, 0, *self._extra, 0, 0, 0), self.threads)
+
+    def touched(self, pool: Tensor) -> tuple[Tensor, int]:
+        """The rows that the batch reads, in order, and the address of their places."""
+        marks, places = _marks(pool.shape[0])
+        counts = np.zeros(self.threads + 1, np.int64)
+        marked = marks.ctypes.data, len(marks) // 8, places.ctypes.data
+        told = tell(*self.common, *marked, counts[1:].ctypes.data, 0)
+        run(touched.mark(), told, self.threads)
+        run(touched.count(), told, self.threads)
+        ends = counts.cumsum()
+        found = torch.empty(int(ends[-1]), dtype=torch.int64)
+        told = tell(*self.common, *marked, ends.ctypes.data, found.data_ptr())
+        run(touched.number(), told, self.threads)
+        return found, places.ctypes.data
 
 
 def _pass(
@@ -219,9 +249,9 @@ def _pass(
     ids, pool, grad = ids.contiguous(), pool.contiguous(), grad.contiguous()
     rows = ids.shape[0] if offsets is None else (offsets.shape[0] - 1) // fields
     offsets = _optional(offsets, torch.int64)
-    if pooling == walk.POOL_MAX:  # those that reach the maximum share its gradient
+    if pooling == POOL_MAX:  # those that reach the maximum share its gradient
         ties = forward(
-            pool, importance, ids, offsets, None, packed, fusion, walk.TIES, padding, fields, dim,
+            pool, importance, ids, offsets, None, packed, fusion, TIES, padding, fields, dim,
             room, top,
         )  # fmt: skip
         grad = grad / ties.clamp(min=1)
@@ -229,16 +259,16 @@ def _pass(
     threads = threads_of(ids.numel() * dim, rows)
     count = importance.shape[0] if wants_importance and importance is not None else 0
     common = (
-        threads, pool.shape[1], pool.data_ptr(), _address(importance), ids.data_ptr(),
+        threads, rows, pool.shape[1], pool.data_ptr(), _address(importance), ids.data_ptr(),
         _address(offsets), _address(weights), packed.data_ptr(), fusion, pooling,
-        padding is not None, padding or 0, _address(top), grad.data_ptr(), rows,
-        _scratch(threads * room), room,
+        padding is not None, padding or 0, _address(top), grad.data_ptr(),
+        _scratch(threads * room), room, _loops(),
     )  # fmt: skip
     return _Pass(
-        compiled_backward(lanes_of(pool.shape[1]), item, one)[0 if threads == 1 else 1],
+        (lanes_of(pool.shape[1]), item, one),
+        pooling != ONE or padding is not None,
         common,
         threads,
-        rows,
         torch.zeros((threads, count), dtype=wide),
         torch.zeros(ids.shape[0] if wants_weights else 0, dtype=wide),
         (pool, importance, ids, offsets, weights, packed, top, grad),
@@ -289,14 +319,7 @@ def backward(
     else:
         slots, shape = 0, pool.shape
         if sparse:
-            marks, places = _marks(pool.shape[0])
-            slots = places.ctypes.data
-            array = touched()(
-                threads, ids.contiguous().data_ptr(), made.common[5], packed.data_ptr(), pooling,
-                padding is not None, padding or 0, made.rows, made.common[-2], room,
-                marks.ctypes.data, len(marks) // 8, slots,
-            )  # fmt: skip
-            found = torch.from_numpy(array)
+            found, slots = made.touched(pool)
             shape = torch.Size((len(found), pool.shape[1]))
         sums = torch.zeros(shape, dtype=wide)
         made.owned(sums.data_ptr(), slots, 0, 0)

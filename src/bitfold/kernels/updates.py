@@ -1,14 +1,28 @@
 """The row optimizers' updates in one pass over the rows that move."""
 
+import struct
 from functools import lru_cache
-from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from bitfold.kernels.compiled import STAMP, kept
+from bitfold.kernels.call import (
+    COUNT,
+    FREED,
+    GRAD,
+    KIND,
+    LIST,
+    NUMBERS,
+    ONE,
+    STEP,
+    THREADS,
+    TWO,
+    WEIGHT,
+    tell,
+)
+from bitfold.kernels.call import MOVED_WIDTH as WIDTH
+from bitfold.kernels.compiled import STAMP, Kernel, kernel, run
 from bitfold.kernels.move import Move
 from bitfold.kernels.vectors import (
     add,
@@ -104,62 +118,39 @@ def _move(
             store(weight, at, fma(step, rate, mul(load(weight, at, like), lasting)))
 
 
-@inner
-def _free(rows, slots, count):
-    """Make the slots of the rows that have moved 0 again."""
-    for i in range(count):
-        put(slots, get(rows, i), np.int32(0))
-
-
-@inner
-def _share(
-    like, lanes, t, threads, kind, weight, rows, grad, one, two, count, stride, slots, width, lr,
-    decay, l2, eps, first, second,
-):  # fmt: skip
-    """The share of thread `t`."""
-    number, item = np.int64(0), np.float32(0)
-    lists, grads = pointer(rows, number), pointer(grad, item)
-    lo, hi = count * t // threads, count * (t + 1) // threads
-    if stride > 0:
-        lists, grads = after(lists, t * stride), after(grads, t * stride * width)
-        lo, hi = 0, get(lists, stride - 1)
-    _move(
-        like, lanes, kind, pointer(weight, item), lists, grads, pointer(one, item),
-        pointer(two, item), lo, hi, width, rows != 0, np.float32(lr), np.float32(decay),
-        np.float32(l2), np.float32(eps), np.float32(first), np.float32(second),
-    )  # fmt: skip
-    if slots != 0:
-        _free(lists, pointer(slots, np.int32(0)), hi)
-
-
 @lru_cache(maxsize=None, typed=True)
-def _compiled(lanes: int) -> tuple[Any, Any]:
+def moving(lanes: int) -> Kernel:
+    """Move the rows of a list, each thread a part of it; or, with `STEP`, each its own list.
+
+    A list of a thread's own is part t of `[threads, STEP]`, and so are the rows' gradients; its
+    last number says how long it is. `FREED` slots of the rows are made 0.
+    """
     stamp = STAMP
 
-    @kept()
-    def serial(
-        threads, kind, weight, rows, grad, one, two, count, stride, slots, width, lr, decay, l2,
-        eps, first, second,
-    ):  # fmt: skip
-        _share(
-            zero(lanes, 32), lanes, np.int64(0), threads, kind, weight, rows, grad, one, two,
-            count, stride, slots, width, lr, decay, l2, eps, first, second,
+    @kernel
+    def walk(address, t):
+        number, item = np.int64(stamp), np.float32(0)
+        told = pointer(address, number)
+        words = after(pointer(address, np.float64(0)), NUMBERS)
+        rows, grads = pointer(get(told, LIST), number), pointer(get(told, GRAD), item)
+        threads, count, step = get(told, THREADS), get(told, COUNT), get(told, STEP)
+        width, slots = get(told, WIDTH), pointer(get(told, FREED), np.int32(0))
+        lo, hi = count * t // threads, count * (t + 1) // threads
+        if step > 0:
+            rows, grads = after(rows, t * step), after(grads, t * step * width)
+            lo, hi = 0, get(rows, step - 1)
+        _move(
+            zero(lanes, 32), lanes, get(told, KIND), pointer(get(told, WEIGHT), item), rows, grads,
+            pointer(get(told, ONE), item), pointer(get(told, TWO), item), lo, hi, width,
+            get(told, LIST) != 0, np.float32(get(words, 0)), np.float32(get(words, 1)),
+            np.float32(get(words, 2)), np.float32(get(words, 3)), np.float32(get(words, 4)),
+            np.float32(get(words, 5)),
         )  # fmt: skip
-        return stamp
+        if get(told, FREED) != 0:
+            for i in range(hi):
+                put(slots, get(rows, i), np.int32(0))
 
-    @kept(parallel=True)
-    def parallel(
-        threads, kind, weight, rows, grad, one, two, count, stride, slots, width, lr, decay, l2,
-        eps, first, second,
-    ):  # fmt: skip
-        for t in numba.prange(threads):
-            _share(
-                zero(lanes, 32), lanes, np.int64(t), threads, kind, weight, rows, grad, one, two,
-                count, stride, slots, width, lr, decay, l2, eps, first, second,
-            )  # fmt: skip
-        return stamp
-
-    return serial, parallel
+    return walk
 
 
 def update(move: Move, rows: Tensor | None, grad: Tensor, threads: int) -> None:
@@ -173,7 +164,7 @@ def update(move: Move, rows: Tensor | None, grad: Tensor, threads: int) -> None:
     """
     count, width = grad.shape
     listed = 0 if rows is None else rows.data_ptr()
-    _call(move, listed, grad.data_ptr(), threads, count, 0, 0, width)
+    _run(move, listed, grad.data_ptr(), threads, count, 0, 0, width)
 
 
 def update_lists(move: Move, sums: int, slots: int, found: int, threads: int, stride: int) -> None:
@@ -187,15 +178,16 @@ def update_lists(move: Move, sums: int, slots: int, found: int, threads: int, st
         threads: how many lists there are.
         stride: how long a list is.
     """
-    _call(move, found, sums, threads, 0, stride, slots, move.weight.shape[1])
+    _run(move, found, sums, threads, 0, stride, slots, move.weight.shape[1])
 
 
-def _call(
-    move: Move, rows: int, grad: int, threads: int, count: int, stride: int, slots: int, width: int
+def _run(
+    move: Move, rows: int, grad: int, threads: int, count: int, step: int, slots: int, width: int
 ) -> None:
-    serial, parallel = _compiled(lanes_of(width))
-    (serial if threads == 1 else parallel)(
-        threads, KINDS[move.kind], move.weight.data_ptr(), rows, grad, move.one.data_ptr(),
-        move.two.data_ptr(), count, stride, slots, width, *move.words,
+    numbers = struct.unpack("6q", struct.pack("6d", *move.words))
+    told = tell(
+        threads, width, KINDS[move.kind], move.weight.data_ptr(), rows, grad, move.one.data_ptr(),
+        move.two.data_ptr(), count, step, slots, *numbers,
     )  # fmt: skip
+    run(moving(lanes_of(width)), told, threads)
     torch.autograd.graph.increment_version(move.weight)

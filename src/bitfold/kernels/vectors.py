@@ -21,9 +21,11 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
-# What only other kernels call needs no way in from Python: a sixth of the compiler's time.
+# What only other kernels call needs no way in from Python: a sixth of the compiler's time. Nothing
+# divides by zero, so there is no code for that error either.
 _INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-inner: Any = numba.njit(nogil=True, **_INNER)
+inner: Any = numba.njit(nogil=True, error_model="numpy", **_INNER)
+inlined: Any = numba.njit(nogil=True, error_model="numpy", forceinline=True, **_INNER)
 
 MOST_LANES = 32  # four registers of AVX2: an accumulator and two operands still fit
 

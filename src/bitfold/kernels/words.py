@@ -98,9 +98,7 @@ def _row(lookup: Lookup, limit: int, new: bool, kinds: list[tuple[int, int]]) ->
         bits = SHORT_BITS if codes <= 1 << SHORT_BITS else LONG_BITS
         assert codes <= 1 << LONG_BITS, "a 64-bit code has digits of whole bits"
         flags |= SHORT * (bits == SHORT_BITS)
-        if divisor > 1:
-            flags |= DIVIDED
-            words[DIVISOR], words[DIVISOR_SHIFT] = _reciprocal(divisor, bits)
+        words[DIVISOR], words[DIVISOR_SHIFT] = _reciprocal(divisor, bits)
         if radix < -(-codes // divisor):
             flags |= REDUCED
             words[RADIX] = radix

@@ -1,0 +1,35 @@
+"""What a kernel is told: one array of 64-bit words, and the names of their places.
+
+Arrays come as addresses, 0 for one that is not there; whoever calls keeps them alive.
+"""
+
+import ctypes
+import struct
+import threading
+
+# Every walk over a batch.
+THREADS, ROWS, WIDTH, POOL, IMPORTANCE, IDS, OFFSETS, WEIGHTS, PACKED = range(9)
+FUSION, POOLING, PADDED, PADDING, TOP, VECTORS, SPACE, ROOM, DIGITS = range(9, 18)
+COMMON = 18
+# Forward: whether vectors are written past the caches.
+STREAMED = COMMON
+# Backward: the pool's gradient, of `SIZE` numbers; what follows is 0 where it is not wanted.
+SUMS, OTHERS, SIZE, SCALE_SUMS, WEIGHT_SUMS, SLOTS, FOUND, STRIDE = range(COMMON, COMMON + 8)
+# Which rows a batch touches: `MARKED` words of eight marks each.
+MARKS, MARKED, PLACES, COUNTS, LISTED = range(COMMON, COMMON + 5)
+# A move of rows; from `NUMBERS` on, what the optimizer says, as float64.
+MOVED_WIDTH, KIND, WEIGHT, LIST, GRAD, ONE, TWO, COUNT, STEP, FREED, NUMBERS = range(1, 12)
+MOST_WORDS = COMMON + 8
+
+_local = threading.local()
+
+
+def tell(*words: int) -> int:
+    """Write what the next kernel of this thread is told; returns the address."""
+    if not hasattr(_local, "buffer"):
+        _local.buffer = ctypes.create_string_buffer(8 * MOST_WORDS)
+        _local.address = ctypes.addressof(_local.buffer)
+        _local.pack = [struct.Struct(f"{count}q").pack_into for count in range(MOST_WORDS + 1)]
+    _local.pack[len(words)](_local.buffer, 0, *words)
+    address: int = _local.address
+    return address

@@ -1,0 +1,204 @@
+"""Forward: ids to vectors, of single ids or of bags."""
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from bitfold.kernels.call import DIGITS, FUSION, IDS, POOL, POOLING, STREAMED, TOP, VECTORS, WIDTH
+from bitfold.kernels.compiled import STAMP, Kernel, kernel
+from bitfold.kernels.digits import read_rows
+from bitfold.kernels.fused import NOWHERE, fused
+from bitfold.kernels.vectors import (
+    add,
+    after,
+    fence,
+    fma,
+    get,
+    inlined,
+    inner,
+    larger,
+    load,
+    pointer,
+    put,
+    rounded,
+    same,
+    splat,
+    store,
+    stream,
+    zero,
+)
+from bitfold.kernels.walk import (
+    POOL_MAX,
+    PRODUCT,
+    TIES,
+    blocks_of,
+    fill_bags,
+    fill_ids,
+    floats_of,
+    program_of,
+    share,
+    share_of_bags,
+)
+from bitfold.kernels.words import BLOCK, COLUMNS
+
+
+@lru_cache(maxsize=None, typed=True)
+def forward(lanes: int, item: Any, one: Any, bags: bool) -> Kernel:
+    """Vectors of a thread's rows into `VECTORS`; of bags, `VECTORS` must be zero before.
+
+    With pooling `TIES`, how many ids of each bag reach the bag's maximum `TOP`, number by number.
+    The first word of a thread's scratch is then the position of an id out of range, or -1.
+
+    Args:
+        lanes: of the vectors that rows are read in.
+        item: a number of the pool's type, uint16 for bfloat16.
+        one: 1, in the type to compute in.
+        bags: whether there is pooling or a padding; if not, single ids.
+    """
+    stamp, bits = STAMP, one.itemsize * 8
+
+    @kernel
+    def walk(address, t):
+        told, like = pointer(address, np.int64(stamp)), zero(lanes, bits)
+        fields, chunks, starts, limits, words, tables = program_of(told)
+        pool, out = pointer(get(told, POOL), item), pointer(get(told, VECTORS), item)
+        loops, width, product = get(told, DIGITS), get(told, WIDTH), get(told, FUSION) == PRODUCT
+        dim, streamed = chunks * width, get(told, STREAMED) != 0
+        raw, code, place, to, rows = blocks_of(told, t)
+        weight, scales, partial = floats_of(told, t, one)
+        bad = np.int64(-1)
+        if bags:
+            lo, hi = share_of_bags(told, t)
+        else:
+            lo, hi = share(told, t)
+        for begin in range(lo, hi, BLOCK):
+            stop = min(begin + BLOCK, hi)
+            for f in range(fields):
+                first = get(starts, f)
+                lookups = get(starts, f + 1) - first
+                b, at, opened = begin, np.int64(-1), NOWHERE
+                while b < stop:
+                    if bags:
+                        count, b, at = fill_bags(
+                            told, fields, dim, f, b, at, stop, raw, place, to, weight, one
+                        )
+                        if count == 0:
+                            continue
+                    else:
+                        count, b = stop - begin, stop
+                        fill_ids(
+                            pointer(get(told, IDS), np.int64(0)), fields, dim, f, begin, count,
+                            raw, to,
+                        )  # fmt: skip
+                    wrong = read_rows(
+                        loops, raw, count, after(words, first * COLUMNS), lookups, get(limits, f),
+                        tables, code, rows,
+                    )  # fmt: skip
+                    if wrong >= 0 and bad < 0:
+                        bad = np.int64(get(place, wrong)) if bags else (begin + wrong) * fields + f
+                    if bags:
+                        _pool(
+                            told, like, lanes, item, pool, rows, count, chunks, lookups, width,
+                            after(scales, first), product, to, out, weight, opened, partial, one,
+                        )  # fmt: skip
+                        opened = get(to, count - 1)
+                    else:
+                        _gather(
+                            like, lanes, pool, rows, count, chunks, lookups, width,
+                            after(scales, first), product, to, out, streamed,
+                        )  # fmt: skip
+        if streamed:
+            fence()
+        put(raw, 0, np.uint64(bad))
+
+    return walk
+
+
+def _gather_of(known: int) -> Any:
+    """Gathering vectors of single ids, a piece of each, with `known` terms; 0 for any number.
+
+    The variants are functions of their own: small ones compile in a fraction of the time.
+    """
+
+    @inner
+    def gather(like, pool, rows, count, terms, width, at, scales, product, to, off, out, streamed):
+        if known:
+            terms = known
+        if streamed:
+            for i in range(count):
+                value = fused(like, pool, rows, i, terms, width, at, scales, product)
+                stream(out, get(to, i) + off, value)
+        else:
+            for i in range(count):
+                value = fused(like, pool, rows, i, terms, width, at, scales, product)
+                store(out, get(to, i) + off, value)
+
+    return gather
+
+
+_gather_two, _gather_any = _gather_of(2), _gather_of(0)
+
+
+@inlined
+def _gather(
+    like, lanes, pool, rows, count, chunks, lookups, width, scales, product, to, out, streamed
+):
+    """Vectors of a block of single ids."""
+    terms, wide = lookups // chunks, np.uint64(width)
+    for c in range(chunks):
+        these, factors = after(rows, c * terms * BLOCK), after(scales, c * terms)
+        for piece in range(0, width, lanes):
+            part, off = np.uint64(piece), np.uint64(c * width + piece)
+            if terms == 2:
+                _gather_two(
+                    like, pool, these, count, 2, wide, part, factors, product, to, off, out,
+                    streamed,
+                )  # fmt: skip
+            else:
+                _gather_any(
+                    like, pool, these, count, terms, wide, part, factors, product, to, off, out,
+                    streamed,
+                )  # fmt: skip
+
+
+@inner
+def _pool(
+    told, like, lanes, item, pool, rows, count, chunks, lookups, width, scales, product, to, out,
+    weight, opened, partial, one,
+):  # fmt: skip
+    """Vectors of bags; a bag that the last block `opened` goes on."""
+    terms, wide, pooling = lookups // chunks, np.uint64(width), get(told, POOLING)
+    lowest = type(one)(one * (-np.inf) if pooling == POOL_MAX else one - one)
+    top = pointer(get(told, TOP), item)
+    for c in range(chunks):
+        these, factors = after(rows, c * terms * BLOCK), after(scales, c * terms)
+        for piece in range(0, width, lanes):
+            _pool_piece(
+                like, pool, these, count, terms, wide, np.uint64(piece), factors, product, to,
+                np.uint64(c * width + piece), out, pooling, weight, lowest, opened, partial, top,
+            )  # fmt: skip
+
+
+@inner
+def _pool_piece(
+    like, pool, rows, count, terms, width, at, scales, product, to, off, out, pooling, weight,
+    lowest, opened, partial, top,
+):  # fmt: skip
+    i = 0
+    while i < count:
+        bag = get(to, i)
+        value = load(partial, off, like)
+        if i > 0 or bag != opened:
+            value = splat(lowest, like)
+        while i < count and get(to, i) == bag:
+            vector = fused(like, pool, rows, i, terms, width, at, scales, product)
+            if pooling == POOL_MAX:
+                value = larger(rounded(vector, pool), value)
+            elif pooling == TIES:
+                value = add(value, same(rounded(vector, pool), load(top, bag + off, like)))
+            else:
+                value = fma(vector, splat(get(weight, i), like), value)
+            i += 1
+        store(out, bag + off, value)
+        store(partial, off, value)
