@@ -28,6 +28,7 @@ from torch import nn
 from turns import RING, Contestant, drawn, measure, quartiles, ratio
 
 import bitfold
+from bitfold.kernels.lookup import cache_bytes
 from bitfold.optim import SGD, RowWiseAdagrad
 
 RIVALS = {
@@ -40,10 +41,12 @@ def contestants(kind: str, rows: int) -> dict[str, dict[str, Contestant]]:
     """What is measured on ids of one kind: forwards, and whole steps."""
     batches = [drawn(kind, rows, seed, IDS) for seed in range(RING)]
     grads = torch.randn(rows, DIM)
-    outputs = [torch.ones(rows, DIM) for _ in range(RING)]
+    # More than any cache holds of what was written: four times the last level's size.
+    ring = max(RING, -(-4 * cache_bytes() // grads.nbytes))
+    outputs = [torch.ones(rows, DIM) for _ in range(ring)]
     full = full_table(IDS, DIM)
     forwards: dict[str, Contestant] = {
-        "limit: fill the output": lambda turn: outputs[turn % RING].fill_(1.0),
+        "limit: fill the output": lambda turn: outputs[turn % ring].fill_(1.0),
         "limit: read the ids": lambda turn: batches[turn % RING].sum(),
         "nn.Embedding, full table": lambda turn: full(batches[turn % RING]),
     }

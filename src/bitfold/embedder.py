@@ -143,7 +143,7 @@ class Corridor(Embedder):
 
     def forward(self, ids: Tensor, padding_idx: int | None = None) -> Tensor:
         """Vectors `[B, F, D]` of int64 ids `[B, F]`; those of `padding_idx` are zero."""
-        if ids.dim() != 2 or ids.shape[1] != self.num_fields:
+        if ids.dim() != 2 or ids.size(1) != self.num_fields:
             raise BitfoldError(
                 "ids of the wrong shape",
                 got=list(ids.shape),

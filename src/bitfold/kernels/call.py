@@ -6,6 +6,7 @@ Arrays come as addresses, 0 for one that is not there; whoever calls keeps them 
 import ctypes
 import struct
 import threading
+from typing import Any
 
 # Every walk over a batch.
 THREADS, ROWS, WIDTH, POOL, IMPORTANCE, IDS, OFFSETS, WEIGHTS, PACKED = range(9)
@@ -21,15 +22,15 @@ MARKS, MARKED, PLACES, COUNTS, LISTED = range(COMMON, COMMON + 5)
 MOVED_WIDTH, KIND, WEIGHT, LIST, GRAD, ONE, TWO, COUNT, STEP, FREED, NUMBERS = range(1, 12)
 MOST_WORDS = COMMON + 8
 
+_PACK = [struct.Struct(f"{count}q").pack_into for count in range(MOST_WORDS + 1)]
 _local = threading.local()
 
 
 def tell(*words: int) -> int:
     """Write what the next kernel of this thread is told; returns the address."""
-    if not hasattr(_local, "buffer"):
-        _local.buffer = ctypes.create_string_buffer(8 * MOST_WORDS)
-        _local.address = ctypes.addressof(_local.buffer)
-        _local.pack = [struct.Struct(f"{count}q").pack_into for count in range(MOST_WORDS + 1)]
-    _local.pack[len(words)](_local.buffer, 0, *words)
-    address: int = _local.address
-    return address
+    told: tuple[Any, int] | None = getattr(_local, "told", None)
+    if told is None:
+        buffer = ctypes.create_string_buffer(8 * MOST_WORDS)
+        told = _local.told = buffer, ctypes.addressof(buffer)
+    _PACK[len(words)](told[0], 0, *words)
+    return told[1]

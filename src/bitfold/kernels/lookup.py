@@ -7,7 +7,7 @@ a vector. `packed` is a program (`words.pack`); ids are `[B, F]`, or `[T]` with 
 
 import os
 import threading
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numba
@@ -20,7 +20,7 @@ from bitfold.errors import IdOutOfRange
 from bitfold.kernels import backward as gradients
 from bitfold.kernels import touched
 from bitfold.kernels.call import tell
-from bitfold.kernels.compiled import forked, run
+from bitfold.kernels.compiled import Kernel, forked, run
 from bitfold.kernels.digits import digits
 from bitfold.kernels.forward import forward as vectors
 from bitfold.kernels.move import Move
@@ -127,19 +127,24 @@ def forward(
     Raises:
         IdOutOfRange: for a dense id outside `0..V-1`.
     """
-    width, dtype = pool.shape[1], pool.dtype
-    item, one, wide = ITEMS[dtype]
+    # `size` and `new_empty` are the quickest of torch's ways to ask and to get.
+    width, dtype = pool.size(1), pool.dtype
+    wide = ITEMS[dtype][2]
     ids, pool = ids.contiguous(), pool.contiguous()
     if offsets is None and padding is None:
-        rows = ids.shape[0]
-        out = torch.empty(rows, fields, dim, dtype=dtype)
+        rows = ids.size(0)
+        numbers = rows * fields * dim
+        out = pool.new_empty(rows, fields, dim)
     else:
-        rows = ids.shape[0] if offsets is None else (offsets.shape[0] - 1) // fields
-        out = torch.zeros((rows, fields, dim), dtype=dtype)
-    numbers = ids.numel() * dim
+        rows = ids.size(0) if offsets is None else (offsets.size(0) - 1) // fields
+        numbers = ids.numel() * dim
+        out = pool.new_zeros(rows, fields, dim)
     threads = threads_of(numbers, rows)
-    lanes = lanes_of(width)
-    streamed = numbers > 1 << 18 and out.nbytes > cache_bytes() and lanes * out.itemsize % 32 == 0
+    streamed = (
+        numbers > 1 << 18
+        and out.nbytes > cache_bytes()
+        and lanes_of(width) * out.itemsize % 32 == 0
+    )
     importance, weights = _optional(importance, wide), _optional(weights, wide)
     offsets = _optional(offsets, torch.int64)
     bags = pooling != ONE or padding is not None
@@ -149,11 +154,19 @@ def forward(
         padding is not None, padding or 0, _address(top), out.data_ptr(),
         _scratch(threads * room), room, _loops(), streamed,
     )  # fmt: skip
-    run(vectors(lanes, item, one, bags), told, threads)
-    for position in _local.scratch[: threads * room : room].tolist():
+    run(_vectors(width, dtype, bags), told, threads)
+    for t in range(threads):
+        position = _local.scratch.item(t * room)
         if position >= 0:
             raise _out_of_range(ids, offsets, packed, fields, position)
     return out
+
+
+@cache
+def _vectors(width: int, dtype: torch.dtype, bags: bool) -> Kernel:
+    """The kernel of `forward`, found by what is quick to hash."""
+    item, one, _ = ITEMS[dtype]
+    return vectors(lanes_of(width), item, one, bags)
 
 
 def _out_of_range(

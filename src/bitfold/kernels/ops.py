@@ -189,7 +189,7 @@ def vectors(
         mover = mover if pool.requires_grad else None
         result = _Lookup.apply(*given) if mover is None else _Moving.apply(*given, mover)
     else:
-        result = _lookup(*given)
+        result = _kernels().forward(*given[:-1])
     return result
 
 
