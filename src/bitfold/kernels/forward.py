@@ -31,7 +31,6 @@ from bitfold.kernels.vectors import (
 from bitfold.kernels.walk import (
     POOL_MAX,
     PRODUCT,
-    TIES,
     blocks_of,
     fill_bags,
     fill_ids,
@@ -174,31 +173,48 @@ def _pool(
     for c in range(chunks):
         these, factors = after(rows, c * terms * BLOCK), after(scales, c * terms)
         for piece in range(0, width, lanes):
-            _pool_piece(
-                like, pool, these, count, terms, wide, np.uint64(piece), factors, product, to,
-                np.uint64(c * width + piece), out, pooling, weight, lowest, opened, partial, top,
-            )  # fmt: skip
-
-
-@inner
-def _pool_piece(
-    like, pool, rows, count, terms, width, at, scales, product, to, off, out, pooling, weight,
-    lowest, opened, partial, top,
-):  # fmt: skip
-    i = 0
-    while i < count:
-        bag = get(to, i)
-        value = load(partial, off, like)
-        if i > 0 or bag != opened:
-            value = splat(lowest, like)
-        while i < count and get(to, i) == bag:
-            vector = fused(like, pool, rows, i, terms, width, at, scales, product)
-            if pooling == POOL_MAX:
-                value = larger(rounded(vector, pool), value)
-            elif pooling == TIES:
-                value = add(value, same(rounded(vector, pool), load(top, bag + off, like)))
+            part, off = np.uint64(piece), np.uint64(c * width + piece)
+            if terms == 2 and pooling < POOL_MAX:
+                _add_two(
+                    like, pool, these, count, 2, wide, part, factors, product, to, off, out,
+                    pooling, weight, lowest, opened, partial, top,
+                )  # fmt: skip
             else:
-                value = fma(vector, splat(get(weight, i), like), value)
-            i += 1
-        store(out, bag + off, value)
-        store(partial, off, value)
+                _pool_any(
+                    like, pool, these, count, terms, wide, part, factors, product, to, off, out,
+                    pooling, weight, lowest, opened, partial, top,
+                )  # fmt: skip
+
+
+def _pool_of(known: int, adds: bool) -> Any:
+    """Pooling a piece of each vector, with `known` terms, 0 for any number; by sums alone."""
+
+    @inner
+    def pool_piece(
+        like, pool, rows, count, terms, width, at, scales, product, to, off, out, pooling, weight,
+        lowest, opened, partial, top,
+    ):  # fmt: skip
+        if known:
+            terms = known
+        i = 0
+        while i < count:
+            bag = get(to, i)
+            value = load(partial, off, like)
+            if i > 0 or bag != opened:
+                value = splat(lowest, like)
+            while i < count and get(to, i) == bag:
+                vector = fused(like, pool, rows, i, terms, width, at, scales, product)
+                if adds or pooling < POOL_MAX:
+                    value = fma(vector, splat(get(weight, i), like), value)
+                elif pooling == POOL_MAX:
+                    value = larger(rounded(vector, pool), value)
+                else:
+                    value = add(value, same(rounded(vector, pool), load(top, bag + off, like)))
+                i += 1
+            store(out, bag + off, value)
+            store(partial, off, value)
+
+    return pool_piece
+
+
+_add_two, _pool_any = _pool_of(2, True), _pool_of(0, False)

@@ -170,14 +170,23 @@ def fill_bags(told, fields, dim, f, b, at, end, raw, place, to, weight, one):
                 for position in range(start, stop):
                     real -= get(ids, position) == padding
             counts = one / type(one)(max(real, 1))
-        while at < stop and count < BLOCK:
-            if not (padded and get(ids, at) == padding):
-                put(raw, count, np.uint64(get(ids, at)))
-                put(place, count, np.uint64(at))
-                put(to, count, np.uint64((b * fields + f) * dim))
-                put(weight, count, get(weights, at) if weighted else counts)
-                count += 1
-            at += 1
+        if padded:
+            while at < stop and count < BLOCK:
+                if get(ids, at) != padding:
+                    put(raw, count, np.uint64(get(ids, at)))
+                    put(place, count, np.uint64(at))
+                    put(to, count, np.uint64((b * fields + f) * dim))
+                    put(weight, count, get(weights, at) if weighted else counts)
+                    count += 1
+                at += 1
+        else:
+            more = min(stop - at, BLOCK - count)
+            for i in range(more):
+                put(raw, count + i, np.uint64(get(ids, at + i)))
+                put(place, count + i, np.uint64(at + i))
+                put(to, count + i, np.uint64((b * fields + f) * dim))
+                put(weight, count + i, get(weights, at + i) if weighted else counts)
+            count, at = count + more, at + more
         if at == stop:
             b, at = b + 1, np.int64(-1)
     return count, b, at
