@@ -27,10 +27,14 @@ from bitfold.kernels.move import Move
 from bitfold.kernels.vectors import lanes_of
 from bitfold.kernels.walk import ONE, POOL_MAX, TIES
 from bitfold.kernels.words import HEAD, MOST
+from bitfold.pool.pages import ask_for_large_pages
 
 SERIAL_NUMBERS = 1 << 15  # outputs below which waking a second thread costs more than it saves
 PRIVATE_BYTES = 24 << 20  # sums of all threads up to here are private: see benchmarks/sums.py
 ROWS_A_LOOKUP = 4  # rows of a pool up to which a lookup is worth sums of all of them
+# Outputs from here on are mapped anew each time (the C library keeps at most 32 MiB of freed memory
+# together), and clearing their pages takes longer than the lookup: fewer, larger ones.
+MAPPED_NUMBERS = 8 << 20
 KEPT_POOLS = 4  # for how many pools a thread keeps its marks and lists
 # What each pool's numbers are, and what they are added up in.
 ITEMS: dict[torch.dtype, tuple[Any, Any, torch.dtype]] = {
@@ -135,6 +139,8 @@ def forward(
         rows = ids.size(0)
         numbers = rows * fields * dim
         out = pool.new_empty(rows, fields, dim)
+        if numbers > MAPPED_NUMBERS:
+            ask_for_large_pages(out)
     else:
         rows = ids.size(0) if offsets is None else (offsets.size(0) - 1) // fields
         numbers = ids.numel() * dim
