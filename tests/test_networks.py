@@ -70,6 +70,31 @@ def test_deepfm_equals_the_sum_over_pairs():
     torch.testing.assert_close(network(vectors, numeric), pairs + linear + deep)
 
 
+@pytest.mark.parametrize("linear", [True, False])
+def test_deepfms_gradients_and_their_gradients(linear):
+    network = build_network("deepfm", 3, 2, linear=linear, hidden=(4,)).double()
+    vectors = torch.randn(5, 3, 2, dtype=torch.float64, requires_grad=True)
+    numeric = torch.empty(5, 0, dtype=torch.float64)
+    shallow = build_network("deepfm", 3, 2, linear=linear, deep=False).double()
+    assert torch.autograd.gradcheck(lambda v: network(v, numeric), vectors)
+    assert torch.autograd.gradgradcheck(lambda v: shallow(v, numeric), vectors)
+    if linear:
+        direction = shallow.direction
+        found = torch.autograd.grad(shallow(vectors, numeric).square().sum(), direction)[0]
+        logits = shallow(vectors, numeric).detach()
+        torch.testing.assert_close(found, 2 * logits @ vectors.detach().flatten(1))
+
+
+def test_deepfm_compiles_into_one_graph():
+    network = build_network("deepfm", 3, 4, 2)
+    vectors, numeric = an_input(6, 3, 4, 2)
+    fast = torch.compile(network, fullgraph=True, backend="aot_eager")
+    pair = [vectors.clone().requires_grad_() for _ in range(2)]
+    for each, model in zip(pair, (fast, network), strict=True):
+        model(each, numeric).sum().backward()
+    torch.testing.assert_close(pair[0].grad, pair[1].grad)
+
+
 def test_parts_of_deepfm_can_be_off():
     vectors, numeric = an_input(numeric=0)
     fm = build_network("deepfm", 5, 4, linear=False, deep="false")

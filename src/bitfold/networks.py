@@ -112,15 +112,52 @@ class DeepFM(nn.Module):
         """`[B,F,D]` and `[B,N]` -> logits `[B]`."""
         vectors = self.numeric(vectors, numeric)
         flat = vectors.flatten(1)
-        logits = self.bias.expand(len(flat))
-        if self.direction is not None:
-            logits = logits + flat @ self.direction
+        logits: Tensor = self.bias.expand(len(flat))
         if self.fm:
-            squared_sum = vectors.sum(dim=1).square().sum(dim=1)
-            logits = logits + 0.5 * (squared_sum - flat.square().sum(dim=1))
+            # A compiler finds the few passes by itself.
+            compiling = torch.compiler.is_compiling()
+            how: Any = _LinearAndPairs.forward if compiling else _LinearAndPairs.apply
+            logits = logits + how(vectors, self.direction)
+        elif self.direction is not None:
+            logits = logits + flat @ self.direction
         if self.deep is not None:
-            logits = logits + self.deep(flat).squeeze(1)
+            deep: Tensor = self.deep(flat)
+            logits = logits + deep.squeeze(1)
         return logits
+
+
+class _LinearAndPairs(torch.autograd.Function):
+    """Linear terms and pairwise products of `[B,F,D]`, in few passes over the vectors.
+
+    With s the sum of a row's vectors v, the products of all pairs are (|s|^2 - sum |v|^2) / 2,
+    whose gradient is s - v; the linear terms add their direction to it. Left to autograd, each of
+    these is a tensor of the vectors' size, and so is each of their sums.
+    """
+
+    @staticmethod
+    def forward(vectors: Tensor, direction: Tensor | None) -> Tensor:
+        """Logits `[B]`; `direction` is `[F*D]`."""
+        total, flat = vectors.sum(dim=1), vectors.flatten(1)
+        squares = torch.linalg.vector_norm(flat, dim=1).square()
+        pairs: Tensor = 0.5 * (total.square().sum(dim=1) - squares)
+        if direction is not None:
+            pairs = pairs + flat @ direction
+        return pairs
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep what the gradient needs."""
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Of the vectors and of the direction."""
+        vectors, direction = ctx.saved_tensors
+        slope = vectors.sum(dim=1, keepdim=True) - vectors
+        if direction is not None:
+            slope += direction.view(vectors.shape[1:])
+        slope *= grad.view(-1, 1, 1)
+        return slope, None if direction is None else grad @ vectors.flatten(1)
 
 
 class DCNv2(nn.Module):
