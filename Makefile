@@ -4,7 +4,7 @@
 #   make demo        the main job on a synthetic log of a million rows
 #   make test        lint, types, tests (what CI runs)
 #   make test-slow   the tests that take minutes
-#   make bench       lookups, bags, whole models, scale: tables, bench-out/*.json, docs/charts
+#   make bench       lookups, bags, whole models, scale: bench-out/*.json, docs/benchmarks.md
 #   make results     the paper's claim in the open, cell by cell: hours; stop it, call it again
 #   make rivals      the libraries that `make bench` measures beside ours, in .rivals
 #   make picture     draw the README's picture again, from the last demo
@@ -31,6 +31,7 @@ DATA ?= ../shared/data
 MINUTES ?=
 ONLY ?=
 CHARTS ?= docs/charts
+BENCH_PAGE ?= docs/benchmarks.md
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 TORCH_INDEX ?=
@@ -50,6 +51,7 @@ bench: $(VENV)/.dev-ready
 	for subject in lookups bags training scaling; do \
 		$(BIN)/python benchmarks/$$subject.py --out $(BENCH_OUT) || exit 1; done
 	$(BIN)/python benchmarks/charts.py --figures $(BENCH_OUT) --out $(CHARTS)
+	$(BIN)/python benchmarks/tables.py --figures $(BENCH_OUT) --page $(BENCH_PAGE)
 
 results: $(VENV)/.dev-ready
 	$(BIN)/python -m benchmarks.results --data $(DATA) --out $(RESULTS_OUT) \

@@ -127,3 +127,28 @@ def test_charts_follow_the_pages_theme(load, tmp_path: Path) -> None:
     assert "prefers-color-scheme:dark" in drawn
     assert "not installed" in drawn
     assert "2.00x" in drawn
+
+
+def test_a_page_is_filled_from_the_figures(load, tmp_path: Path) -> None:
+    tables = load("tables")
+    serving = [{"rows": 1, "p50": [9.0, 6.0], "p99": [20.0, 14.04], "ratio": 1.5}]
+    (tmp_path / "lookups.json").write_text(json.dumps({"results": [], "serving": serving}))
+    page = (
+        "before\n<!-- table: serving -->\nold\n<!-- end -->\nbetween\n"
+        "<!-- table: bags -->\nstays\n<!-- end -->\n"
+    )
+
+    filled, missing = tables.fill(page, tmp_path)
+
+    assert "| 1 | 9.0 | 6.0 | 20.0 | 14.0 | 1.50 |" in filled
+    assert "old" not in filled and "stays" in filled
+    assert filled.startswith("before\n<!-- table: serving -->\n| rows |")
+    assert missing == ["bags"]
+    again, _ = tables.fill(filled, tmp_path)
+    assert again == filled
+
+
+def test_every_table_of_the_page_has_someone_who_fills_it(load) -> None:
+    tables = load("tables")
+    page = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert {match[2] for match in tables.PLACE.finditer(page)} == set(tables.TABLES)
