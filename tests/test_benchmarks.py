@@ -140,8 +140,9 @@ def test_a_page_is_filled_from_the_figures(load, tmp_path: Path) -> None:
 
     filled, missing = tables.fill(page, tmp_path)
 
-    assert "| 1 | 9.0 | 6.0 | 20.0 | 14.0 | 1.50 |" in filled
-    assert "old" not in filled and "stays" in filled
+    assert "| 1 | 9.0 | 20.0 | 6.0 | 14.0 | 1.50 |" in filled
+    assert "old" not in filled
+    assert "stays" in filled
     assert filled.startswith("before\n<!-- table: serving -->\n| rows |")
     assert missing == ["bags"]
     again, _ = tables.fill(filled, tmp_path)
