@@ -134,14 +134,14 @@ def test_a_page_is_filled_from_the_figures(load, tmp_path: Path) -> None:
     serving = [{"rows": 1, "p50": [9.0, 6.0], "p99": [20.0, 14.04], "ratio": 1.5}]
     (tmp_path / "lookups.json").write_text(json.dumps({"results": [], "serving": serving}))
     page = (
-        "before\n<!-- table: serving -->\nold\n<!-- end -->\nbetween\n"
+        "before\n<!-- table: serving -->\nyesterday\n<!-- end -->\nbetween\n"
         "<!-- table: bags -->\nstays\n<!-- end -->\n"
     )
 
     filled, missing = tables.fill(page, tmp_path)
 
     assert "| 1 | 9.0 | 20.0 | 6.0 | 14.0 | 1.50 |" in filled
-    assert "old" not in filled
+    assert "yesterday" not in filled
     assert "stays" in filled
     assert filled.startswith("before\n<!-- table: serving -->\n| rows |")
     assert missing == ["bags"]
