@@ -15,7 +15,7 @@ from bitfold.report.again import command
 from bitfold.report.look import DARK, LIGHT, spread_out
 from bitfold.report.reading import Board, read_board
 from bitfold.report.sections import sections
-from bitfold.report.words import frontier, headline, is_real, lost
+from bitfold.report.words import frontier, headline, is_real, lost, verdicts
 from boards import HOSTILE, METHODS, WORDS, more, renamed, results, write_board
 from command import READING, TRAINING, bitfold, refused, write_ratings
 
@@ -398,3 +398,10 @@ def test_nothing_of_the_page_is_imported_before_it_is_made(monkeypatch: pytest.M
 
 def test_every_method_of_the_tests_is_drawn() -> None:
     assert set(METHODS) == {row["method"] for row in results()["results"]}
+
+
+def test_one_seed_tells_nothing_and_says_so() -> None:
+    pair = {"method": "a", "against": "hash", "budget": "10x", "mean": 0.01, "low": None}
+    said = verdicts([pair, pair | {"budget": "100x"}], "full")
+    assert said.startswith("There is one seed")
+    assert "--seeds 3" in said

@@ -174,6 +174,8 @@ UNSURE = "cannot tell"
 
 def verdicts(pairs: Sequence[Row], full: str) -> str:
     """What the paired differences tell, in a sentence; those against the full table come last."""
+    if pairs and all(row.get("low") is None for row in pairs):
+        return "There is one seed, so no difference can be told from chance; --seeds 3 would tell."
     told = {"yes, better": "is better than", "yes, worse": "is worse than"}
     groups: dict[tuple[str, str, str], list[str]] = {}
     for row in sorted(pairs, key=lambda row: row["against"] == full):
