@@ -114,10 +114,13 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the end, or to where early stopping ends it."""
-        while not self.position.finished:
-            self._epoch()
-            self._validate()
-            self._checkpoint()
+        from bitfold.kernels.denormals import no_denormals
+
+        with no_denormals():
+            while not self.position.finished:
+                self._epoch()
+                self._validate()
+                self._checkpoint()
 
     def _epoch(self) -> None:
         at, config, fabric = self.position, self.config, self.fabric
