@@ -149,7 +149,7 @@ def test_options_seeds_and_a_comparisons_own_file(tmp_path: Path) -> None:
     file.write_text(json.dumps(saved))
     made = quoted("--config", file)
     assert [quote["method"] for quote in made["quotes"]] == ["hash", "multi-hash"]
-    assert [quote["options"]["allocation"] for quote in made["quotes"]] == [1.0, 0.5]
+    assert [quote["options"]["allocation"] for quote in made["quotes"]] == [1.0, 0.0]
     assert made["embedding_dim"] == 4
     again = quoted("--config", file, "--budgets", "20x", "--set", "allocation=0.0")
     assert [quote["budget"] for quote in again["quotes"]] == ["20x", "20x"]

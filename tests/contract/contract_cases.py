@@ -21,7 +21,7 @@ MIXED = [*DENSE, Field("query", distinct=500), Field("page", distinct=90)]
 EXTREMES = [-(2**63), 2**63 - 1, -1, 0]
 
 FORMS: dict[str, list[dict[str, Any]]] = {
-    "hash": [{}, {"allocation": 0.0}],
+    "hash": [{}, {"allocation": 0.5}],
     "multi-hash": [{}, {"fusion": "concat"}, {"fusion": "mean", "hashes": 3}],
     "binary-code": [
         {},

@@ -77,7 +77,7 @@ class BinaryCode(Method):
         False, help="shuffle dense ids one to one first, when their order means nothing"
     )
     allocation: float = word(
-        0.5, help="rows go to fields by size**allocation; 1: one ratio for all, 0: small ones whole"
+        0.0, help="rows go to fields by size**allocation; 1: one ratio for all, 0: small ones whole"
     )
 
     name: ClassVar[str] = "binary-code"

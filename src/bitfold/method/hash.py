@@ -22,7 +22,7 @@ class Hash(Method):
     """`row = mix(id) * R_f / 2**64`, rounded down, in each field's own `R_f` rows."""
 
     allocation: float = word(
-        0.5, help="rows go to fields by size**allocation; 1: one ratio for all, 0: small ones whole"
+        0.0, help="rows go to fields by size**allocation; 1: one ratio for all, 0: small ones whole"
     )
 
     name: ClassVar[str] = "hash"

@@ -25,7 +25,7 @@ class MultiHash(Method):
     hashes: int = word(2, help="k, the rows fused for an id; more tell ids apart, and read more")
     fusion: str = word("sum", help="how the rows are fused", choices=("sum", "mean", "concat"))
     allocation: float = word(
-        0.5, help="rows go to fields by size**allocation; 1: one ratio for all, 0: small ones whole"
+        0.0, help="rows go to fields by size**allocation; 1: one ratio for all, 0: small ones whole"
     )
 
     name: ClassVar[str] = "multi-hash"
