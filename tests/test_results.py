@@ -17,7 +17,18 @@ from bitfold.data.synthetic import SynthConfig
 from bitfold.training.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = ("boards", "kept", "page", "record", "sitting", "sources", "stages", "__main__")
+MODULES = (
+    "boards",
+    "figures",
+    "kept",
+    "locks",
+    "page",
+    "record",
+    "sitting",
+    "sources",
+    "stages",
+    "__main__",
+)
 TRAIN = TrainConfig(width=4, hidden=(8,), epochs=1, batch_size=512)
 
 
@@ -105,8 +116,9 @@ def test_time_that_is_up_stops_between_cells(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     clock = iter(range(0, 10**6, 20))  # each look at the clock is twenty seconds later
-    monkeypatch.setattr(made.sitting, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    assert sat(made, board, tmp_path, "--stage", "grid", "--minutes", "1.5") == 0
+    watches = SimpleNamespace(monotonic=lambda: next(clock), process_time=lambda: 0.0)
+    monkeypatch.setattr(made.sitting, "time", watches)
+    assert sat(made, board, tmp_path, "--stage", "grid", "--minutes", "0.8") == 0
     out = capsys.readouterr().out
     assert "the time is up" in out
     assert "tiny grid: " in out
@@ -121,6 +133,38 @@ def test_the_final_stage_waits_for_the_grid(
     assert sat(made, board, tmp_path, "--stage", "final") == 0
     assert "waits for the grid of tiny" in capsys.readouterr().out
     assert not (tmp_path / "docs" / "results").exists()
+
+
+def test_a_board_is_the_work_of_one_process(
+    made: SimpleNamespace, board: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with made.locks.claimed(tmp_path / "out" / "locks" / "tiny") as mine:
+        assert mine
+        assert sat(made, board, tmp_path) == 0
+    out = capsys.readouterr().out
+    assert "tiny: another process is at work on it" in out
+    assert "tiny grid: 3 cells" in out
+    assert not (tmp_path / "docs" / "results").exists()
+
+
+def test_several_processes_say_the_same_words(
+    made: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun: list[list[str]] = []
+
+    def start(command: list[str], env: dict[str, str]) -> SimpleNamespace:
+        assert env["OMP_NUM_THREADS"] == "1"
+        begun.append(command)
+        return SimpleNamespace(wait=lambda: len(begun), terminate=lambda: None)
+
+    monkeypatch.setattr("subprocess.Popen", start)
+    assert made.main(["--only", "frappe", "--jobs", "2"]) == 2
+    assert len(begun) == 2
+    assert begun[0][1:] == [
+        "-m", "benchmarks.results", "--only", "frappe", "--jobs", "2", "--jobs", "1"
+    ]  # fmt: skip
+    assert made.main(["--jobs", "0"]) == 2
+    assert "jobs are out of range" in capsys.readouterr().err
 
 
 def test_mistakes_are_told(
@@ -158,7 +202,8 @@ def written(made: SimpleNamespace, board: Any, folder: Path, stage: str, *rows: 
     record = made.record.Record.read(folder / "results", board.name, stage)
     record.words = {
         "train": {"network": "deepfm", "width": 4, "epochs": 1, "patience": 2}
-        | {"batch_size": 512, "lr": 0.002, "embedding_decay": 0.0},
+        | {"batch_size": 512, "lr": 0.002, "embedding_decay": 0.0, "hidden": [8]}
+        | {"embedding_optimizer": "lazy-adam"},
         "data": {},
         "rows": rows[0]["rows"],
     }
@@ -188,6 +233,38 @@ def test_the_page_tells_shares_of_a_lead_that_is_one(
         "+0.0200 (+0.0200 to +0.0200)",
     ]  # fmt: skip
     assert "`hash` at 10x" in page.partition("What is missing")[2]
+    (against,) = (text for text in page.splitlines() if text.startswith("| tiny | 10x |"))
+    assert against.endswith("| +0.0200 (+0.0200 to +0.0200) | - | above |")
+
+
+def test_the_headline_has_the_best_form_and_the_papers_own(
+    made: SimpleNamespace, board: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper, other = made.stages.PAPER, made.stages.form("skip", "fields", "concat")
+    monkeypatch.setattr(made.stages, "FORMS", (paper, other))
+    board = replace(board, name="ml-1m-crossed", budgets=("100x",))
+    cells = [row("full", "1x", 0, 0.80), row(paper, "100x", 0, 0.78, valid=0.70)]
+    written(made, board, tmp_path, "grid", *cells, row(other, "100x", 0, 0.795, valid=0.71))
+    sitting = made.sitting.Sitting({board.name: board}, tmp_path, tmp_path, tmp_path / "results")
+    (tmp_path / "results-notes.md").write_text("## What it says\n\nA note.\n")
+    made.page.write_page(sitting, tmp_path / "results.md")
+    page = (tmp_path / "results.md").read_text()
+    assert "\n## What it says\n\nA note.\n\n## The headline\n" in page
+    lines = [text for text in page.splitlines() if text.startswith("| Tiny log at 100x")]
+    assert [text.split(" | ")[1] for text in lines] == [
+        f"best form: `{other}`", f"paper's form: `{paper}`"
+    ]  # fmt: skip
+    assert "99.4 % (98.3 %): reached" in lines[0]
+    assert "97.5 % (93.3 %): not reached" in lines[1]
+    assert "(results/ml-1m-crossed-grid.json)" in lines[0]
+
+
+def test_what_one_seed_and_several_tell(made: SimpleNamespace) -> None:
+    assert made.figures.verdict([0.01]) == "above, one seed"
+    assert made.figures.verdict([-0.01]) == "not above, one seed"
+    assert made.figures.verdict([0.01, 0.011, 0.012]) == "above"
+    assert made.figures.verdict([-0.01, -0.011, -0.012]) == "below"
+    assert made.figures.verdict([0.01, -0.01, 0.0]) == "not told apart"
 
 
 def test_no_figure_appears_that_was_not_measured(
@@ -200,7 +277,7 @@ def test_no_figure_appears_that_was_not_measured(
     assert "its forms are chosen when the grid is whole" in page
     assert made.sitting.estimate(sitting, [board], ("grid",)) == [
         "tiny grid: 3 cells; none finished to go by",
-        "time left: about 0.0 h, and 3 cells of boards that nothing is known of",
+        "time left: about 0.0 h of one core, and 3 cells of boards that nothing is known of",
     ]
 
 

@@ -46,9 +46,12 @@ class Call:
 def calls(board: Board, stage: str, best: Mapping[str, Sequence[str]]) -> list[Call]:
     """The calls of a stage; `best` has the chosen forms of each budget."""
     full = (FULL,) * board.whole
-    if stage == GRID:
-        return [Call(GRID, _words((*full, *FORMS), board.budgets, 1, floors=board.whole))]
     # The smallest budget first: the claim is about it.
+    if stage == GRID:
+        return [
+            Call(f"{GRID}-{budget}", _words((*full, *FORMS), (budget,), 1, floors=board.whole))
+            for budget in reversed(board.budgets)
+        ]
     return [
         Call(
             f"{FINAL}-{budget}",
@@ -68,7 +71,12 @@ def _words(
 ) -> CompareConfig:
     # equal_within=1: every form fills its budget as far as it can; the page shows the bytes.
     return CompareConfig(
-        methods=methods, budgets=budgets, seeds=seeds, floors=floors, equal_within=1.0
+        methods=methods,
+        budgets=budgets,
+        seeds=seeds,
+        floors=floors,
+        equal_within=1.0,
+        diagnosis=False,
     )
 
 

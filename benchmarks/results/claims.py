@@ -1,0 +1,94 @@
+"""The page's answers, each drawn from the figures: the headline, the rivals, the crosses."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .boards import Board
+from .figures import Figures, claimed, difference, figure, paired, table, verdict
+from .sitting import Sitting
+from .stages import PAPER
+
+HEADLINE = (("synthetic-20m", "1000x"), ("ml-1m-crossed", "100x"))
+RIVALS = ("hash", "multi-hash")
+NOTES = "results-notes.md"
+
+
+def notes(page: Path) -> str:
+    """What people wrote about the figures: a file beside the page, taken in as it is."""
+    file = page.with_name(NOTES)
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+def headline(sitting: Sitting) -> str:
+    """Two boards on which the claim is to hold: the best form, with the paper's own beside it."""
+    rows = []
+    for name, budget in HEADLINE:
+        if name not in sitting.boards:
+            continue
+        board = sitting.boards[name]
+        found = Figures(sitting, board)
+        if found.full_line is None:
+            continue
+        best = (sitting.best(board) or {}).get(budget, [])[:1]
+        methods = {"paper's form": PAPER, "hash": "hash", "multi-hash": "multi-hash"}
+        for title, method in [*(("best form", each) for each in best), *methods.items()]:
+            line = found.line(method, budget)
+            if line is None:
+                continue
+            rows.append(
+                [
+                    *(f"{board.title} at {budget}", f"{title}: `{method}`", str(line.seeds)),
+                    *(f"{line.bytes:,}", figure(line.auc, line.deviation), claimed(line)),
+                    found.records_named(),
+                ]
+            )
+    if not rows:
+        return ""
+    heads = ("log", "method", "seeds", "bytes", "test AUC", "of full's AUC (of its lift)", "from")
+    return "## The headline\n\n" + table(heads, rows)
+
+
+def rivals(sitting: Sitting, boards: Sequence[Board]) -> str:
+    """The best form less the hash trick and multi-hash, board by board and ratio by ratio."""
+    rows = []
+    for board in boards:
+        found, best = Figures(sitting, board), sitting.best(board) or {}
+        for budget in board.budgets:
+            for method in best.get(budget, [])[:1]:
+                ours = found.rows(method, budget)
+                line = [board.name, budget, f"`{method.partition(':')[2]}`"]
+                told = []
+                for rival in RIVALS:
+                    pairs = paired(ours, found.rows(rival, budget))
+                    refused = found.refused(rival, budget) is not None
+                    line.append(difference(pairs) if pairs or not refused else "not possible")
+                    told.append(verdict(pairs) if pairs else "")
+                if any(told):
+                    rows.append([*line, "; ".join(dict.fromkeys(each for each in told if each))])
+    if not rows:
+        return ""
+    heads = ("board", "ratio", "best form", "less hash", "less multi-hash", "the best form is")
+    return (
+        "## The best form against hashing at equal bytes\n\nPaired differences of test AUC; three "
+        "seeds have a 95 % interval. *Above* and *below* mean that it leaves out zero.\n\n"
+        + table(heads, rows)
+    )
+
+
+def crosses(sitting: Sitting) -> str:
+    """Whether crossed fields help the full table at all."""
+    if not {"ml-1m", "ml-1m-crossed"} <= sitting.boards.keys():
+        return ""
+    plain, crossed = (
+        Figures(sitting, sitting.boards[name]).full_line for name in ("ml-1m", "ml-1m-crossed")
+    )
+    heading = "## Do crosses help at all?\n\n"
+    if plain is None or crossed is None:
+        return f"{heading}Not measured yet: it takes the full table on both boards.\n"
+    gain = crossed.auc - plain.auc
+    return (
+        f"{heading}They {'do' if gain > 0 else 'do not'}: the full table has "
+        f"{figure(crossed.auc, crossed.deviation)} with crosses (seeds: {crossed.seeds}) and "
+        f"{figure(plain.auc, plain.deviation)} without (seeds: {plain.seeds}), {gain:+.4f}. "
+        "From `ml-1m-*.json` and `ml-1m-crossed-*.json` in `docs/results/`.\n"
+    )
