@@ -51,7 +51,7 @@ def board(made: SimpleNamespace) -> Any:
             label="label", fields=("field_0", "field_1"), group="field_0", ids="vocabulary"
         ),
         TRAIN, synth=SynthConfig(rows=20_000, fields=2, ids=2_000, numeric=0),
-        rivals=("hash",), best=1, seeds=1, budgets=("10x",),
+        rivals=("hash",), best=1, seeds=1, budgets=("10x",), stages=("grid", "final"),
     )  # fmt: skip
 
 
@@ -259,6 +259,23 @@ def test_the_headline_has_the_best_form_and_the_papers_own(
     assert "(results/ml-1m-crossed-grid.json)" in lines[0]
 
 
+def test_remedies_stand_beside_the_plain_form(
+    made: SimpleNamespace, board: Any, tmp_path: Path
+) -> None:
+    stages = made.stages
+    assert [stages.plain(name) for name in stages.TRIED] == [
+        *("hash", "multi-hash", stages.PAPER, *[stages.SLICES] * 4, stages.POOL)
+    ]
+    board = replace(board, stages=made.boards.STAGES)
+    written(made, board, tmp_path, "grid", row(stages.SLICES, "10x", 0, 0.78))
+    written(made, board, tmp_path, "remedies", row(f"{stages.SLICES},std=0.1", "10x", 0, 0.79))
+    sitting = made.sitting.Sitting({board.name: board}, tmp_path, tmp_path, tmp_path / "results")
+    made.page.write_page(sitting, tmp_path / "results.md")
+    page = (tmp_path / "results.md").read_text()
+    assert f"| `{stages.SLICES},std=0.1` | `{stages.SLICES}` | 0.7900 (+0.0100) |" in page
+    assert len(sitting.missing(board, "remedies")) == len(stages.TRIED) - 1
+
+
 def test_what_one_seed_and_several_tell(made: SimpleNamespace) -> None:
     assert made.figures.verdict([0.01]) == "above, one seed"
     assert made.figures.verdict([-0.01]) == "not above, one seed"
@@ -323,6 +340,8 @@ def test_negatives_are_items_that_the_user_never_has(made: SimpleNamespace, tmp_
 def test_boards_plan_and_read_with_words_that_exist(made: SimpleNamespace) -> None:
     boards = made.boards.every_board()
     assert all(board.reference is None or board.reference in boards for board in boards.values())
+    assert all(board.train.set == {"allocation": "0"} for board in boards.values())
+    assert list(boards)[-1] == "synthetic-5m-hashed"
     large = boards["synthetic-20m"]
     (call,) = made.stages.calls(large, "final", {"1000x": ["binary-code:strategy=skip"]})
     assert [cell.title for cell in call.cells(large)][:-1] == [

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bitfold.errors import BitfoldError, unknown_name
 
-from .boards import FINAL, GRID, Board, every_board
+from .boards import STAGES, Board, every_board
 from .page import write_page
 from .sitting import Sitting, estimate
 
@@ -38,7 +38,7 @@ def _parsed(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("results-out"), help="logs and pages")
     parser.add_argument("--docs", type=Path, default=DOCS, help="where results.md and results/ are")
     parser.add_argument("--only", action="append", metavar="BOARD", help="may be said again")
-    parser.add_argument("--stage", choices=(GRID, FINAL), help="without it, grid and then final")
+    parser.add_argument("--stage", choices=STAGES, help="without it, one after the other")
     parser.add_argument("--minutes", type=float, help="stop between cells after so many")
     parser.add_argument(
         "--jobs", type=int, default=1, help="so many processes of one thread share the boards"
@@ -67,7 +67,7 @@ def _main(said: argparse.Namespace, boards: dict[str, Board]) -> int:
         if name not in boards:
             raise unknown_name("board", name, boards)
     chosen = [board for name, board in boards.items() if not said.only or name in said.only]
-    stages = (said.stage,) if said.stage else (GRID, FINAL)
+    stages = (said.stage,) if said.stage else STAGES
     if said.minutes is not None and not said.minutes > 0:
         raise BitfoldError("minutes are out of range", got=said.minutes, expected="more than 0")
     sitting = Sitting(

@@ -8,7 +8,8 @@ from bitfold.data.synthetic import SynthConfig
 from bitfold.training.config import TrainConfig
 
 BUDGETS = ("10x", "100x", "1000x")
-GRID, FINAL = "grid", "final"
+GRID, FINAL, REMEDIES = "grid", "final", "remedies"
+STAGES = (GRID, FINAL, REMEDIES)
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Board:
     rivals: tuple[str, ...] = ("hash", "multi-hash")
     seeds: int = 3
     budgets: tuple[str, ...] = BUDGETS
-    stages: tuple[str, ...] = (GRID, FINAL)
+    stages: tuple[str, ...] = STAGES
 
     @property
     def whole(self) -> bool:
@@ -79,6 +80,8 @@ TRAINING: dict[str, dict[str, Any]] = {
 EVERYBODY: dict[str, Any] = {
     "width": 16, "network": "deepfm", "hidden": (32,), "weight_decay": 1e-5, "patience": 1,
     "checkpoint_steps": 0,
+    # Small fields whole, the others alike: for every method that deals rows to fields.
+    "set": {"allocation": "0"},
 }  # fmt: skip
 
 ML = ("user_id", "movie_id", "gender", "age", "occupation", "zip", "year")
@@ -133,7 +136,8 @@ def boards_of(log: Log, train: TrainConfig) -> list[Board]:
         return [dense]
     hashed = Board(
         f"{log.name}-hashed", f"{log.title}; hashed ids", log.file,
-        DataConfig(**log.data, ids="hashed"), train, reference=log.name, **log.more,
+        DataConfig(**log.data, ids="hashed"), train, reference=log.name,
+        stages=(GRID, FINAL), **log.more,
     )  # fmt: skip
     return [dense, hashed]
 

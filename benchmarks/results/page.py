@@ -7,13 +7,13 @@ from bitfold.board import HASH
 from bitfold.files import atomic
 from bitfold.floors import LOGISTIC
 
-from .boards import FINAL, GRID, Board
+from .boards import FINAL, GRID, REMEDIES, Board
 from .claims import crosses, headline, notes, rivals
 from .figures import CLAIM, Figures, claimed, difference, figure, link, paired, share, table
 from .kept import Lead, kept_of
 from .record import Record, key
 from .sitting import Sitting
-from .stages import FORMS, PAPER, Key
+from .stages import FORMS, PAPER, TRIED, Key, plain
 
 HEAD = """# The paper's claim, in the open
 
@@ -86,6 +86,8 @@ def _board(sitting: Sitting, board: Board) -> str:
         text.append(_final(sitting, board, found))
     if found.records.get(GRID) and found.records[GRID].cells:
         text.append(_grid(board, found))
+    if found.records.get(REMEDIES) and found.records[REMEDIES].cells:
+        text.append(_remedies(board, found))
     return "\n".join(text)
 
 
@@ -157,6 +159,29 @@ def _grid(board: Board, found: Figures) -> str:
     return (
         "The grid, one seed: validation AUC, test AUC, of full's test AUC. From "
         f"{link(record)}:\n\n{table(heads, rows)}"
+    )
+
+
+def _remedies(board: Board, found: Figures) -> str:
+    """Forms beside those that they differ from in one word: test AUC, first seed."""
+
+    def auc(method: str, budget: str) -> float | None:
+        row = found.rows(method, budget).get(0)
+        return None if row is None else row["auc"]
+
+    rows = []
+    for name in TRIED:
+        line = []
+        for budget in board.budgets:
+            ours, theirs = auc(name, budget), auc(plain(name), budget)
+            beside = "" if ours is None or theirs is None else f" ({ours - theirs:+.4f})"
+            refused = "not possible" if found.refused(name, budget) else "-"
+            line.append(refused if ours is None else f"{ours:.4f}{beside}")
+        rows.append([f"`{name}`", f"`{plain(name)}`", *line])
+    return (
+        "One word changed, one seed: test AUC (less that of the plain form). From "
+        f"{link(found.records[REMEDIES])}:\n\n"
+        + table(("form", "plain form", *board.budgets), rows)
     )
 
 

@@ -13,7 +13,7 @@ from bitfold.files import read_json, write_json
 from bitfold.floors import FILE as FLOORS_FILE
 from bitfold.floors import LOGISTIC
 
-from .boards import GRID, Board
+from .boards import FINAL, GRID, Board
 from .locks import claimed
 from .record import Record, clicks_of, known_cells, words_of
 from .sources import SetMissing, log_of
@@ -64,7 +64,7 @@ class Sitting:
 
     def missing(self, board: Board, stage: str) -> list[Key]:
         """The cells without figures; guessed forms stand for those not yet chosen."""
-        best = {} if stage == GRID else self.best(board) or guessed(board)
+        best = (self.best(board) or guessed(board)) if stage == FINAL else {}
         records = [self.record(board, each) for each in board.stages]
         wanted = [cell for call in calls(board, stage, best) for cell in call.cells(board)]
         refused = [row for record in records for row in record.refused]
@@ -94,7 +94,7 @@ class Sitting:
             raise TimeIsUp
 
     def _stage(self, board: Board, stage: str) -> None:
-        best = {} if stage == GRID else self.best(board)
+        best = self.best(board) if stage == FINAL else {}
         if best is None:
             self.say(
                 f"{board.name} {stage}: waits for the grid of {board.best_from or board.name}, "
