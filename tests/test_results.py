@@ -347,6 +347,7 @@ def test_boards_plan_and_read_with_words_that_exist(made: SimpleNamespace) -> No
     assert [cell.title for cell in call.cells(large)][:-1] == [
         "full 1x seed 0",
         "hash 1000x seed 0",
+        "multi-hash 1000x seed 0",
         f"{made.stages.PAPER} 1000x seed 0",
         "binary-code:strategy=skip 1000x seed 0",
     ]
