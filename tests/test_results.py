@@ -203,7 +203,7 @@ def written(made: SimpleNamespace, board: Any, folder: Path, stage: str, *rows: 
     record.words = {
         "train": {"network": "deepfm", "width": 4, "epochs": 1, "patience": 2}
         | {"batch_size": 512, "lr": 0.002, "embedding_decay": 0.0, "hidden": [8]}
-        | {"embedding_optimizer": "lazy-adam"},
+        | {"set": {"allocation": "0"}, "embedding_optimizer": "lazy-adam"},
         "data": {},
         "rows": rows[0]["rows"],
     }
