@@ -100,6 +100,7 @@ def test_a_sitting_is_whole_and_its_files_are_enough_for_the_next(
     page = (tmp_path / "docs/results.md").read_text()
     assert "(results/tiny-final.json)" in page
     assert "What is missing" not in page
+    assert f"of the truth of the log (Bayes) {kept['references']['bayes']['auc']:.4f}" in page
 
     assert sat(made, board, tmp_path) == 0
     assert len(trained) == 4

@@ -82,7 +82,7 @@ def _board(sitting: Sitting, board: Board) -> str:
         f"{train['patience']}), batches of {train['batch_size']}, rate {train['lr']:g}, decay of "
         f"embeddings {train['embedding_decay']:g}, embeddings by {train['embedding_optimizer']}"
         f"{''.join(f', {name}={value}' for name, value in train['set'].items())}.\n",
-        _lead(found.lead),
+        _lead(found.lead) + _references(found),
     ]
     if found.records.get(FINAL) and found.records[FINAL].cells:
         text.append(_final(sitting, board, found))
@@ -102,6 +102,14 @@ def _lead(lead: Lead | None) -> str:
         f"Full {lead.full:.4f}, logistic regression {lead.floor:.4f}: a lead of {lead.size:+.4f}, "
         f"standard error {error}; {said}.\n"
     )
+
+
+def _references(found: Figures) -> str:
+    """Floors and ceilings that need no training."""
+    known = next((each.references for each in found.records.values() if each.references), {})
+    titles = {"popularity": "popularity alone", "bayes": "the truth of the log (Bayes)"}
+    said = [f"{titles[name]} {known[name]['auc']:.4f}" for name in titles if name in known]
+    return f"Test AUC of {', of '.join(said)}.\n" if said else ""
 
 
 def _final(sitting: Sitting, board: Board, found: Figures) -> str:
