@@ -78,7 +78,7 @@ def _board(sitting: Sitting, board: Board) -> str:
         f"## {board.title}\n",
         f"{sum(rows.values()):,} rows ({', '.join(f'{n:,} {part}' for part, n in rows.items())}). "
         f"{train['network']}, width {train['width']}, hidden layers "
-        f"{', '.join(map(str, train['hidden']))}, {train['epochs']} epochs at most (patience "
+        f"{', '.join(map(str, train['hidden']))}, at most {train['epochs']} passes (patience "
         f"{train['patience']}), batches of {train['batch_size']}, rate {train['lr']:g}, decay of "
         f"embeddings {train['embedding_decay']:g}, embeddings by {train['embedding_optimizer']}"
         f"{''.join(f', {name}={value}' for name, value in train['set'].items())}.\n",
