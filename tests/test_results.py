@@ -18,16 +18,8 @@ from bitfold.training.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = (
-    "boards",
-    "figures",
-    "kept",
-    "locks",
-    "page",
-    "record",
-    "sitting",
-    "sources",
-    "stages",
-    "__main__",
+    *("boards", "claims", "figures", "kept", "locks", "page"),
+    *("record", "sitting", "sources", "stages", "__main__"),
 )
 TRAIN = TrainConfig(width=4, hidden=(8,), epochs=1, batch_size=512)
 
@@ -235,7 +227,7 @@ def test_the_page_tells_shares_of_a_lead_that_is_one(
     ]  # fmt: skip
     assert "`hash` at 10x" in page.partition("What is missing")[2]
     (against,) = (text for text in page.splitlines() if text.startswith("| tiny | 10x |"))
-    assert against.endswith("| +0.0200 (+0.0200 to +0.0200) | - | above |")
+    assert against.endswith("| +0.0200 (+0.0200 to +0.0200); allocation 0 | - | above |")
 
 
 def test_the_headline_has_the_best_form_and_the_papers_own(
@@ -265,7 +257,7 @@ def test_remedies_stand_beside_the_plain_form(
 ) -> None:
     stages = made.stages
     assert [stages.plain(name) for name in stages.TRIED] == [
-        *("hash", "multi-hash", stages.PAPER, *[stages.SLICES] * 4, stages.POOL)
+        *(stages.PAPER, *[stages.SLICES] * 4, stages.POOL)
     ]
     board = replace(board, stages=made.boards.STAGES)
     written(made, board, tmp_path, "grid", row(stages.SLICES, "10x", 0, 0.78))
@@ -275,6 +267,16 @@ def test_remedies_stand_beside_the_plain_form(
     page = (tmp_path / "results.md").read_text()
     assert f"| `{stages.SLICES},std=0.1` | `{stages.SLICES}` | 0.7900 (+0.0100) |" in page
     assert len(sitting.missing(board, "remedies")) == len(stages.TRIED) - 1
+
+
+def test_the_rival_is_the_better_hashing(made: SimpleNamespace, board: Any, tmp_path: Path) -> None:
+    paper, other = made.stages.PAPER, "hash:allocation=0.5"
+    written(made, board, tmp_path, "grid", row(paper, "10x", 0, 0.80, valid=0.8))
+    hashed = [row("hash", "10x", 0, 0.78, valid=0.70), row(other, "10x", 0, 0.77, valid=0.71)]
+    written(made, board, tmp_path, "final", *hashed)
+    sitting = made.sitting.Sitting({board.name: board}, tmp_path, tmp_path, tmp_path / "results")
+    text = made.claims.rivals(sitting, [board])
+    assert "| +0.0300; allocation .5 | - | above, one seed |" in text
 
 
 def test_what_one_seed_and_several_tell(made: SimpleNamespace) -> None:
@@ -349,6 +351,8 @@ def test_boards_plan_and_read_with_words_that_exist(made: SimpleNamespace) -> No
         "full 1x seed 0",
         "hash 1000x seed 0",
         "multi-hash 1000x seed 0",
+        "hash:allocation=0.5 1000x seed 0",
+        "multi-hash:allocation=0.5 1000x seed 0",
         f"{made.stages.PAPER} 1000x seed 0",
         "binary-code:strategy=skip 1000x seed 0",
     ]

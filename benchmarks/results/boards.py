@@ -10,6 +10,8 @@ from bitfold.training.config import TrainConfig
 BUDGETS = ("10x", "100x", "1000x")
 GRID, FINAL, REMEDIES = "grid", "final", "remedies"
 STAGES = (GRID, FINAL, REMEDIES)
+# With the word of training and with the methods' own default: the better one is the rival.
+RIVALS = ("hash", "multi-hash", "hash:allocation=0.5", "multi-hash:allocation=0.5")
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Board:
     reference: str | None = None
     best_from: str | None = None
     best: int = 3
-    rivals: tuple[str, ...] = ("hash", "multi-hash")
+    rivals: tuple[str, ...] = RIVALS
     seeds: int = 3
     budgets: tuple[str, ...] = BUDGETS
     stages: tuple[str, ...] = STAGES

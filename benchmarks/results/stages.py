@@ -31,18 +31,18 @@ PAPER = form("succession", "shared", "sum")
 
 SLICES, POOL = form("succession", "slices", "product"), form("succession", "fields", "concat")
 TRIED = (
-    *("hash:allocation=0.5", "multi-hash:allocation=0.5", f"{PAPER},allocation=0.5"),
-    *(f"{SLICES},allocation=0.5", f"{SLICES},balance=1", f"{SLICES},std=0.1"),
+    *(f"{PAPER},allocation=0.5", f"{SLICES},allocation=0.5"),
+    *(f"{SLICES},balance=1", f"{SLICES},std=0.1"),
     *(form("succession", "slices", "weighted"), f"{POOL},blocks=4"),
 )
-"""Forms that differ from one of the grid, or from hashing, in one word: which words help?"""
+"""Forms that differ from one of the grid in one word: which words help?"""
 
 
 def plain(tried: str) -> str:
     """The form that one of `TRIED` differs from in one word."""
     if tried.endswith("fusion=weighted"):
         return SLICES
-    return tried.rpartition("," if "," in tried else ":")[0]
+    return tried.rpartition(",")[0]
 
 
 @dataclass(frozen=True)
