@@ -85,6 +85,7 @@ def test_a_sitting_is_whole_and_its_files_are_enough_for_the_next(
     kept = json.loads((tmp_path / "docs/results/tiny-final.json").read_text())
     results = json.loads((tmp_path / "out/boards/tiny/final-10x/results.json").read_text())
     figures = {row["method"]: row["auc"] for row in results["results"]}
+    assert not any("curve" in row for row in results["results"])  # no cell is diagnosed
     assert {row["method"]: row["auc"] for row in kept["cells"]} == figures | {
         "logistic regression": results["references"]["logistic regression"]["auc"]
     }
