@@ -29,7 +29,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The modules of benchmarks/results, which stand outside the package, with one form alone."""
     monkeypatch.syspath_prepend(str(ROOT))
     found = {name: importlib.import_module(f"benchmarks.results.{name}") for name in MODULES}
-    for name in ("stages", "page"):
+    for name in ("stages", "page", "claims"):
         monkeypatch.setattr(found[name], "FORMS", (found["stages"].PAPER,))
     return SimpleNamespace(main=found.pop("__main__").main, **found)
 
@@ -278,6 +278,24 @@ def test_the_rival_is_the_better_hashing(made: SimpleNamespace, board: Any, tmp_
     sitting = made.sitting.Sitting({board.name: board}, tmp_path, tmp_path, tmp_path / "results")
     text = made.claims.rivals(sitting, [board])
     assert "| +0.0300; allocation .5 | - | above, one seed |" in text
+
+
+def test_one_form_for_all(
+    made: SimpleNamespace, board: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [made.stages.form("skip", "slices", fusion) for fusion in ("sum", "product", "concat")]
+    monkeypatch.setattr(made.claims, "FORMS", tuple(names))
+    record = made.record.Record.read(tmp_path / "results", board.name, "grid")
+    record.add([row(names[0], "10x", 0, 0.9, valid=0.6), row(names[1], "10x", 0, 0.6, valid=0.7)])
+    sitting = made.sitting.Sitting({board.name: board}, tmp_path, tmp_path, tmp_path / "results")
+    record.write()
+    assert made.claims.defaults(sitting, [board]) == ""  # the third form is not known
+    record.refused = [{"method": names[2], "budget": "10x", "reason": "needs more"}]
+    record.write()
+    lines = made.claims.defaults(sitting, [board]).splitlines()[-2:]
+    assert [line.strip("| ").split(" | ")[1:] for line in lines] == [
+        ["0.0000", "0.0000 (tiny 10x)", "0"], ["0.1000", "0.1000 (tiny 10x)", "0"]
+    ]  # fmt: skip
 
 
 def test_what_one_seed_and_several_tell(made: SimpleNamespace) -> None:

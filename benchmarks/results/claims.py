@@ -1,12 +1,13 @@
-"""The page's answers, each drawn from the figures: the headline, the rivals, the crosses."""
+"""The page's answers, each drawn from the figures: the headline, the rivals, one form for all."""
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from .boards import Board
+from .boards import GRID, Board
 from .figures import Figures, claimed, difference, figure, paired, table, verdict
 from .sitting import Sitting
-from .stages import PAPER
+from .stages import FORMS, PAPER
 
 HEADLINE = (("synthetic-20m", "1000x"), ("ml-1m-crossed", "100x"))
 RIVALS = {
@@ -91,6 +92,51 @@ def better(found: Figures, methods: Sequence[str], budget: str) -> str:
         return 0.0 if row is None else float(row["valid"]["auc"])
 
     return max(methods, key=valid)
+
+
+def defaults(sitting: Sitting, boards: Sequence[Board]) -> str:
+    """How far each form is below the best of the grid, where the grid of a ratio is whole."""
+    below: dict[str, dict[str, float]] = {name: {} for name in FORMS}
+    impossible: dict[str, list[str]] = {name: [] for name in FORMS}
+    places = []
+    for board in boards:
+        record = sitting.record(board, GRID)
+        for budget in board.budgets:
+            found = {
+                row["method"]: row["valid"]["auc"]
+                for row in record.cells
+                if row["budget"] == budget and row["method"] in below
+            }
+            refused = {row["method"] for row in record.refused if row["budget"] == budget}
+            if not found or any(name not in found and name not in refused for name in FORMS):
+                continue
+            places.append(place := f"{board.name} {budget}")
+            for name in FORMS:
+                if name in found:
+                    below[name][place] = max(found.values()) - found[name]
+                else:
+                    impossible[name].append(place)
+    if not places:
+        return ""
+    rows = []
+    for name in sorted(FORMS, key=lambda name: statistics.fmean(below[name].values() or [1.0])):
+        if not below[name]:
+            continue
+        worst = max(below[name], key=lambda place: below[name][place])
+        rows.append(
+            [
+                f"`{name.partition(':')[2]}`" + (" (paper)" if name == PAPER else ""),
+                f"{statistics.fmean(below[name].values()):.4f}",
+                f"{below[name][worst]:.4f} ({worst})",
+                str(len(impossible[name])),
+            ]
+        )
+    heads = ("form", "below the best, mean", "worst", "places where it is not possible")
+    return (
+        "## One form for all\n\nHow far each form's validation AUC is below the best form's, over "
+        f"{len(places)} boards and ratios (one seed): {', '.join(places)}. The mean leaves out "
+        "where a form is not possible.\n\n" + table(heads, rows)
+    )
 
 
 def crosses(sitting: Sitting) -> str:

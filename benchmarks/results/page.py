@@ -8,7 +8,7 @@ from bitfold.files import atomic
 from bitfold.floors import LOGISTIC
 
 from .boards import FINAL, GRID, REMEDIES, Board
-from .claims import crosses, headline, notes, rivals
+from .claims import crosses, defaults, headline, notes, rivals
 from .figures import CLAIM, Figures, claimed, difference, figure, link, paired, share, table
 from .kept import Lead, kept_of
 from .record import Record, key
@@ -32,7 +32,10 @@ This page is written by `python -m benchmarks.results --write-docs` from the fil
 def write_page(sitting: Sitting, path: Path) -> None:
     """Write the page of what is measured, and of what is missing."""
     boards = list(sitting.boards.values())
-    claims = (notes(path), headline(sitting), rivals(sitting, boards), crosses(sitting))
+    claims = (
+        *(notes(path), headline(sitting), rivals(sitting, boards)),
+        *(defaults(sitting, boards), crosses(sitting)),
+    )
     parts = [HEAD, _overview(sitting, boards), *(text for text in claims if text)]
     parts += [text for board in boards if (text := _board(sitting, board))]
     parts += [text for text in (_missing(sitting, boards), _time(sitting, boards)) if text]
