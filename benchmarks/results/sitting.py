@@ -213,7 +213,11 @@ def estimate(sitting: Sitting, chosen: Sequence[Board], stages: Sequence[str]) -
     """A line a board and stage: what is missing, and how long it will take by what is finished."""
     lines, total, unknown = [], 0.0, 0
     for board in chosen:
-        done = [row for stage in board.stages for row in sitting.record(board, stage).cells]
+        reference = sitting.boards.get(board.reference or "", board)  # the same rows
+        for like in (board, reference):
+            done = [row for stage in like.stages for row in sitting.record(like, stage).cells]
+            if done:
+                break
         took = [float(row["took" if "took" in row else "seconds"]) for row in done]
         for stage in stages:
             missing = len(sitting.missing(board, stage)) if stage in board.stages else 0
