@@ -16,6 +16,7 @@
 #   WORKERS=4               test processes
 #   DATA=FOLDER             public data sets for `make results`
 #   MINUTES=60, ONLY=BOARD  how long, and on which board, `make results` goes on
+#   JOBS=2                  its processes, of one thread each
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
@@ -30,6 +31,7 @@ RESULTS_OUT ?= results-out
 DATA ?= ../shared/data
 MINUTES ?=
 ONLY ?=
+JOBS ?= 2
 CHARTS ?= docs/charts
 BENCH_PAGE ?= docs/benchmarks.md
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -55,7 +57,7 @@ bench: $(VENV)/.dev-ready
 
 results: $(VENV)/.dev-ready
 	$(BIN)/python -m benchmarks.results --data $(DATA) --out $(RESULTS_OUT) \
-		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(ONLY),--only $(ONLY))
+		--jobs $(JOBS) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(ONLY),--only $(ONLY))
 
 rivals:
 	@test -n "$(PYTHON)" || { echo "bitfold needs Python 3.11 or newer; say PYTHON=/path/to/python" >&2; exit 2; }

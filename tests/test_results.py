@@ -17,7 +17,10 @@ from bitfold.data.synthetic import SynthConfig
 from bitfold.training.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = ("boards", "kept", "page", "record", "sitting", "sources", "stages", "__main__")
+MODULES = (
+    *("boards", "claims", "figures", "kept", "locks", "page"),
+    *("record", "sitting", "sources", "stages", "__main__"),
+)
 TRAIN = TrainConfig(width=4, hidden=(8,), epochs=1, batch_size=512)
 
 
@@ -26,7 +29,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The modules of benchmarks/results, which stand outside the package, with one form alone."""
     monkeypatch.syspath_prepend(str(ROOT))
     found = {name: importlib.import_module(f"benchmarks.results.{name}") for name in MODULES}
-    for name in ("stages", "page"):
+    for name in ("stages", "page", "claims"):
         monkeypatch.setattr(found[name], "FORMS", (found["stages"].PAPER,))
     return SimpleNamespace(main=found.pop("__main__").main, **found)
 
@@ -40,7 +43,7 @@ def board(made: SimpleNamespace) -> Any:
             label="label", fields=("field_0", "field_1"), group="field_0", ids="vocabulary"
         ),
         TRAIN, synth=SynthConfig(rows=20_000, fields=2, ids=2_000, numeric=0),
-        rivals=("hash",), best=1, seeds=1, budgets=("10x",),
+        rivals=("hash",), best=1, seeds=1, budgets=("10x",), stages=("grid", "final"),
     )  # fmt: skip
 
 
@@ -82,6 +85,7 @@ def test_a_sitting_is_whole_and_its_files_are_enough_for_the_next(
     kept = json.loads((tmp_path / "docs/results/tiny-final.json").read_text())
     results = json.loads((tmp_path / "out/boards/tiny/final-10x/results.json").read_text())
     figures = {row["method"]: row["auc"] for row in results["results"]}
+    assert not any("curve" in row for row in results["results"])  # no cell is diagnosed
     assert {row["method"]: row["auc"] for row in kept["cells"]} == figures | {
         "logistic regression": results["references"]["logistic regression"]["auc"]
     }
@@ -89,6 +93,7 @@ def test_a_sitting_is_whole_and_its_files_are_enough_for_the_next(
     page = (tmp_path / "docs/results.md").read_text()
     assert "(results/tiny-final.json)" in page
     assert "What is missing" not in page
+    assert f"of the truth of the log (Bayes) {kept['references']['bayes']['auc']:.4f}" in page
 
     assert sat(made, board, tmp_path) == 0
     assert len(trained) == 4
@@ -105,8 +110,9 @@ def test_time_that_is_up_stops_between_cells(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     clock = iter(range(0, 10**6, 20))  # each look at the clock is twenty seconds later
-    monkeypatch.setattr(made.sitting, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    assert sat(made, board, tmp_path, "--stage", "grid", "--minutes", "1.5") == 0
+    watches = SimpleNamespace(monotonic=lambda: next(clock), process_time=lambda: 0.0)
+    monkeypatch.setattr(made.sitting, "time", watches)
+    assert sat(made, board, tmp_path, "--stage", "grid", "--minutes", "0.8") == 0
     out = capsys.readouterr().out
     assert "the time is up" in out
     assert "tiny grid: " in out
@@ -121,6 +127,38 @@ def test_the_final_stage_waits_for_the_grid(
     assert sat(made, board, tmp_path, "--stage", "final") == 0
     assert "waits for the grid of tiny" in capsys.readouterr().out
     assert not (tmp_path / "docs" / "results").exists()
+
+
+def test_a_board_is_the_work_of_one_process(
+    made: SimpleNamespace, board: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with made.locks.claimed(tmp_path / "out" / "locks" / "tiny") as mine:
+        assert mine
+        assert sat(made, board, tmp_path) == 0
+    out = capsys.readouterr().out
+    assert "tiny: another process is at work on it" in out
+    assert "tiny grid: 3 cells" in out
+    assert not (tmp_path / "docs" / "results").exists()
+
+
+def test_several_processes_say_the_same_words(
+    made: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun: list[list[str]] = []
+
+    def start(command: list[str], env: dict[str, str]) -> SimpleNamespace:
+        assert env["OMP_NUM_THREADS"] == "1"
+        begun.append(command)
+        return SimpleNamespace(wait=lambda: len(begun), terminate=lambda: None)
+
+    monkeypatch.setattr("subprocess.Popen", start)
+    assert made.main(["--only", "frappe", "--jobs", "2"]) == 2
+    assert len(begun) == 2
+    assert begun[0][1:] == [
+        "-m", "benchmarks.results", "--only", "frappe", "--jobs", "2", "--jobs", "1"
+    ]  # fmt: skip
+    assert made.main(["--jobs", "0"]) == 2
+    assert "jobs are out of range" in capsys.readouterr().err
 
 
 def test_mistakes_are_told(
@@ -158,7 +196,8 @@ def written(made: SimpleNamespace, board: Any, folder: Path, stage: str, *rows: 
     record = made.record.Record.read(folder / "results", board.name, stage)
     record.words = {
         "train": {"network": "deepfm", "width": 4, "epochs": 1, "patience": 2}
-        | {"batch_size": 512, "lr": 0.002, "embedding_decay": 0.0},
+        | {"batch_size": 512, "lr": 0.002, "embedding_decay": 0.0, "hidden": [8]}
+        | {"set": {"allocation": "0"}, "embedding_optimizer": "lazy-adam"},
         "data": {},
         "rows": rows[0]["rows"],
     }
@@ -188,6 +227,83 @@ def test_the_page_tells_shares_of_a_lead_that_is_one(
         "+0.0200 (+0.0200 to +0.0200)",
     ]  # fmt: skip
     assert "`hash` at 10x" in page.partition("What is missing")[2]
+    (against,) = (text for text in page.splitlines() if text.startswith("| tiny | 10x |"))
+    assert against.endswith("| +0.0200 (+0.0200 to +0.0200); allocation 0 | - | above |")
+
+
+def test_the_headline_has_the_best_form_and_the_papers_own(
+    made: SimpleNamespace, board: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper, other = made.stages.PAPER, made.stages.form("skip", "fields", "concat")
+    monkeypatch.setattr(made.stages, "FORMS", (paper, other))
+    board = replace(board, name="ml-1m-crossed", budgets=("100x",))
+    cells = [row("full", "1x", 0, 0.80), row(paper, "100x", 0, 0.78, valid=0.70)]
+    written(made, board, tmp_path, "grid", *cells, row(other, "100x", 0, 0.795, valid=0.71))
+    sitting = made.sitting.Sitting({board.name: board}, tmp_path, tmp_path, tmp_path / "results")
+    (tmp_path / "results-notes.md").write_text("## What it says\n\nA note.\n")
+    made.page.write_page(sitting, tmp_path / "results.md")
+    page = (tmp_path / "results.md").read_text()
+    assert "\n## What it says\n\nA note.\n\n## The headline\n" in page
+    lines = [text for text in page.splitlines() if text.startswith("| Tiny log at 100x")]
+    assert [text.split(" | ")[1] for text in lines] == [
+        f"best form: `{other}`", f"paper's form: `{paper}`"
+    ]  # fmt: skip
+    assert "99.4 % (98.3 %): reached" in lines[0]
+    assert "97.5 % (93.3 %): not reached" in lines[1]
+    assert "(results/ml-1m-crossed-grid.json)" in lines[0]
+
+
+def test_remedies_stand_beside_the_plain_form(
+    made: SimpleNamespace, board: Any, tmp_path: Path
+) -> None:
+    stages = made.stages
+    assert [stages.plain(name) for name in stages.TRIED] == [
+        *(stages.PAPER, *[stages.SLICES] * 4, stages.POOL)
+    ]
+    board = replace(board, stages=made.boards.STAGES)
+    written(made, board, tmp_path, "grid", row(stages.SLICES, "10x", 0, 0.78))
+    written(made, board, tmp_path, "remedies", row(f"{stages.SLICES},std=0.1", "10x", 0, 0.79))
+    sitting = made.sitting.Sitting({board.name: board}, tmp_path, tmp_path, tmp_path / "results")
+    made.page.write_page(sitting, tmp_path / "results.md")
+    page = (tmp_path / "results.md").read_text()
+    assert f"| `{stages.SLICES},std=0.1` | `{stages.SLICES}` | 0.7900 (+0.0100) |" in page
+    assert len(sitting.missing(board, "remedies")) == len(stages.TRIED) - 1
+
+
+def test_the_rival_is_the_better_hashing(made: SimpleNamespace, board: Any, tmp_path: Path) -> None:
+    paper, other = made.stages.PAPER, "hash:allocation=0.5"
+    written(made, board, tmp_path, "grid", row(paper, "10x", 0, 0.80, valid=0.8))
+    hashed = [row("hash", "10x", 0, 0.78, valid=0.70), row(other, "10x", 0, 0.77, valid=0.71)]
+    written(made, board, tmp_path, "final", *hashed)
+    sitting = made.sitting.Sitting({board.name: board}, tmp_path, tmp_path, tmp_path / "results")
+    text = made.claims.rivals(sitting, [board])
+    assert "| +0.0300; allocation .5 | - | above, one seed |" in text
+
+
+def test_one_form_for_all(
+    made: SimpleNamespace, board: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [made.stages.form("skip", "slices", fusion) for fusion in ("sum", "product", "concat")]
+    monkeypatch.setattr(made.claims, "FORMS", tuple(names))
+    record = made.record.Record.read(tmp_path / "results", board.name, "grid")
+    record.add([row(names[0], "10x", 0, 0.9, valid=0.6), row(names[1], "10x", 0, 0.6, valid=0.7)])
+    sitting = made.sitting.Sitting({board.name: board}, tmp_path, tmp_path, tmp_path / "results")
+    record.write()
+    assert made.claims.defaults(sitting, [board]) == ""  # the third form is not known
+    record.refused = [{"method": names[2], "budget": "10x", "reason": "needs more"}]
+    record.write()
+    lines = made.claims.defaults(sitting, [board]).splitlines()[-2:]
+    assert [line.strip("| ").split(" | ")[1:] for line in lines] == [
+        ["0.0000", "0.0000 (tiny 10x)", "0"], ["0.1000", "0.1000 (tiny 10x)", "0"]
+    ]  # fmt: skip
+
+
+def test_what_one_seed_and_several_tell(made: SimpleNamespace) -> None:
+    assert made.figures.verdict([0.01]) == "above, one seed"
+    assert made.figures.verdict([-0.01]) == "not above, one seed"
+    assert made.figures.verdict([0.01, 0.011, 0.012]) == "above"
+    assert made.figures.verdict([-0.01, -0.011, -0.012]) == "below"
+    assert made.figures.verdict([0.01, -0.01, 0.0]) == "not told apart"
 
 
 def test_no_figure_appears_that_was_not_measured(
@@ -200,7 +316,7 @@ def test_no_figure_appears_that_was_not_measured(
     assert "its forms are chosen when the grid is whole" in page
     assert made.sitting.estimate(sitting, [board], ("grid",)) == [
         "tiny grid: 3 cells; none finished to go by",
-        "time left: about 0.0 h, and 3 cells of boards that nothing is known of",
+        "time left: about 0.0 h of one core, and 3 cells of boards that nothing is known of",
     ]
 
 
@@ -246,11 +362,16 @@ def test_negatives_are_items_that_the_user_never_has(made: SimpleNamespace, tmp_
 def test_boards_plan_and_read_with_words_that_exist(made: SimpleNamespace) -> None:
     boards = made.boards.every_board()
     assert all(board.reference is None or board.reference in boards for board in boards.values())
+    assert all(board.train.set == {"allocation": "0"} for board in boards.values())
+    assert list(boards)[-1] == "synthetic-5m-hashed"
     large = boards["synthetic-20m"]
     (call,) = made.stages.calls(large, "final", {"1000x": ["binary-code:strategy=skip"]})
     assert [cell.title for cell in call.cells(large)][:-1] == [
         "full 1x seed 0",
         "hash 1000x seed 0",
+        "multi-hash 1000x seed 0",
+        "hash:allocation=0.5 1000x seed 0",
+        "multi-hash:allocation=0.5 1000x seed 0",
         f"{made.stages.PAPER} 1000x seed 0",
         "binary-code:strategy=skip 1000x seed 0",
     ]

@@ -2,21 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from bitfold.board import FULL, HASH
-from bitfold.differences import interval
+from bitfold.board import HASH
 from bitfold.files import atomic
 from bitfold.floors import LOGISTIC
 
-from .boards import FINAL, GRID, Board
-from .kept import Kept, Lead, kept_of, lead_of
-from .record import Record, key, known_cells
+from .boards import FINAL, GRID, REMEDIES, Board
+from .claims import crosses, defaults, headline, notes, rivals
+from .figures import CLAIM, Figures, claimed, difference, figure, link, paired, share, table
+from .kept import Lead, kept_of
+from .record import Record, key
 from .sitting import Sitting
-from .stages import FORMS, PAPER, Key
+from .stages import FORMS, PAPER, TRIED, Key, plain
 
-Row = dict[str, Any]
-CLAIM = 0.99
 HEAD = """# The paper's claim, in the open
 
 Yan et al. (CIKM 2021, arXiv 2109.02471) say that binary-code hash embedding keeps 99 % of the full table's quality at a thousandth of its size. Their data is not public. Here the claim is tested on public and synthetic logs.
@@ -26,6 +24,7 @@ This page is written by `python -m benchmarks.results --write-docs` from the fil
 - The shares are of the full table's mean test AUC, of its lift over .5, and of its lead over logistic regression (LR). The last is told only where that lead is above .005 and above 3 standard errors; a share of a small, uncertain number says nothing.
 - `paper` is the paper's own form: `PAPER`. `best` is the best form of the grid at that budget by validation AUC, first seed; the second and third stand beside it.
 - ± is the standard deviation over seeds; `less hash` is the paired difference of AUC over seeds from the hash trick at the same budget, with its 95 % interval ([comparison.md](comparison.md)). All methods of a log have the same words of training.
+- Rows are dealt to fields so that small fields are whole and the others alike (`allocation=0`), for hashing and binary codes alike; the methods' own default is .5. [benchmarks/README.md](../benchmarks/README.md) says how the words of training were chosen, and what they give up.
 - Hashed boards are held against the full table and floors of the board with dense ids, which reads the same rows. Bytes leave out the map of a vocabulary.
 """.replace("PAPER", PAPER)  # noqa: E501
 
@@ -33,57 +32,16 @@ This page is written by `python -m benchmarks.results --write-docs` from the fil
 def write_page(sitting: Sitting, path: Path) -> None:
     """Write the page of what is measured, and of what is missing."""
     boards = list(sitting.boards.values())
-    parts = [HEAD, _overview(sitting, boards)]
+    claims = (
+        *(notes(path), headline(sitting), rivals(sitting, boards)),
+        *(defaults(sitting, boards), crosses(sitting)),
+    )
+    parts = [HEAD, _overview(sitting, boards), *(text for text in claims if text)]
     parts += [text for board in boards if (text := _board(sitting, board))]
-    parts += [text for text in (_crosses(sitting), _missing(sitting, boards)) if text]
+    parts += [text for text in (_missing(sitting, boards), _time(sitting, boards)) if text]
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as part:
         part.write_text("\n".join(parts), encoding="utf-8")
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def share(value: float | None) -> str:
-    """A share in percent; a dash where there is none."""
-    return "-" if value is None else f"{100 * value:.1f} %"
-
-
-def figure(mean: float, deviation: float | None) -> str:
-    """An AUC and its deviation."""
-    return f"{mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
-
-
-class Figures:
-    """The figures of a board: its cells, and the full table and floor it is held against."""
-
-    def __init__(self, sitting: Sitting, board: Board) -> None:
-        self.records = {stage: sitting.record(board, stage) for stage in board.stages}
-        self.cells = known_cells(list(self.records.values()))
-        base = sitting.boards[board.reference] if board.reference else board
-        against = known_cells([sitting.record(base, stage) for stage in base.stages])
-        self.full = [row for (method, _, _), row in sorted(against.items()) if method == FULL]
-        floor = [row for (method, _, _), row in against.items() if method == LOGISTIC.name]
-        self.lead: Lead | None = lead_of(self.full, floor[0]) if self.full and floor else None
-        self.full_line = kept_of(self.full, None, None) if self.full else None
-
-    def line(self, method: str, budget: str) -> Kept | None:
-        """A method at a budget over its seeds."""
-        rows = [
-            row for (name, size, _), row in self.cells.items() if (name, size) == (method, budget)
-        ]
-        mean = self.full_line.auc if self.full_line else None
-        return kept_of(rows, mean, self.lead) if rows else None
-
-    def refused(self, method: str, budget: str) -> Row | None:
-        """Why a method cannot be built at a budget."""
-        rows = [row for record in self.records.values() for row in record.refused]
-        return next(
-            (row for row in rows if (row["method"], row["budget"]) == (method, budget)), None
-        )
 
 
 def _overview(sitting: Sitting, boards: Sequence[Board]) -> str:
@@ -101,8 +59,8 @@ def _overview(sitting: Sitting, boards: Sequence[Board]) -> str:
             [
                 board.title,
                 figure(whole.auc, whole.deviation) if whole else "-",
-                _claimed(line) if line else said,
-                _claimed(first) if first else "-",
+                claimed(line) if line else said,
+                claimed(first) if first else "-",
                 str(max(measured)) if measured else "-",
             ]
         )
@@ -111,13 +69,6 @@ def _overview(sitting: Sitting, boards: Sequence[Board]) -> str:
         "## The claim at 1000x\n\nOf the full table's AUC; in brackets of its lift over .5. "
         f"Reached means {CLAIM:.0%} of the AUC.\n\n{table(heads, rows)}"
     )
-
-
-def _claimed(line: Kept) -> str:
-    if line.of_auc is None:
-        return f"AUC {line.auc:.4f}; the full table is not measured yet"
-    said = "reached" if line.of_auc >= CLAIM else "not reached"
-    return f"{share(line.of_auc)} ({share(line.of_lift)}): {said}"
 
 
 def _board(sitting: Sitting, board: Board) -> str:
@@ -129,15 +80,19 @@ def _board(sitting: Sitting, board: Board) -> str:
     text = [
         f"## {board.title}\n",
         f"{sum(rows.values()):,} rows ({', '.join(f'{n:,} {part}' for part, n in rows.items())}). "
-        f"{train['network']}, width {train['width']}, {train['epochs']} epochs at most (patience "
+        f"{train['network']}, width {train['width']}, hidden layers "
+        f"{', '.join(map(str, train['hidden']))}, at most {train['epochs']} passes (patience "
         f"{train['patience']}), batches of {train['batch_size']}, rate {train['lr']:g}, decay of "
-        f"embeddings {train['embedding_decay']:g}.\n",
-        _lead(found.lead),
+        f"embeddings {train['embedding_decay']:g}, embeddings by {train['embedding_optimizer']}"
+        f"{''.join(f', {name}={value}' for name, value in train['set'].items())}.\n",
+        _lead(found.lead) + _references(found),
     ]
     if found.records.get(FINAL) and found.records[FINAL].cells:
         text.append(_final(sitting, board, found))
     if found.records.get(GRID) and found.records[GRID].cells:
         text.append(_grid(board, found))
+    if found.records.get(REMEDIES) and found.records[REMEDIES].cells:
+        text.append(_remedies(board, found))
     return "\n".join(text)
 
 
@@ -150,6 +105,14 @@ def _lead(lead: Lead | None) -> str:
         f"Full {lead.full:.4f}, logistic regression {lead.floor:.4f}: a lead of {lead.size:+.4f}, "
         f"standard error {error}; {said}.\n"
     )
+
+
+def _references(found: Figures) -> str:
+    """Floors and ceilings that need no training."""
+    known = next((each.references for each in found.records.values() if each.references), {})
+    titles = {"popularity": "popularity alone", "bayes": "the truth of the log (Bayes)"}
+    said = [f"{titles[name]} {known[name]['auc']:.4f}" for name in titles if name in known]
+    return f"Test AUC of {', of '.join(said)}.\n" if said else ""
 
 
 def _final(sitting: Sitting, board: Board, found: Figures) -> str:
@@ -171,26 +134,21 @@ def _final(sitting: Sitting, board: Board, found: Figures) -> str:
                 f"`{method}`" + (f" ({marks})" if marks else ""),
                 *(budget, str(line.seeds), f"{line.bytes:,}", figure(line.auc, line.deviation)),
                 *(share(line.of_auc), share(line.of_lift), share(line.of_lead)),
-                _less_hash(cells, record.cells),
+                _less_hash(found, method, budget),
             ]
         )
     heads = (
         *("method", "budget", "seeds", "bytes", "test AUC"),
         *("of full's AUC", "of its lift over .5", "of its lead over LR", "less hash"),
     )
-    return f"From [{record.path.name}](results/{record.path.name}):\n\n{table(heads, rows)}" + (
-        _refusals(record)
-    )
+    return f"From {link(record)}:\n\n{table(heads, rows)}" + (_refusals(record))
 
 
-def _less_hash(cells: Sequence[Row], every: Sequence[Row]) -> str:
+def _less_hash(found: Figures, method: str, budget: str) -> str:
     """The paired difference of AUC from the hash trick at the same budget."""
-    hashed = {row["seed"]: row for row in every if key(row)[:2] == (HASH, cells[0]["budget"])}
-    pairs = [row["auc"] - hashed[row["seed"]]["auc"] for row in cells if row["seed"] in hashed]
-    if not pairs or cells[0]["method"] == HASH:
+    if method == HASH:
         return "-"
-    mean, low, high = interval(pairs)
-    return f"{mean:+.4f}" + ("" if low is None else f" ({low:+.4f} to {high:+.4f})")
+    return difference(paired(found.rows(method, budget), found.rows(HASH, budget)))
 
 
 def _grid(board: Board, found: Figures) -> str:
@@ -212,8 +170,31 @@ def _grid(board: Board, found: Figures) -> str:
         rows.append([", ".join(words) + (" (paper)" if name == PAPER else ""), *line])
     heads = ("form: strategy, sharing, fusion", *board.budgets)
     return (
-        f"The grid, one seed: validation AUC, test AUC, of full's test AUC. From "
-        f"[{record.path.name}](results/{record.path.name}):\n\n{table(heads, rows)}"
+        "The grid, one seed: validation AUC, test AUC, of full's test AUC. From "
+        f"{link(record)}:\n\n{table(heads, rows)}"
+    )
+
+
+def _remedies(board: Board, found: Figures) -> str:
+    """Forms beside those that they differ from in one word: test AUC, first seed."""
+
+    def auc(method: str, budget: str) -> float | None:
+        row = found.rows(method, budget).get(0)
+        return None if row is None else row["auc"]
+
+    rows = []
+    for name in TRIED:
+        line = []
+        for budget in board.budgets:
+            ours, theirs = auc(name, budget), auc(plain(name), budget)
+            beside = "" if ours is None or theirs is None else f" ({ours - theirs:+.4f})"
+            refused = "not possible" if found.refused(name, budget) else "-"
+            line.append(refused if ours is None else f"{ours:.4f}{beside}")
+        rows.append([f"`{name}`", f"`{plain(name)}`", *line])
+    return (
+        "One word changed, one seed: test AUC (less that of the plain form). From "
+        f"{link(found.records[REMEDIES])}:\n\n"
+        + table(("form", "plain form", *board.budgets), rows)
     )
 
 
@@ -221,24 +202,6 @@ def _refusals(record: Record) -> str:
     return "".join(
         f"\n`{row['method']}` at {row['budget']} is not possible: {row['reason']}.\n"
         for row in record.refused
-    )
-
-
-def _crosses(sitting: Sitting) -> str:
-    if "ml-1m-crossed" not in sitting.boards:
-        return ""
-    plain, crossed = (
-        Figures(sitting, sitting.boards[name]).full_line for name in ("ml-1m", "ml-1m-crossed")
-    )
-    heading = "## Do crosses help at all?\n\n"
-    if plain is None or crossed is None:
-        return f"{heading}Not measured yet: it takes the full table on both boards.\n"
-    gain = crossed.auc - plain.auc
-    return (
-        f"{heading}They {'do' if gain > 0 else 'do not'}: the full table has "
-        f"{figure(crossed.auc, crossed.deviation)} with crosses (seeds: {crossed.seeds}) and "
-        f"{figure(plain.auc, plain.deviation)} without (seeds: {plain.seeds}), {gain:+.4f}. "
-        "From `ml-1m-*.json` and `ml-1m-crossed-*.json` in `docs/results/`.\n"
     )
 
 
@@ -267,3 +230,22 @@ def _named(missing: Sequence[Key]) -> str:
         budgets = dict.fromkeys(budget for name, budget, _ in missing if name == method)
         said.append(f"`{method}` at {', '.join(budgets)}")
     return "; ".join(said)
+
+
+def _time(sitting: Sitting, boards: Sequence[Board]) -> str:
+    """What the cells took: of one core, since each process has one thread."""
+    rows, total = [], 0.0
+    for board in boards:
+        cells = list(Figures(sitting, board).cells.values())
+        seconds = sum(row.get("took", row["seconds"]) for row in cells)
+        total += seconds
+        if cells:
+            rows.append([board.name, str(len(cells)), f"{seconds / 3600:.2f}"])
+    if not rows:
+        return ""
+    rows.append(["all", str(sum(int(row[1]) for row in rows)), f"{total / 3600:.2f}"])
+    return (
+        "## What it took\n\nHours of one core, of the cells above; preparing the logs comes on "
+        "top. `make results` runs two processes of one thread.\n\n"
+        + table(("board", "cells", "hours of one core"), rows)
+    )

@@ -1,8 +1,7 @@
 """The figures that are kept: `docs/results/BOARD-STAGE.json`, a line a cell.
 
 A file has the words of training and of reading, and the log's rows, so that figures of other words
-or of another log are never added to it. Its cells are the figures of OUT's `cells/*.json`, without
-curves and diagnoses.
+or of another log are never added to it. Its cells are the figures of OUT's `cells/*.json`.
 """
 
 import json
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitfold.config import to_json
 from bitfold.errors import BitfoldError
+from bitfold.evaluate import EVALUATION_ROWS
 from bitfold.files import atomic, read_json, without_nan
 
 from .boards import Board
@@ -108,10 +108,13 @@ def small(row: Mapping[str, Any]) -> Row:
     """The figures of a cell that are kept."""
     kept: Row = {name: row[name] for name in KEPT if name in row}
     kept["valid"] = {name: row["valid"][name] for name in ("auc", "logloss")}
-    groups = next((field["groups"] for field in row.get("by_frequency") or []), None)
-    if groups:  # every row of the test part is in one group of each field
-        kept["clicks"] = sum(group["clicks"] for group in groups)
     return kept
+
+
+def clicks_of(log: "PreparedLog") -> int:
+    """The positive rows of the test part, which the error of an AUC follows from."""
+    batches = log.batches("test", EVALUATION_ROWS)
+    return sum(int((batch.labels > 0.5).sum()) for batch in batches if batch.labels is not None)
 
 
 def key(row: Mapping[str, Any]) -> tuple[str, str, int]:

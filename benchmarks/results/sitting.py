@@ -13,8 +13,9 @@ from bitfold.files import read_json, write_json
 from bitfold.floors import FILE as FLOORS_FILE
 from bitfold.floors import LOGISTIC
 
-from .boards import GRID, Board
-from .record import Record, known_cells, words_of
+from .boards import FINAL, GRID, Board
+from .locks import claimed
+from .record import Record, clicks_of, known_cells, words_of
 from .sources import SetMissing, log_of
 from .stages import Call, Key, best_forms, calls, gaps, guessed, key_of
 
@@ -63,19 +64,26 @@ class Sitting:
 
     def missing(self, board: Board, stage: str) -> list[Key]:
         """The cells without figures; guessed forms stand for those not yet chosen."""
-        best = {} if stage == GRID else self.best(board) or guessed(board)
+        best = (self.best(board) or guessed(board)) if stage == FINAL else {}
         records = [self.record(board, each) for each in board.stages]
         wanted = [cell for call in calls(board, stage, best) for cell in call.cells(board)]
         refused = [row for record in records for row in record.refused]
         return gaps(wanted, list(known_cells(records).values()), refused)
 
     def run(self, chosen: Sequence[Board], stages: Sequence[str]) -> bool:
-        """Go through boards and stages; False when the time was up first."""
+        """Go through boards and stages; False when the time was up first.
+
+        A board that another process is at work on is left to it.
+        """
         try:
             for board in chosen:
-                for stage in stages:
-                    if stage in board.stages:
-                        self._stage(board, stage)
+                with claimed(self.out / "locks" / board.name) as mine:
+                    if not mine:
+                        self.say(f"{board.name}: another process is at work on it")
+                        continue
+                    for stage in stages:
+                        if stage in board.stages:
+                            self._stage(board, stage)
         except TimeIsUp:
             return False
         return True
@@ -86,7 +94,7 @@ class Sitting:
             raise TimeIsUp
 
     def _stage(self, board: Board, stage: str) -> None:
-        best = {} if stage == GRID else self.best(board)
+        best = self.best(board) if stage == FINAL else {}
         if best is None:
             self.say(
                 f"{board.name} {stage}: waits for the grid of {board.best_from or board.name}, "
@@ -137,11 +145,11 @@ class Sitting:
             path = folder / CELLS / f"{cell.slug}.json"
             if key_of(cell) in known and not path.is_file():
                 write_json(path, known[key_of(cell)])
-        references = next((each.references for each in siblings if each.references), {})
+        references = next((each.references for each in (*siblings, record) if each.references), {})
         floors = {name: value for name, value in references.items() if name != LOGISTIC.name}
         if floors and not (folder / FLOORS_FILE).is_file():
             write_json(folder / FLOORS_FILE, floors)
-        watch = _Watch(self, record, folder, wanted)
+        watch = _Watch(self, record, folder, wanted, clicks_of(log))
         try:
             compare(
                 [log.path], log.schema.config, board.train, call.words, folder,
@@ -159,6 +167,7 @@ class _Watch:
     record: Record
     folder: Path
     wanted: Sequence[Cell]
+    clicks: int
     begun: float | None = None
     at_work: str = ""
 
@@ -170,7 +179,7 @@ class _Watch:
             return
         self.sitting.check_time()
         self.at_work = str(facts["now"])
-        self.begun = time.monotonic()
+        self.begun = time.process_time()
         self.sitting.say(f"{self.folder.parent.name} {done}/{total}: {self.at_work}")
 
     def keep(self) -> None:
@@ -182,9 +191,10 @@ class _Watch:
                 continue
             row = read_json(path)
             if cell.title == self.at_work and self.begun is not None and "took" not in row:
-                # With evaluation and diagnosis: what the estimate of the time left needs.
-                row["took"] = round(time.monotonic() - self.begun, 1)
-            found.append(row)
+                # With reading and evaluation: what the estimate of the time left needs. Of the
+                # process, not of the clock: other work on the machine does not count.
+                row["took"] = round(time.process_time() - self.begun, 1)
+            found.append(row | {"clicks": self.clicks})
         self.begun = None
         self.record.add(found)
         results = self.folder / "results.json"
@@ -203,7 +213,11 @@ def estimate(sitting: Sitting, chosen: Sequence[Board], stages: Sequence[str]) -
     """A line a board and stage: what is missing, and how long it will take by what is finished."""
     lines, total, unknown = [], 0.0, 0
     for board in chosen:
-        done = [row for stage in board.stages for row in sitting.record(board, stage).cells]
+        reference = sitting.boards.get(board.reference or "", board)  # the same rows
+        for like in (board, reference):
+            done = [row for stage in like.stages for row in sitting.record(like, stage).cells]
+            if done:
+                break
         took = [float(row["took" if "took" in row else "seconds"]) for row in done]
         for stage in stages:
             missing = len(sitting.missing(board, stage)) if stage in board.stages else 0
@@ -217,5 +231,6 @@ def estimate(sitting: Sitting, chosen: Sequence[Board], stages: Sequence[str]) -
                 unknown += missing
                 lines.append(f"{board.name} {stage}: {missing} cells; none finished to go by")
     more = f", and {unknown} cells of boards that nothing is known of" if unknown else ""
-    lines.append(f"time left: about {total / 3600:.1f} h{more}" if lines else "nothing is missing")
+    left = f"time left: about {total / 3600:.1f} h of one core{more}"
+    lines.append(left if lines else "nothing is missing")
     return lines

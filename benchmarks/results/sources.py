@@ -12,6 +12,7 @@ from bitfold.errors import BitfoldError
 from bitfold.files import atomic
 
 from .boards import Board
+from .locks import claimed
 
 if TYPE_CHECKING:
     from bitfold.data.prepared import PreparedLog
@@ -29,16 +30,17 @@ def log_of(board: Board, data: Path, out: Path) -> "PreparedLog":
     Raises:
         SetMissing: its file is not under `data`.
     """
-    raw = _raw(board, data, out)
+    shared = board.reference or board.name  # both kinds of ids read the same rows
+    with claimed(out / "locks" / f"raw-{shared}", wait=True):
+        raw = _raw(board, shared, data, out)
     folder = out / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     return prepare_or_open([raw], folder / board.name, board.data)
 
 
-def _raw(board: Board, data: Path, out: Path) -> Path:
+def _raw(board: Board, shared: str, data: Path, out: Path) -> Path:
     made = out / "raw"
     made.mkdir(parents=True, exist_ok=True)
-    shared = board.reference or board.name  # both kinds of ids read the same rows
     if board.file is None:
         path = made / f"{shared}.parquet"
         # The report is written last: without it the log is a part of one.

@@ -1,4 +1,4 @@
-"""The plan of cells: a grid of forms, then the best of it against everybody, over seeds.
+"""The plan of cells: a grid of forms, the best of it against everybody over seeds, remedies.
 
 The three best forms are chosen at each budget by validation AUC, since another budget has another
 best form and the claim is about one of them. The test part chooses nothing.
@@ -11,7 +11,7 @@ from typing import Any
 from bitfold.board import FULL, Cell, CompareConfig, cells
 from bitfold.floors import logistic_cell
 
-from .boards import FINAL, GRID, Board
+from .boards import FINAL, GRID, REMEDIES, Board
 
 STRATEGIES = ("succession", "skip")
 SHARINGS = ("slices", "shared", "fields")
@@ -28,6 +28,21 @@ def form(strategy: str, sharing: str, fusion: str) -> str:
 FORMS = tuple(form(a, b, c) for a in STRATEGIES for b in SHARINGS for c in FUSIONS)
 PAPER = form("succession", "shared", "sum")
 """The paper's own form: one table for all blocks of a field, rows added up."""
+
+SLICES, POOL = form("succession", "slices", "product"), form("succession", "fields", "concat")
+TRIED = (
+    *(f"{PAPER},allocation=0.5", f"{SLICES},allocation=0.5"),
+    *(f"{SLICES},balance=1", f"{SLICES},std=0.1"),
+    *(form("succession", "slices", "weighted"), f"{POOL},blocks=4"),
+)
+"""Forms that differ from one of the grid in one word: which words help?"""
+
+
+def plain(tried: str) -> str:
+    """The form that one of `TRIED` differs from in one word."""
+    if tried.endswith("fusion=weighted"):
+        return SLICES
+    return tried.rpartition(",")[0]
 
 
 @dataclass(frozen=True)
@@ -46,9 +61,17 @@ class Call:
 def calls(board: Board, stage: str, best: Mapping[str, Sequence[str]]) -> list[Call]:
     """The calls of a stage; `best` has the chosen forms of each budget."""
     full = (FULL,) * board.whole
-    if stage == GRID:
-        return [Call(GRID, _words((*full, *FORMS), board.budgets, 1, floors=board.whole))]
     # The smallest budget first: the claim is about it.
+    if stage == GRID:
+        return [
+            Call(f"{GRID}-{budget}", _words((*full, *FORMS), (budget,), 1, floors=board.whole))
+            for budget in reversed(board.budgets)
+        ]
+    if stage == REMEDIES:
+        return [
+            Call(f"{REMEDIES}-{budget}", _words(TRIED, (budget,), 1, floors=False))
+            for budget in reversed(board.budgets)
+        ]
     return [
         Call(
             f"{FINAL}-{budget}",
@@ -68,7 +91,12 @@ def _words(
 ) -> CompareConfig:
     # equal_within=1: every form fills its budget as far as it can; the page shows the bytes.
     return CompareConfig(
-        methods=methods, budgets=budgets, seeds=seeds, floors=floors, equal_within=1.0
+        methods=methods,
+        budgets=budgets,
+        seeds=seeds,
+        floors=floors,
+        equal_within=1.0,
+        diagnosis=False,
     )
 
 

@@ -88,6 +88,11 @@ class CompareConfig:
         help="Measure what figures lie between: logistic regression (one more training), the "
         "click rates of one field, and the truth of a synthetic log.",
     )
+    diagnosis: bool = word(
+        True,
+        help="Measure, after each cell, what the page tells beyond figures: curves, bytes by "
+        "field, AUC by frequency, abundance. It reads the test part again and the log once.",
+    )
     keep_runs: bool = word(
         False, help="Keep each cell's run (OUT/runs) for evaluate and predict; they take disk."
     )

@@ -138,7 +138,8 @@ def compare(
         row = _kept(out, cell)
         if row is None:
             tell("cells", done, total, now=cell.title)
-            surveyed = surveyed or _survey(log, tell)
+            if words.diagnosis:
+                surveyed = surveyed or _survey(log, tell)
             row = _run(cell, log, surveyed, mine, out, tell, keep=words.keep_runs)
         done += 1
         return row
@@ -277,14 +278,14 @@ def _survey(log: "PreparedLog", tell: Progress) -> "Survey":
 def _run(
     cell: Cell,
     log: "PreparedLog",
-    known: "Survey",
+    known: "Survey | None",
     words: "TrainConfig",
     out: Path,
     tell: Progress,
     *,
     keep: bool,
 ) -> dict[str, Any]:
-    """Train one cell and write its figures."""
+    """Train one cell and write its figures; without a survey it is not diagnosed."""
     from bitfold.diagnosis import diagnose
     from bitfold.training import train
 
@@ -306,7 +307,7 @@ def _run(
         "lr": words.lr,
         "embedding_decay": words.embedding_decay,
         "data": to_json(log.schema.config),
-        **diagnose(run, log, known, inside),
+        **(diagnose(run, log, known, inside) if known is not None else {}),
     }
     write_json(out / CELLS / f"{cell.slug}.json", row)
     if not keep:
