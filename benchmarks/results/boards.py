@@ -10,7 +10,7 @@ from bitfold.training.config import TrainConfig
 BUDGETS = ("10x", "100x", "1000x")
 GRID, FINAL, REMEDIES = "grid", "final", "remedies"
 STAGES = (GRID, FINAL, REMEDIES)
-# With the word of training and with the methods' own default: the better one is the rival.
+# With rows dealt alike and by the root of a field's size: the better one is the rival.
 RIVALS = ("hash", "multi-hash", "hash:allocation=0.5", "multi-hash:allocation=0.5")
 
 
