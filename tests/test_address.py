@@ -203,7 +203,7 @@ def test_a_program_goes_through_json_and_back(fields, words, spare, seed):
 
 def test_the_fingerprint_tells_addresses_apart():
     fields = [Field("a", 1000), Field("b", 500)]
-    words = {"method": "hash", "budget": "10x"}
+    words = {"method": "hash", "budget": "10x", "allocation": 0.5}
     one = bitfold.plan(fields, 4, seed=1, **words).program.fingerprint
     assert one == bitfold.plan(fields, 4, seed=1, **words).program.fingerprint
     assert one != bitfold.plan(fields, 4, seed=2, **words).program.fingerprint

@@ -44,7 +44,7 @@ def collection(method: str, fields: list[Field] = DENSE, **options: Any) -> Embe
         ("binary-code", {"budget": 2000}, (0, 2)),
         ("binary-code", {"budget": 2000, "sharing": "fields", "fusion": "concat"}, (0, 2)),
         ("multi-hash", {"budget": 10**6, "fusion": "concat"}, (0, 1, 2)),
-        ("multi-hash", {"budget": 400}, ()),
+        ("multi-hash", {"budget": 400, "allocation": 0.5}, ()),  # small fields too are folded
     ],
 )
 def test_which_fields_have_a_row_for_each_id(

@@ -19,6 +19,7 @@ from bitfold.report.look import (
     shape_of,
     spread_out,
     texts,
+    within,
 )
 from bitfold.report.numbers import auc_text, byte_count, difference_text
 from bitfold.report.reading import Board, Series
@@ -424,13 +425,20 @@ def differences(board: Board, look: Look, metric: str = "auc") -> Spec | None:
     low, high = padded([0.0, *(row[end] for row in rows for end in ("low", "high"))])
     order = list(dict.fromkeys(row["pair"] for row in rows))
     x = quantity(
-        "mean", "difference in AUC (right of zero: the first is better)", [low, high],
+        "mean",
+        "AUC of the first less the second"
+        if look.narrow
+        else "difference in AUC (right of zero: the first is better)",
+        [low, high],
         format="+.3~f", tickCount=5, labelOverlap=True,
     )  # fmt: skip
     room = min(int(max(map(len, order)) * LETTER) + 10, look.width // 2)
     y = {
         "field": "pair", "type": "nominal", "sort": order, "title": None,
-        "axis": {"labelLimit": room, "labelColor": look.colour("ink"), "grid": False},
+        "axis": {
+            "labelLimit": min(room, within(look.width // 2)), "minExtent": room,
+            "labelColor": look.colour("ink"), "grid": False,
+        },
     }  # fmt: skip
     fill = {
         "field": "real",

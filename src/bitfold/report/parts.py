@@ -18,6 +18,7 @@ from bitfold.report.look import (
     quantity,
     shape_of,
     texts,
+    within,
 )
 from bitfold.report.numbers import auc_text, byte_count, share_text
 from bitfold.report.reading import Board, Row
@@ -175,7 +176,10 @@ def _line_axis(board: Board, look: Look, lines: Sequence[Line]) -> tuple[Spec, i
     """An axis with a row a method and budget, and the pixels that its names take."""
     names = [_line_name(board, line) for line in lines]
     room = min(int(max(map(len, names)) * LETTER) + 12, look.width // 2)
-    axis = {"labelColor": look.colour("ink"), "labelLimit": room, "domain": False, "grid": True}
+    axis = {
+        "labelColor": look.colour("ink"), "labelLimit": min(room, within(look.width // 2)),
+        "domain": False, "grid": True,
+    }  # fmt: skip
     field = {"field": "line", "type": "nominal", "sort": names, "title": None, "axis": axis}
     return field, room
 
@@ -288,7 +292,10 @@ def unseen(board: Board, look: Look) -> Spec | None:
     names = min(int(max(len(row["field"]) for row in rows) * LETTER) + 8, 140)
     y = {
         "field": "field", "type": "nominal", "sort": [row["field"] for row in rows], "title": None,
-        "axis": {"labelColor": look.colour("ink"), "domain": False, "labelLimit": names},
+        "axis": {
+            "labelColor": look.colour("ink"), "domain": False, "labelLimit": names,
+            "minExtent": names,
+        },
     }  # fmt: skip
     most = max(row["share"] for row in rows)
     x = quantity("share", None, [0, max(most, 1e-3)]) | {"axis": None}
