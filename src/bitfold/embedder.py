@@ -104,7 +104,8 @@ class Corridor(Embedder):
         self.register_buffer("limits", torch.tensor(limits, device=device), persistent=False)
         # What the kernels are told, beside the program itself.
         room = scratch_words(program, plan.embedding_dim)
-        self.shape = FUSIONS[plan.fusion], self.num_fields, plan.embedding_dim, room
+        self.fusion = FUSIONS[plan.fusion]
+        self.shape = self.num_fields, plan.embedding_dim, room, program.raw
         self.weighted = plan.fusion == "weighted"
         packed = torch.from_numpy(pack(program, limits))
         self.register_buffer("packed", packed.to(device), persistent=False)
@@ -143,13 +144,15 @@ class Corridor(Embedder):
 
     def forward(self, ids: Tensor, padding_idx: int | None = None) -> Tensor:
         """Vectors `[B, F, D]` of int64 ids `[B, F]`; those of `padding_idx` are zero."""
-        if ids.dim() != 2 or ids.size(1) != self.num_fields:
+        shape = ids.shape
+        if len(shape) != 2 or shape[1] != self.num_fields:
             raise BitfoldError(
                 "ids of the wrong shape",
-                got=list(ids.shape),
+                got=list(shape),
                 expected=f"[B, {self.num_fields}], a column for each field",
             )
-        ids = _as_int64(ids)
+        if ids.dtype is not torch.int64:
+            ids = _as_int64(ids)
         weight = self._weight()
         if by_kernel(weight):
             return self._by_kernel(weight, ids, None, None, None, padding_idx)
@@ -177,14 +180,14 @@ class Corridor(Embedder):
         mode: str | None,
         padding_idx: int | None,
     ) -> Tensor:
-        fusion, *shape = self.shape
         learned: Any = self.fuse.importance if self.weighted else None
         pool: Any = self._modules["pool"]
         packed: Any = self._buffers["packed"]
         try:
             return vectors(
-                weight, learned, ids, offsets, weights, packed, fusion, POOLINGS[mode],
-                padding_idx, *shape, pool.sparse, mover=pool.moved_by,
+                weight, learned, ids, offsets, weights,
+                (packed, self.fusion, POOLINGS[mode], padding_idx, *self.shape),
+                pool.sparse, pool.moved_by,
             )  # fmt: skip
         except IdOutOfRange:
             field = None

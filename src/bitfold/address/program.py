@@ -138,6 +138,14 @@ class Program:
             for lookup in lookups
         )
 
+    @property
+    def raw(self) -> bool:
+        """Whether every code is an id as it stands, and every digit a trailing one."""
+        return all(
+            lookup.source.salt is None and lookup.source.deal == 1 and not lookup.leading
+            for lookup in self
+        )
+
     def own_rows(self, sizes: Sequence[int | None]) -> tuple[int, ...]:
         """The fields, by number, where each id has rows that no other id reads.
 

@@ -6,7 +6,7 @@ it. The loops are a function of their own, called by its address for a block at 
 once, for kernels of all widths and types.
 """
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numba
@@ -16,7 +16,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from bitfold.kernels.compiled import STAMP, kept
-from bitfold.kernels.vectors import after, get, high, inlined, put
+from bitfold.kernels.vectors import after, get, high, put
 from bitfold.kernels.words import (
     BASE,
     BLOCK,
@@ -49,8 +49,8 @@ from bitfold.kernels.words import (
 _FIRST, _SECOND = np.uint64(0xD6E8FEB86659FD93), np.uint64(0xA0761D6478BD642F)
 _HALF, _ONE, _BYTE, _EIGHT = np.uint64(0xFFFFFFFF), np.uint64(1), np.uint64(255), np.uint64(8)
 _WORD = np.uint64(32)
-_once = numba.njit(inline="always")
-
+# Called from one place each: pasted there before types are found, they compile in less time.
+_once = numba.njit(inline="always", error_model="numpy")
 
 _NUMBER, _WHOLE, _WORDS = types.int64, types.uint64, types.CPointer(types.uint64)
 _SIGNATURE = _NUMBER(
@@ -58,9 +58,14 @@ _SIGNATURE = _NUMBER(
 )
 
 
-@lru_cache(maxsize=1)
-def digits() -> Any:
-    """The compiled loops; `read_rows` calls them by `digits().address`."""
+@cache
+def digits(raw_ids: bool) -> Any:
+    """The compiled loops; `read_rows` calls them by `digits(raw_ids).address`.
+
+    Args:
+        raw_ids: leave out what programs of raw ids (`Program.raw`) do without: the loops then
+            compile in half the time.
+    """
     stamp = np.int64(STAMP)
 
     @kept(numba.cfunc, _SIGNATURE)
@@ -77,11 +82,19 @@ def digits() -> Any:
             word = after(words, m * COLUMNS)
             flags, out = get(word, FLAGS), after(rows, m * BLOCK)
             source = raw
-            if flags & np.uint64(MIXED | DEALT):
-                source = code
-                if flags & np.uint64(NEW):
-                    _codes(raw, count, word, tables, code)
-            _digits(source, count, word, out)
+            if raw_ids:
+                _digits(source, count, word, out)
+            else:
+                if flags & np.uint64(MIXED | DEALT):
+                    source = code
+                    if flags & np.uint64(NEW):
+                        _codes(raw, count, word, tables, code)
+                if flags & np.uint64(LEADING):
+                    _leading(source, count, word, out)
+                else:
+                    _digits(source, count, word, out)
+            if flags & np.uint64(TURNED):
+                _turn(count, word, out)
         return bad
 
     return rows_of
@@ -97,7 +110,7 @@ def read_rows(
     All arguments but the numbers are addresses (`vectors.pointer`).
 
     Args:
-        loops: the address of `digits()`, a number.
+        loops: the address of `digits`, a number.
         raw: the block's ids, uint64; those out of range are made 0.
         count: how many ids, at most `BLOCK`.
         words: `[lookups, COLUMNS]`, the field's, uint64.
@@ -119,15 +132,13 @@ def read_rows(
     return _NUMBER(_NUMBER, *_SIGNATURE.args), build
 
 
-@inlined
+@_once
 def _digits(code, count, word, out):
-    """One lookup's digits of a block, as rows of the pool."""
+    """One lookup's trailing digits of a block, as rows of the pool."""
     flags, base = get(word, FLAGS), get(word, BASE)
     shift, radix, divisor = get(word, DIVISOR_SHIFT), get(word, RADIX), get(word, DIVISOR)
     factor, rest = get(word, RADIX_FACTOR), get(word, RADIX_SHIFT)
-    if flags & np.uint64(LEADING):
-        _leading(code, count, shift, divisor, radix, base, flags & np.uint64(DIVIDED), out)
-    elif flags & np.uint64(POWER):
+    if flags & np.uint64(POWER):
         for i in range(count):
             put(out, i, ((get(code, i) >> shift) & radix) + base)
     elif flags & np.uint64(REDUCED | SHORT) == np.uint64(SHORT):
@@ -143,30 +154,36 @@ def _digits(code, count, word, out):
             digit = high(get(code, i) << _ONE, divisor) >> shift
             digit -= (high(digit << _ONE, factor) >> rest) * radix
             put(out, i, digit + base)
-    if flags & np.uint64(TURNED):
-        offset, span = get(word, OFFSET), get(word, SPAN)
-        end = base + span
-        for i in range(count):
-            turned = get(out, i) + offset
-            put(out, i, turned - span if turned >= end else turned)
 
 
-@inlined
-def _leading(code, count, shift, divisor, radix, base, divided, out):
-    """Leading digits: the code's fraction times the divisor, times the radix."""
+@_once
+def _leading(code, count, word, out):
+    """One lookup's leading digits: the code's fraction times the divisor, times the radix."""
+    base, shift, divisor = get(word, BASE), get(word, DIVISOR_SHIFT), get(word, DIVISOR)
+    radix, divided = get(word, RADIX), get(word, FLAGS) & np.uint64(DIVIDED)
     if radix > _HALF:
         for i in range(count):
             put(out, i, high((get(code, i) << shift) * divisor, radix) + base)
-        return
+    else:
+        for i in range(count):
+            x = get(code, i) << shift
+            if divided:
+                x *= divisor
+            upper = (x >> _WORD) * (radix & _HALF) + (((x & _HALF) * (radix & _HALF)) >> _WORD)
+            put(out, i, (upper >> _WORD) + base)
+
+
+@_once
+def _turn(count, word, out):
+    """Digits turned by the lookup's offset within its span."""
+    base, offset, span = get(word, BASE), get(word, OFFSET), get(word, SPAN)
+    end = base + span
     for i in range(count):
-        x = get(code, i) << shift
-        if divided:
-            x *= divisor
-        upper = (x >> _WORD) * (radix & _HALF) + (((x & _HALF) * (radix & _HALF)) >> _WORD)
-        put(out, i, (upper >> _WORD) + base)
+        turned = get(out, i) + offset
+        put(out, i, turned - span if turned >= end else turned)
 
 
-@inlined
+@_once
 def _blot(raw, count, limit):
     """Make ids out of range 0, so that no wrong row is read; returns the first of them."""
     bad = -1
@@ -177,7 +194,7 @@ def _blot(raw, count, limit):
     return bad
 
 
-@inlined
+@_once
 def _codes(raw, count, word, tables, code):
     """The codes of a block, by the words of the first lookup that reads them."""
     flags = get(word, FLAGS)

@@ -55,8 +55,12 @@ def cache_bytes() -> int:
     return size if size > 0 else 8 << 20
 
 
+def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.detach().to(dtype).contiguous()
+
+
 def _optional(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if tensor is None else tensor.detach().to(dtype).contiguous()
+    return None if tensor is None else _as(tensor, dtype)
 
 
 def _address(tensor: Tensor | None) -> int:
@@ -102,10 +106,10 @@ def _scratch(words: int) -> int:
     return address
 
 
-@lru_cache(maxsize=1)
-def _loops() -> int:
+@cache
+def _loops(raw: bool) -> int:
     """The address of the compiled digits."""
-    address: int = digits().address
+    address: int = digits(raw).address
     return address
 
 
@@ -122,6 +126,7 @@ def forward(
     fields: int,
     dim: int,
     room: int,
+    raw: bool,
     top: Tensor | None = None,
 ) -> Tensor:
     """Vectors `[B, F, D]`.
@@ -131,40 +136,49 @@ def forward(
     Raises:
         IdOutOfRange: for a dense id outside `0..V-1`.
     """
-    # `size` and `new_empty` are the quickest of torch's ways to ask and to get.
-    width, dtype = pool.size(1), pool.dtype
-    wide = ITEMS[dtype][2]
+    # A row's lookup is a microsecond, and so are ten calls of Python or one of torch: what is not
+    # there is not asked for, and `shape` and `new_empty` are the quickest ways to ask and to get.
+    width, dtype = pool.shape[1], pool.dtype
     ids, pool = ids.contiguous(), pool.contiguous()
-    if offsets is None and padding is None:
-        rows = ids.size(0)
+    bags = offsets is not None or padding is not None
+    if not bags:
+        rows = ids.shape[0]
         numbers = rows * fields * dim
         out = pool.new_empty(rows, fields, dim)
         if numbers > MAPPED_NUMBERS:
             ask_for_large_pages(out)
     else:
-        rows = ids.size(0) if offsets is None else (offsets.size(0) - 1) // fields
+        rows = ids.shape[0] if offsets is None else (offsets.shape[0] - 1) // fields
         numbers = ids.numel() * dim
         out = pool.new_zeros(rows, fields, dim)
-    threads = threads_of(numbers, rows)
+    threads = 1 if numbers < SERIAL_NUMBERS else threads_for(rows)
     streamed = (
         numbers > 1 << 18
         and out.nbytes > cache_bytes()
         and lanes_of(width) * out.itemsize % 32 == 0
     )
-    importance, weights = _optional(importance, wide), _optional(weights, wide)
-    offsets = _optional(offsets, torch.int64)
-    bags = pooling != ONE or padding is not None
+    at_importance = at_offsets = at_weights = at_top = 0
+    if importance is not None:
+        importance = _as(importance, ITEMS[dtype][2])
+        at_importance = importance.data_ptr()
+    if offsets is not None:
+        offsets = _as(offsets, torch.int64)
+        at_offsets = offsets.data_ptr()
+    if weights is not None:
+        weights = _as(weights, ITEMS[dtype][2])
+        at_weights = weights.data_ptr()
+    if top is not None:
+        at_top = top.data_ptr()
     told = tell(
-        threads, rows, width, pool.data_ptr(), _address(importance), ids.data_ptr(),
-        _address(offsets), _address(weights), packed.data_ptr(), fusion, pooling,
-        padding is not None, padding or 0, _address(top), out.data_ptr(),
-        _scratch(threads * room), room, _loops(), streamed,
+        threads, rows, width, pool.data_ptr(), at_importance, ids.data_ptr(), at_offsets,
+        at_weights, packed.data_ptr(), fusion, pooling, padding is not None, padding or 0, at_top,
+        out.data_ptr(), _scratch(threads * room), room, _loops(raw), streamed,
     )  # fmt: skip
     run(_vectors(width, dtype, bags), told, threads)
+    bad = _local.scratch.item
     for t in range(threads):
-        position = _local.scratch.item(t * room)
-        if position >= 0:
-            raise _out_of_range(ids, offsets, packed, fields, position)
+        if bad(t * room) >= 0:
+            raise _out_of_range(ids, offsets, packed, fields, bad(t * room))
     return out
 
 
@@ -260,6 +274,7 @@ def _pass(
     fields: int,
     dim: int,
     room: int,
+    raw: bool,
     top: Tensor | None,
     wants_importance: bool,
     wants_weights: bool,
@@ -271,7 +286,7 @@ def _pass(
     if pooling == POOL_MAX:  # those that reach the maximum share its gradient
         ties = forward(
             pool, importance, ids, offsets, None, packed, fusion, TIES, padding, fields, dim,
-            room, top,
+            room, raw, top,
         )  # fmt: skip
         grad = grad / ties.clamp(min=1)
     importance, weights = _optional(importance, wide), _optional(weights, wide)
@@ -281,7 +296,7 @@ def _pass(
         threads, rows, pool.shape[1], pool.data_ptr(), _address(importance), ids.data_ptr(),
         _address(offsets), _address(weights), packed.data_ptr(), fusion, pooling,
         padding is not None, padding or 0, _address(top), grad.data_ptr(),
-        _scratch(threads * room), room, _loops(),
+        _scratch(threads * room), room, _loops(raw),
     )  # fmt: skip
     return _Pass(
         (lanes_of(pool.shape[1]), item, one),
@@ -308,6 +323,7 @@ def backward(
     fields: int,
     dim: int,
     room: int,
+    raw: bool,
     top: Tensor | None,
     sparse: bool,
     wants_importance: bool,
@@ -328,7 +344,7 @@ def backward(
     """
     made = _pass(
         grad, pool, importance, ids, offsets, weights, packed, fusion, pooling, padding, fields,
-        dim, room, top, wants_importance, wants_weights,
+        dim, room, raw, top, wants_importance, wants_weights,
     )  # fmt: skip
     wide, threads = ITEMS[pool.dtype][2], made.threads
     found = torch.empty(0, dtype=torch.int64)

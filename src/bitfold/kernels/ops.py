@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from bitfold.errors import BitfoldError
 
@@ -17,12 +18,12 @@ _library = torch.library.Library("bitfold", "DEF")
 _library.define(
     "lookup(Tensor pool, Tensor? importance, Tensor ids, Tensor? offsets, Tensor? weights, "
     "Tensor packed, int fusion, int pooling, int? padding, int fields, int dim, int room, "
-    "bool sparse) -> Tensor"
+    "bool raw, bool sparse) -> Tensor"
 )
 _library.define(
     "lookup_backward(Tensor grad, Tensor pool, Tensor? importance, Tensor ids, Tensor? offsets, "
     "Tensor? weights, Tensor packed, int fusion, int pooling, int? padding, int fields, int dim, "
-    "int room, Tensor? top, bool sparse, bool wants_importance, bool wants_weights) "
+    "int room, bool raw, Tensor? top, bool sparse, bool wants_importance, bool wants_weights) "
     "-> (Tensor, Tensor, Tensor, Tensor)"
 )
 # The numbers of `bitfold.kernels.walk`, which this module must not import: see above.
@@ -66,6 +67,7 @@ def _(
     fields: int,
     dim: int,
     room: int,
+    raw: bool,
     sparse: bool,
 ) -> Tensor:
     rows = ids.shape[0] if offsets is None else (offsets.shape[0] - 1) // fields
@@ -87,6 +89,7 @@ def _(
     fields: int,
     dim: int,
     room: int,
+    raw: bool,
     top: Tensor | None,
     sparse: bool,
     wants_importance: bool,
@@ -127,7 +130,7 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         None,
         None,
         shares.to(weights.dtype) if wants[4] else None,
-        *[None] * 8,
+        *[None] * 9,
     )
 
 
@@ -154,7 +157,7 @@ def _move(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         None,
         None,
         shares.to(weights.dtype) if wants[4] else None,
-        *[None] * 9,
+        *[None] * 10,
     )
 
 
@@ -172,24 +175,27 @@ def vectors(
     ids: Tensor,
     offsets: Tensor | None,
     weights: Tensor | None,
-    *words: Any,
+    words: tuple[Any, ...],
+    sparse: bool = False,
     mover: Any = None,
 ) -> Tensor:
     """Vectors `[B, F, D]`, see `bitfold.kernels.lookup.forward`, by the shortest way there is.
 
-    Eagerly it is a call, under a compiler an operator. `words` are those of the operator; `mover`,
-    an optimizer, moves the pool's rows in an eager backward pass.
+    Eagerly it is a call, under a compiler an operator. `words` are those of the operator, from
+    `packed` to `raw`; `mover`, an optimizer, moves the pool's rows in an eager backward pass.
     """
-    given = (pool, importance, ids, offsets, weights, *words)
-    if torch.compiler.is_compiling() or type(ids) is not Tensor:
-        result: Tensor = torch.ops.bitfold.lookup(*given)
+    if is_compiling() or type(ids) is not Tensor:
+        result: Tensor = torch.ops.bitfold.lookup(
+            pool, importance, ids, offsets, weights, *words, sparse
+        )
     elif torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in (pool, importance, weights)
     ):
+        given = (pool, importance, ids, offsets, weights, *words, sparse)
         mover = mover if pool.requires_grad else None
         result = _Lookup.apply(*given) if mover is None else _Moving.apply(*given, mover)
     else:
-        result = _kernels().forward(*given[:-1])
+        result = _kernels().forward(pool, importance, ids, offsets, weights, *words)
     return result
 
 
