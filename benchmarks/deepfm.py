@@ -1,4 +1,4 @@
-"""The click log of the training benchmark, plain PyTorch's DeepFM, and a race beside it.
+"""The click log of the training benchmark, and what every contestant races beside.
 
 Needs torch alone: rivals race in environments of their own.
 """
@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from turns import Contestant, measure, peak_resident
+from turns import RING, Contestant, measure, peak_resident
 
 BATCHES = 8
 LR = 1e-3
-PLAIN = "plain"
+PLAIN, CEILING, CEILING_GRAD = "plain", "ceiling", "ceiling grad"  # the yardsticks
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,30 @@ def plain(log: Log, sparse: bool = True, fused: bool = True) -> Contestant:
     return trainer(lambda turn: model(log.ids[turn % BATCHES]), log, optimizers)
 
 
+def ceiling(log: Log, grad: bool) -> Contestant:
+    """The network alone on ready vectors; with `grad`, their gradient is computed too."""
+    torch.manual_seed(0)
+    network = Network(len(log.sizes), log.dim, log.hidden)
+    shape = (len(log.labels[0]), len(log.sizes), log.dim)
+    vectors = [torch.randn(shape).mul_(0.01).requires_grad_(grad) for _ in range(RING)]
+    optimizer = torch.optim.Adam(network.parameters(), lr=LR, fused=True)
+    step = trainer(lambda turn: network(vectors[turn % RING]), log, [optimizer])
+
+    def fresh(turn: int) -> None:
+        step(turn)
+        vectors[turn % RING].grad = None
+
+    return fresh
+
+
 def race(settings: dict[str, Any], contestant: Callable[[Log], Contestant]) -> dict[str, Any]:
-    """A contestant's steps beside plain PyTorch's (sparse, SparseAdam) in the same rounds.
+    """A contestant's steps beside those of the yardsticks in the same rounds.
+
+    The yardsticks are plain PyTorch (sparse gradients, SparseAdam) and the ceilings, without and
+    with the gradient of their vectors.
 
     Returns:
-        Milliseconds of both in each round, and the most bytes that the process held with the
+        Milliseconds of each in each round, and the most bytes that the process held with the
         contestant alone in it.
     """
     torch.set_num_threads(settings["threads"])
@@ -136,9 +155,8 @@ def race(settings: dict[str, Any], contestant: Callable[[Log], Contestant]) -> d
     step(0)
     step(1)
     peak = peak_resident()
-    group = {"contestant": step, PLAIN: plain(log)}
-    times, _ = measure(group, settings["rounds"])
-    return {
-        "milliseconds": times["contestant"], PLAIN: times[PLAIN],
-        "peak_resident": peak, "before": before,
+    yardsticks = {
+        PLAIN: plain(log), CEILING: ceiling(log, False), CEILING_GRAD: ceiling(log, True),
     }  # fmt: skip
+    times, _ = measure({"milliseconds": step, **yardsticks}, settings["rounds"])
+    return {**times, "peak_resident": peak, "before": before}

@@ -116,18 +116,22 @@ def models_of(place: int) -> Callable[[Row], str]:
 
     def made(data: Row) -> str:
         case = list(dict.fromkeys(row["case"] for row in data["results"]))[place]
-        heads = ["", "rows/s", "ms a step", "times plain PyTorch", "peak resident, MiB"]
+        heads = [
+            "", "rows/s", "ms a step", "times plain PyTorch", "of the ceiling", "with gradient",
+            "peak resident, MiB",
+        ]  # fmt: skip
         lines = []
         for row in data["results"]:
             if row["case"] != case:
                 continue
             if "missing" in row:
-                lines.append([row["name"], row["missing"], "", "", ""])
+                lines.append([row["name"], row["missing"], *[""] * 5])
                 continue
             lines.append([
                 row["name"], f"{row['rows_per_second']:,}",
                 f"{number(row['milliseconds'])} ({spread(*row['quartiles'])})",
-                f"{row['times_plain']:.2f}", mebibytes(row["peak_resident"]),
+                f"{row['times_plain']:.2f}", f"{row['of_ceiling']:.0%}",
+                f"{row['of_ceiling_grad']:.0%}", mebibytes(row["peak_resident"]),
             ])  # fmt: skip
         return markdown(heads, lines)
 

@@ -142,19 +142,42 @@ def test_leading_digits_of_any_radix_and_code(radices, bits, salt, ids):
         before, end = before * radix, end + radix
     program = Program(1, (tuple(lookups),), end)
     check_three_ways(program, [[value] for value in ids])
-    rows = rows_of_the_kernel(program, ids)
+    assert not program.raw
+    rows = rows_of_the_kernel(program, ids, 0, raw_ids=False)
     assert rows == [program.cells_int(0, value & WORD) for value in ids]
 
 
-def rows_of_the_kernel(program: Program, ids: list[int]) -> list[list[int]]:
+@given(
+    st.integers(1, LARGEST),
+    st.lists(st.tuples(st.integers(1, 2**40), st.integers(0, 2**40)), min_size=1, max_size=5),
+    st.data(),
+)
+def test_loops_for_raw_ids_alone_give_the_same_rows(size, digits_of, data):
+    """Any radix, shared rows and turned digits; with and without what mixed codes need."""
+    lookups, divisor = [], 1
+    for radix, turn in digits_of:
+        span = radix + turn % 7
+        lookups.append(Lookup(Source(), radix, 0, divisor, turn % span, span))
+        divisor *= radix
+    program = Program(1, (tuple(lookups),), max(lookup.span for lookup in lookups))
+    ids = data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=20))
+    assert program.raw
+    expected = [program.cells_int(0, value) for value in ids]
+    for raw_ids in (True, False):
+        assert rows_of_the_kernel(program, ids, size, raw_ids) == expected
+
+
+def rows_of_the_kernel(
+    program: Program, ids: list[int], limit: int, raw_ids: bool
+) -> list[list[int]]:
     """Rows by `read_rows`, block by block."""
-    packed = pack(program, [0])
+    packed, loops = pack(program, [limit]), digits(raw_ids).address
     words = packed[HEAD + 2 + 1 :]
     out = []
     for begin in range(0, len(ids), BLOCK):
         raw = np.array(ids[begin : begin + BLOCK], np.int64).view(U)
         code, rows = np.zeros(BLOCK, U), np.zeros((program.lookups, BLOCK), U)
-        run_read_rows(digits().address, raw, len(raw), words, program.lookups, words, code, rows)
+        run_read_rows(loops, raw, len(raw), words, program.lookups, words, code, rows)
         out += rows[:, : len(raw)].T.tolist()
     return out
 

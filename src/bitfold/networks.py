@@ -28,7 +28,7 @@ def mlp(sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
         nn.init.zeros_(layer.bias)
         layers.append(layer)
         if depth < len(sizes) - 2:
-            layers.append(nn.ReLU())
+            layers.append(nn.ReLU(inplace=True))
             if dropout:
                 layers.append(nn.Dropout(dropout))
     return nn.Sequential(*layers)
