@@ -105,18 +105,30 @@ def test_vectors_are_as_many_as_the_digits_can_tell_apart() -> None:
 
 
 def test_a_budget_too_small_is_a_line_with_the_least_bytes() -> None:
-    (quote,) = quoted("--methods", "binary-code", "--budgets", "1KiB")["quotes"]
+    (quote,) = quoted("--methods", "binary-code:sharing=slices", "--budgets", "1KiB")["quotes"]
     with pytest.raises(package.BudgetTooSmall) as refusal:
-        package.plan(FIELDS, 16, budget="1KiB")
+        package.plan(FIELDS, 16, budget="1KiB", sharing="slices")
     assert quote == {
-        "method": "binary-code",
+        "method": "binary-code:sharing=slices",
         "budget": "1KiB",
         "budget_bytes": 1024,
         "minimum": refusal.value.minimum,
     }
-    shown = bitfold(*SAID, "--methods", "hash,binary-code", "--budgets", "1KiB").out
+    shown = bitfold(*SAID, "--methods", "hash,binary-code:sharing=slices", "--budgets", "1KiB").out
     assert f"needs {refusal.value.minimum:,} B" in shown
     assert "hash at 1KiB" in shown
+
+
+def test_the_default_shares_one_pool_where_slices_do_not_fit() -> None:
+    slices, pool = (
+        package.plan(FIELDS, 16, budget=budget).options["sharing"] for budget in ("10x", "1KiB")
+    )
+    assert (slices, pool) == ("slices", "fields")
+    (quote,) = quoted("--methods", "binary-code", "--budgets", "1KiB")["quotes"]
+    assert quote["bytes"] == package.plan(FIELDS, 16, budget="1KiB", sharing="fields").bytes <= 1024
+    with pytest.raises(package.BudgetTooSmall) as refusal:
+        package.plan(FIELDS, 16, budget="64B")
+    assert package.plan(FIELDS, 16, budget=refusal.value.minimum).bytes <= refusal.value.minimum
 
 
 @pytest.mark.parametrize("empty", [True, False])

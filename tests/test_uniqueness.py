@@ -199,6 +199,7 @@ def test_skip_stays_inside_its_tables():
 def test_quotient_and_remainder_are_exact(size):
     """float32 division is wrong above 2**24, float64 above 2**53."""
     words = {"blocks": 2, "fusion": "sum", "balance": 1.0, "digits": "positional"}
+    words |= {"sharing": "slices"}
     program = fitting_plan([Field("q", size)], 1, 1000, **words).program
     first, second = program.fields[0]
     ids = [size - 1 - step for step in range(50)] + [first.radix * k - 1 for k in range(1, 50)]

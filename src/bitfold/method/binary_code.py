@@ -12,14 +12,14 @@ The tuple of digits is unique for every dense id. A hashed id is as unique as it
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from bitfold.address.codes import MOST_CODE_BITS
 from bitfold.address.program import Program
 from bitfold.address.radices import MOST_BLOCKS
 from bitfold.config import word
-from bitfold.errors import BitfoldError
+from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.fields import Field
 from bitfold.fuse import FUSIONS
 from bitfold.method.allocation import allocate, check_minimum
@@ -62,9 +62,10 @@ class BinaryCode(Method):
     balance: float = word(
         0.0, help="0: one large block, the others as small as uniqueness allows; 1: equal blocks"
     )
-    sharing: str = word(
-        "slices",
-        help="a slice of rows a block, one shared by a field's blocks, or one for all fields",
+    sharing: str | None = word(
+        None,
+        help="a slice of rows a block, one shared by a field's blocks, or one for all fields; when "
+        "not said: slices, and one for all fields where the budget is too small for them",
         choices=("slices", "shared", "fields"),
     )
     fusion: str = word("product", help="how the rows become one vector", choices=FUSIONS)
@@ -115,6 +116,11 @@ class BinaryCode(Method):
         self, fields: Sequence[Field], dim: int, budget: int | None, *, seed: int, dtype: str
     ) -> Plan:
         """Digits for every field, within the budget to the row."""
+        if self.sharing is None:
+            try:
+                return self._shared("slices", fields, dim, budget, seed, dtype)
+            except BudgetTooSmall:  # one pool's least bytes are never above the slices'
+                return self._shared("fields", fields, dim, budget, seed, dtype)
         chunks = self._chunks(dim)
         if self.block_bits is not None or budget is None:
             program = self._binary(fields, chunks, seed)
@@ -124,6 +130,12 @@ class BinaryCode(Method):
         else:
             program = self._mixed(fields, dim, budget, dtype, chunks, seed)
         return self.finish(fields, dim, budget, dtype, program, self.fusion)
+
+    def _shared(
+        self, sharing: str, fields: Sequence[Field], dim: int, budget: int | None, seed: int,
+        dtype: str,
+    ) -> Plan:  # fmt: skip
+        return replace(self, sharing=sharing).plan(fields, dim, budget, seed=seed, dtype=dtype)
 
     def _digits(self, code: Code) -> str:
         if self.digits is not None:
@@ -162,7 +174,7 @@ class BinaryCode(Method):
             if small and self.sharing == "slices" and small * chunks <= sum(digits.radices):
                 digits = whole(small, chunks)
             parts.append(digits)
-        return lay_out(parts, chunks, self.sharing, seed)
+        return lay_out(parts, chunks, self.sharing or "slices", seed)
 
     def _mixed(
         self, fields: Sequence[Field], dim: int, budget: int, dtype: str, chunks: int, seed: int
@@ -198,7 +210,7 @@ class BinaryCode(Method):
         check_minimum(self.name, minimum, budget, self._remedy(minimum))
         rows = (budget - self._bytes(0, lookups, width, dtype)) // (width * dtype_size(dtype))
         deal = self._one_pool if self.sharing == "fields" else self._own_rows
-        return lay_out(deal(codes, lows, rows, chunks, blocks), chunks, self.sharing, seed)
+        return lay_out(deal(codes, lows, rows, chunks, blocks), chunks, self.sharing or "slices", seed)
 
     def _own_rows(
         self, codes: list[Code], least: list[int], rows: int, chunks: int, blocks: int | None
