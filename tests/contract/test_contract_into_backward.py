@@ -9,7 +9,7 @@ from contract_cases import Case, bags_by_field, random_bags
 
 import bitfold
 from bitfold import BitfoldError
-from bitfold.kernels import lookup
+from bitfold.kernels import lookup, words
 from bitfold.optim import OPTIMIZERS, SGD, LazyAdam, RowWiseAdagrad
 
 STEPS = 4
@@ -17,11 +17,14 @@ FEW = [Case("full"), Case("binary-code"), Case("binary-code", {"fusion": "weight
 few = pytest.mark.parametrize("form", FEW, ids=str)
 
 
-@pytest.fixture(params=["private", "listed"])
+@pytest.fixture(params=["private", "listed", "listed, some few", "listed, all few"])
 def sums(request, monkeypatch):
-    """Small and large pools take different ways to the sums of their rows."""
-    if request.param == "listed":
+    """Small and large pools take different ways to the sums of their rows, and so do small slices
+    of large ones: every thread has sums of the few rows."""
+    if request.param != "private":
         monkeypatch.setattr(lookup, "PRIVATE_BYTES", -1)
+    rows = {"listed": 0, "listed, some few": 40}.get(request.param, words.FEW_ROWS)
+    monkeypatch.setattr(words, "FEW_ROWS", rows)
     return request.param
 
 
@@ -55,8 +58,8 @@ def test_single_ids(case, sums, threads):
 @few
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_every_optimizer(form, kind, sums):
-    words = {"momentum": 0.9} if kind == "sgd" else {}
-    check(form.collection(), [(form.ids(200),), (form.ids(5, seed=1),)], kind, **words)
+    more = {"momentum": 0.9} if kind == "sgd" else {}
+    check(form.collection(), [(form.ids(200),), (form.ids(5, seed=1),)], kind, **more)
 
 
 @few
@@ -90,6 +93,22 @@ def test_rows_that_nobody_asked_for_stay_and_slots_are_freed(sums, threads):
         embedding(torch.arange(low, low + 700)).sum().backward()
     moved = (embedding.weight.detach() != before).any(1)
     assert moved.nonzero().squeeze(1).tolist() == [*range(800), *range(4000, 4700)]
+
+
+def test_the_few_rows_are_those_of_the_smallest_slices_that_nothing_else_reads():
+    sizes = {"day": 7, "shop": 900, "user": 100_000}
+    fields = [bitfold.Field(name, size) for name, size in sizes.items()]
+    program = bitfold.plan(fields, 8, budget="10x").program
+    few, number = words._few(program)
+    spans = {lookup.base: lookup.span for lookup in program}
+    assert set(few) == {base for base, span in spans.items() if span <= 900}
+    assert len(few) == 3  # day, shop, and the user's second digit
+    assert number == sum(spans[base] for base in few) <= words.FEW_ROWS
+    starts = sorted((place, spans[base]) for base, place in few.items())
+    assert [place for place, _ in starts] == [0, starts[0][1], starts[0][1] + starts[1][1]]
+    assert words._few(bitfold.plan(fields, 8, method="full").program)[1] == 907
+    one_pool = bitfold.plan(fields, 8, budget="10x", sharing="fields", blocks=2).program
+    assert words._few(one_pool)[1] <= 907
 
 
 def test_an_interrupted_step_leaves_no_slot_behind(monkeypatch):

@@ -15,6 +15,7 @@ from bitfold.kernels.call import (
     POOLING,
     ROWS,
     SCALE_SUMS,
+    SHARED,
     SIZE,
     SLOTS,
     STRIDE,
@@ -58,7 +59,7 @@ from bitfold.kernels.walk import (
     share,
     share_of_bags,
 )
-from bitfold.kernels.words import AHEAD, BLOCK, COLUMNS
+from bitfold.kernels.words import AHEAD, AMONG_FEW, BASE, BLOCK, COLUMNS, FEW_BASE, FLAGS, SPAN
 
 LINE_BITS = 6  # pool rows that a thread owns at a time: their marks lie in one cache line
 
@@ -78,8 +79,9 @@ def backward(lanes: int, item: Any, one: Any, bags: bool, owned: bool) -> Kernel
     If they are, every thread takes the whole batch and adds to the rows it owns, in sums that are
     zero: at the row, or with `SLOTS` at its slot. With `FOUND` rows get slots as they are met:
     thread t writes its rows to `FOUND[t]` of `[threads, STRIDE]`, how many they are to its end,
-    and their sums from row `t * STRIDE` of `SUMS` on, which may hold anything. The other gradients
-    are not made.
+    and their sums from row `t * STRIDE` of `SUMS` on, which may hold anything. The first `SHARED`
+    rows of each list, all the program's few rows (`words.pack`) or none, have sums in every list,
+    each of the blocks whose turn was the thread's. The other gradients are not made.
 
     Args:
         lanes, item, one: as in `forward`.
@@ -98,9 +100,13 @@ def backward(lanes: int, item: Any, one: Any, bags: bool, owned: bool) -> Kernel
         raw, code, place, to, rows = blocks_of(told, t)
         weight, scales, _ = floats_of(told, t, one)
         rare = get(told, POOLING) == POOL_MAX or get(told, SCALE_SUMS) + get(told, WEIGHT_SUMS) != 0
-        lo, hi, known = 0, get(told, ROWS), np.int64(0)
+        lo, hi, known, turn = 0, get(told, ROWS), np.int64(0), np.int64(0)
         if owned:
             sums = after(sums, t * get(told, STRIDE) * width)
+            known = get(told, SHARED)
+            if known > 0:
+                _clear(like, lanes, sums, known * width)
+                _list_few(told, t, words)
         else:
             if bags:
                 lo, hi = share_of_bags(told, t)
@@ -133,9 +139,12 @@ def backward(lanes: int, item: Any, one: Any, bags: bool, owned: bool) -> Kernel
                     )  # fmt: skip
                     if owned:
                         known = _spread_own(
-                            told, t, like, lanes, item, pool, rows, count, chunks, lookups, width,
+                            told, t, like, lanes, item, pool, rows, count,
+                            after(words, first * COLUMNS), chunks, lookups, width,
                             after(scales, first), product, to, grad, weight, sums, known,
+                            turn % get(told, THREADS) == t,
                         )  # fmt: skip
+                        turn += 1
                     elif bags and rare:
                         _spread_rare(
                             told, t, like, lanes, item, one, pool, rows, count, chunks, lookups,
@@ -264,10 +273,11 @@ def _spread_rare(
 
 @inner
 def _spread_own(
-    told, t, like, lanes, item, pool, rows, count, chunks, lookups, width, scales, product, to,
-    grad, weight, sums, known,
+    told, t, like, lanes, item, pool, rows, count, words, chunks, lookups, width, scales, product,
+    to, grad, weight, sums, known, turn,
 ):  # fmt: skip
-    """The gradient of a block, added to the rows that this thread owns.
+    """The gradient of a block, added to the rows that this thread owns; and to all the few rows
+    if it is this thread's `turn`.
 
     Returns:
         How many rows have got slots.
@@ -279,13 +289,21 @@ def _spread_own(
     places = after(picked, BLOCK)
     for m in range(lookups):
         c = m // terms
-        these = after(rows, c * terms * BLOCK)
-        mine = own(after(rows, m * BLOCK), count, get(told, THREADS), t, picked)
-        if get(told, FOUND) != 0:
-            known = _open(like, lanes, places, mine, slots, found, known, width, sums)
-        elif get(told, SLOTS) != 0:
-            for j in range(mine):
-                put(places, j, np.uint64(get(slots, np.int64(get(places, j)))))
+        these, word = after(rows, c * terms * BLOCK), after(words, m * COLUMNS)
+        few = get(told, SHARED) > 0 and get(word, FLAGS) & np.uint64(AMONG_FEW) != 0
+        if few:
+            mine = count if turn else 0
+            start = get(word, FEW_BASE) - get(word, BASE)
+            for i in range(mine):
+                put(picked, i, np.uint64(i))
+                put(places, i, get(rows, m * BLOCK + i) + start)
+        else:
+            mine = own(after(rows, m * BLOCK), count, get(told, THREADS), t, picked)
+            if get(told, FOUND) != 0:
+                known = _open(like, lanes, places, mine, slots, found, known, width, sums)
+            elif get(told, SLOTS) != 0:
+                for j in range(mine):
+                    put(places, j, np.uint64(get(slots, np.int64(get(places, j)))))
         for piece in range(0, width, lanes):
             _spread_picked(
                 like, pool, these, picked, mine, terms, m - c * terms, wide, np.uint64(piece),
@@ -293,6 +311,17 @@ def _spread_own(
                 weight, top, sums,
             )  # fmt: skip
     return known
+
+
+@inner
+def _list_few(told, t, words):
+    """The few rows' numbers at the beginning of a thread's list."""
+    found = after(pointer(get(told, FOUND), np.int64(0)), t * get(told, STRIDE))
+    for m in range(lookups_of(told)):
+        word = after(words, m * COLUMNS)
+        if get(word, FLAGS) & np.uint64(AMONG_FEW):
+            for i in range(np.int64(get(word, SPAN))):
+                put(found, np.int64(get(word, FEW_BASE)) + i, np.int64(get(word, BASE)) + i)
 
 
 @inner

@@ -15,12 +15,14 @@ COMMON = 18
 # Forward: whether vectors are written past the caches.
 STREAMED = COMMON
 # Backward: the pool's gradient, of `SIZE` numbers; what follows is 0 where it is not wanted.
-SUMS, OTHERS, SIZE, SCALE_SUMS, WEIGHT_SUMS, SLOTS, FOUND, STRIDE = range(COMMON, COMMON + 8)
+SUMS, OTHERS, SIZE, SCALE_SUMS, WEIGHT_SUMS, SLOTS, FOUND, STRIDE, SHARED = range(
+    COMMON, COMMON + 9
+)
 # Which rows a batch touches: `MARKED` words of eight marks each.
 MARKS, MARKED, PLACES, COUNTS, LISTED = range(COMMON, COMMON + 5)
 # A move of rows; from `NUMBERS` on, what the optimizer says, as float64.
-MOVED_WIDTH, KIND, WEIGHT, LIST, GRAD, ONE, TWO, COUNT, STEP, FREED, NUMBERS = range(1, 12)
-MOST_WORDS = COMMON + 8
+MOVED_WIDTH, KIND, WEIGHT, LIST, GRAD, ONE, TWO, COUNT, STEP, FREED, FIRST, NUMBERS = range(1, 13)
+MOST_WORDS = COMMON + 9
 
 _PACK = [struct.Struct(f"{count}q").pack_into for count in range(MOST_WORDS + 1)]
 _local = threading.local()

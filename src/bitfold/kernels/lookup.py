@@ -26,7 +26,7 @@ from bitfold.kernels.forward import forward as vectors
 from bitfold.kernels.move import Move
 from bitfold.kernels.vectors import lanes_of
 from bitfold.kernels.walk import ONE, POOL_MAX, TIES
-from bitfold.kernels.words import HEAD, MOST
+from bitfold.kernels.words import FEW, HEAD, MOST
 from bitfold.pool.pages import ask_for_large_pages
 
 SERIAL_NUMBERS = 1 << 15  # outputs below which waking a second thread costs more than it saves
@@ -229,21 +229,22 @@ class _Pass(NamedTuple):
         """All gradients at once; each thread adds the pool's up for itself."""
         where = sums.data_ptr(), others.data_ptr(), sums.numel()
         kernel = gradients.backward(*self.kind, self.bags or any(self._extra), False)
-        run(kernel, tell(*self.common, *where, *self._extra, 0, 0, 0), self.threads)
+        run(kernel, tell(*self.common, *where, *self._extra, 0, 0, 0, 0), self.threads)
         if self.threads > 1:
-            told = tell(*self.common, *where, 0, 0, 0, 0, 0)
+            told = tell(*self.common, *where, 0, 0, 0, 0, 0, 0)
             run(gradients.add_up(self.kind[2]), told, self.threads)
 
-    def owned(self, sums: int, slots: int, found: int, stride: int) -> None:
-        """The pool's gradient; each thread adds up rows of its own."""
+    def owned(self, sums: int, slots: int, found: int, stride: int, few: int) -> None:
+        """The pool's gradient; each thread adds up rows of its own, and its turns of the few."""
         kernel = gradients.backward(*self.kind, self.bags, True)
-        run(kernel, tell(*self.common, sums, 0, 0, 0, 0, slots, found, stride), self.threads)
+        told = tell(*self.common, sums, 0, 0, 0, 0, slots, found, stride, few)
+        run(kernel, told, self.threads)
 
     def others(self) -> None:
         """The gradients that are not the pool's."""
         if any(self._extra):
             kernel = gradients.backward(*self.kind, True, False)
-            run(kernel, tell(*self.common, 0, 0, 0, *self._extra, 0, 0, 0), self.threads)
+            run(kernel, tell(*self.common, 0, 0, 0, *self._extra, 0, 0, 0, 0), self.threads)
 
     def touched(self, pool: Tensor) -> tuple[Tensor, int]:
         """The rows that the batch reads, in order, and the address of their places."""
@@ -357,7 +358,7 @@ def backward(
             found, slots = made.touched(pool)
             shape = torch.Size((len(found), pool.shape[1]))
         sums = torch.zeros(shape, dtype=wide)
-        made.owned(sums.data_ptr(), slots, 0, 0)
+        made.owned(sums.data_ptr(), slots, 0, 0, 0)
         made.others()
     factors = made.factors.sum(0)
     return found, sums.to(pool.dtype), factors.to(pool.dtype), made.shares.to(pool.dtype)
@@ -386,11 +387,14 @@ def move(grad: Tensor, pool: Tensor, *words: Any, how: Move) -> tuple[Tensor, Te
         update(how, None, sums, threads)
         return made.factors.sum(0), made.shares
     made.others()
-    lists = _lists(pool, threads, min(pool.shape[0], lookups) + 2)
+    few = int(packed[FEW])
+    if few > lookups:  # to clear and walk them would cost more than their rows' turns are worth
+        few = 0
+    lists = _lists(pool, threads, min(pool.shape[0], lookups) + few + 2)
     sums_at, slots, found = (array.ctypes.data for array in lists)
     try:
-        made.owned(sums_at, slots, found, lists.found.shape[1])
-        update_lists(how, sums_at, slots, found, threads, lists.found.shape[1])
+        made.owned(sums_at, slots, found, lists.found.shape[1], few)
+        update_lists(how, sums_at, slots, found, threads, lists.found.shape[1], few)
     except BaseException:  # interrupted, and slots may be left
         _local.lists.clear()
         raise

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bitfold.kernels.call import (
     COUNT,
+    FIRST,
     FREED,
     GRAD,
     KIND,
@@ -53,9 +54,12 @@ SGD, ADAGRAD, ROWWISE, ADAM = KINDS.values()
 @inner
 def _move(
     like, lanes, kind, weight, rows, grad, one, two, lo, hi, width, listed, lr, decay, l2, eps,
-    first, second,
+    first, second, checked,
 ):  # fmt: skip
-    """Move the rows that numbers `lo..hi-1` of the gradient belong to; see `update`."""
+    """Move the rows that numbers `lo..hi-1` of the gradient belong to; see `update`.
+
+    Of `checked` ones those without a gradient stay.
+    """
     wide, unit = np.uint64(width), np.float32(1)
     lasting, little, down = splat(decay, like), splat(eps, like), splat(-lr, like)
     pull = splat(l2, like)
@@ -77,7 +81,7 @@ def _move(
                     prefetch(two, there, 1)
             if kind == ROWWISE:
                 prefetch(one, later, 1)
-        else:
+        if checked:
             still = True
             for piece in range(0, width, lanes):
                 still &= empty(load(grad, here + np.uint64(piece), like))
@@ -123,7 +127,8 @@ def moving(lanes: int) -> Kernel:
     """Move the rows of a list, each thread a part of it; or, with `STEP`, each its own list.
 
     A list of a thread's own is part t of `[threads, STEP]`, and so are the rows' gradients; its
-    last number says how long it is. `FREED` slots of the rows are made 0.
+    last number says how long it is. The `FIRST` rows are in all lists; their gradients are added up
+    and each thread moves a part of them. `FREED` slots of the other rows are made 0.
     """
     stamp = STAMP
 
@@ -136,18 +141,27 @@ def moving(lanes: int) -> Kernel:
         threads, count, step = get(told, THREADS), get(told, COUNT), get(told, STEP)
         width, slots = get(told, WIDTH), pointer(get(told, FREED), np.int32(0))
         lo, hi = count * t // threads, count * (t + 1) // threads
-        if step > 0:
-            rows, grads = after(rows, t * step), after(grads, t * step * width)
-            lo, hi = 0, get(rows, step - 1)
-        _move(
-            zero(lanes, 32), lanes, get(told, KIND), pointer(get(told, WEIGHT), item), rows, grads,
-            pointer(get(told, ONE), item), pointer(get(told, TWO), item), lo, hi, width,
-            get(told, LIST) != 0, np.float32(get(words, 0)), np.float32(get(words, 1)),
-            np.float32(get(words, 2)), np.float32(get(words, 3)), np.float32(get(words, 4)),
-            np.float32(get(words, 5)),
-        )  # fmt: skip
+        few, like = get(told, FIRST), zero(lanes, 32)
+        if few > 0:
+            lo, hi = few * t // threads, few * (t + 1) // threads
+            for other in range(1, threads):
+                more = after(grads, other * step * width)
+                for i in range(lo * width, hi * width):
+                    put(grads, i, get(grads, i) + get(more, i))
+        # The rows of all lists if there are any, then the others.
+        for own in range(0 if few > 0 else 1, 2):
+            if step > 0 and own > 0:
+                rows, grads = after(rows, t * step), after(grads, t * step * width)
+                lo, hi = few, get(rows, step - 1)
+            _move(
+                like, lanes, get(told, KIND), pointer(get(told, WEIGHT), item), rows, grads,
+                pointer(get(told, ONE), item), pointer(get(told, TWO), item), lo, hi, width,
+                get(told, LIST) != 0, np.float32(get(words, 0)), np.float32(get(words, 1)),
+                np.float32(get(words, 2)), np.float32(get(words, 3)), np.float32(get(words, 4)),
+                np.float32(get(words, 5)), get(told, LIST) == 0 or own == 0,
+            )  # fmt: skip
         if get(told, FREED) != 0:
-            for i in range(hi):
+            for i in range(few, hi):
                 put(slots, get(rows, i), np.int32(0))
 
     return walk
@@ -164,10 +178,12 @@ def update(move: Move, rows: Tensor | None, grad: Tensor, threads: int) -> None:
     """
     count, width = grad.shape
     listed = 0 if rows is None else rows.data_ptr()
-    _run(move, listed, grad.data_ptr(), threads, count, 0, 0, width)
+    _run(move, listed, grad.data_ptr(), threads, count, 0, 0, 0, width)
 
 
-def update_lists(move: Move, sums: int, slots: int, found: int, threads: int, stride: int) -> None:
+def update_lists(
+    move: Move, sums: int, slots: int, found: int, threads: int, stride: int, few: int
+) -> None:
     """Move each thread's own list of rows, and free their slots.
 
     Args:
@@ -177,17 +193,19 @@ def update_lists(move: Move, sums: int, slots: int, found: int, threads: int, st
         found: the address of int64 `[threads, stride]`, rows, and at the end how many.
         threads: how many lists there are.
         stride: how long a list is.
+        few: how many rows are at the beginning of every list, each with a part of its gradient.
     """
-    _run(move, found, sums, threads, 0, stride, slots, move.weight.shape[1])
+    _run(move, found, sums, threads, 0, stride, slots, few, move.weight.shape[1])
 
 
 def _run(
-    move: Move, rows: int, grad: int, threads: int, count: int, step: int, slots: int, width: int
-) -> None:
+    move: Move, rows: int, grad: int, threads: int, count: int, step: int, slots: int, few: int,
+    width: int,
+) -> None:  # fmt: skip
     numbers = struct.unpack("6q", struct.pack("6d", *move.words))
     told = tell(
         threads, width, KINDS[move.kind], move.weight.data_ptr(), rows, grad, move.one.data_ptr(),
-        move.two.data_ptr(), count, step, slots, *numbers,
+        move.two.data_ptr(), count, step, slots, few, *numbers,
     )  # fmt: skip
     run(moving(lanes_of(width)), told, threads)
     torch.autograd.graph.increment_version(move.weight)

@@ -16,19 +16,23 @@ from bitfold.address.codes import byte_tables
 from bitfold.address.mixing import shift_of
 from bitfold.address.program import Lookup, Program
 
-FIELDS, CHUNKS, LOOKUPS, MOST = range(4)  # the head
-HEAD = 4
+FIELDS, CHUNKS, LOOKUPS, MOST, FEW = range(5)  # the head
+HEAD = 5
 # The columns of the words.
 FLAGS, SALT, SHIFT, MASK, DROP, TABLE, BYTES = range(7)
 DIVISOR, DIVISOR_SHIFT, RADIX, RADIX_FACTOR, RADIX_SHIFT, OFFSET, SPAN, BASE = range(7, 15)
-COLUMNS = 15
+FEW_BASE = 15
+COLUMNS = 16
 # The flags.
-NEW, MIXED, DEALT, POWER, SHORT, DIVIDED, REDUCED, TURNED, LEADING = (1 << n for n in range(9))
+NEW, MIXED, DEALT, POWER, SHORT, DIVIDED, REDUCED, TURNED, LEADING, AMONG_FEW = (
+    1 << n for n in range(10)
+)
 
 SHORT_BITS, LONG_BITS = 31, 63
 
 BLOCK = 256  # ids at a time
 AHEAD = 12  # ids between the one whose rows are asked for and the one in work
+FEW_ROWS = 2048  # rows at most that are counted among the few
 SCRATCH = 6  # blocks of scratch that a walk needs beside one for each lookup of a field
 
 
@@ -41,9 +45,9 @@ def scratch_words(program: Program, dim: int) -> int:
 def pack(program: Program, limits: Sequence[int]) -> NDArray[np.int64]:
     """A program as one array: a head, starts, limits, words, byte tables.
 
-    The head holds F, C, L and the most lookups of a field; then come where each field's lookups
-    begin and the end `[F + 1]`, the limits `[F]`, the words `[L, COLUMNS]` (uint64 kept in int64)
-    and the tables by which skip deals bytes.
+    The head holds F, C, L, the most lookups of a field and the number of the few rows; then come
+    where each field's lookups begin and the end `[F + 1]`, the limits `[F]`, the words
+    `[L, COLUMNS]` (uint64 kept in int64) and the tables by which skip deals bytes.
 
     Args:
         program: what to run.
@@ -51,18 +55,50 @@ def pack(program: Program, limits: Sequence[int]) -> NDArray[np.int64]:
     """
     kinds = _kinds(program)
     counts = [len(lookups) for lookups in program.fields]
-    head = [len(counts), program.chunks, program.lookups, max(counts)]
+    few, number = _few(program)
+    head = [len(counts), program.chunks, program.lookups, max(counts), number]
     rows = []
     for lookups, limit in zip(program.fields, limits, strict=True):
         before = None
         for lookup in lookups:
-            rows.append(_row(lookup, limit, lookup.source != before, kinds))
+            row = _row(lookup, limit, lookup.source != before, kinds)
+            if lookup.base in few:
+                row[FLAGS] |= AMONG_FEW
+                row[FEW_BASE] = few[lookup.base]
+            rows.append(row)
             before = lookup.source
     words = np.array(rows, np.uint64).reshape(-1).view(np.int64)
     starts = np.cumsum([0, *counts])
     tables = [byte_tables(bits, deal).reshape(-1) for bits, deal in kinds]
     parts = [np.array(head), starts, np.array(limits), words, *tables]
     return np.concatenate(parts).astype(np.int64, casting="safe")
+
+
+def _few(program: Program) -> tuple[dict[int, int], int]:
+    """The few rows: of the smallest slices, as many slices as keep them below `FEW_ROWS`.
+
+    Such a slice is read by every id of a field, a later digit's by as many as the first digit's
+    whole table: a thread that owned it would do the work of all.
+
+    Returns:
+        For each such slice's first row its number among the few rows, and how many there are.
+    """
+    slices: list[tuple[int, int]] = []
+    shared = set()
+    for base, end in sorted({(lookup.base, lookup.base + lookup.span) for lookup in program}):
+        if slices and base < slices[-1][1]:  # lookups that read parts of one another's rows
+            shared.add(slices[-1])
+            slices[-1] = slices[-1][0], max(end, slices[-1][1])
+            shared.add(slices[-1])
+        else:
+            slices.append((base, end))
+    few, number = {}, 0
+    for base, end in sorted(set(slices) - shared, key=lambda each: each[1] - each[0]):
+        if number + end - base > FEW_ROWS:
+            break
+        few[base] = number
+        number += end - base
+    return few, number
 
 
 def _kinds(program: Program) -> list[tuple[int, int]]:

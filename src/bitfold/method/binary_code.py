@@ -210,7 +210,9 @@ class BinaryCode(Method):
         check_minimum(self.name, minimum, budget, self._remedy(minimum))
         rows = (budget - self._bytes(0, lookups, width, dtype)) // (width * dtype_size(dtype))
         deal = self._one_pool if self.sharing == "fields" else self._own_rows
-        return lay_out(deal(codes, lows, rows, chunks, blocks), chunks, self.sharing or "slices", seed)
+        return lay_out(
+            deal(codes, lows, rows, chunks, blocks), chunks, self.sharing or "slices", seed
+        )
 
     def _own_rows(
         self, codes: list[Code], least: list[int], rows: int, chunks: int, blocks: int | None
