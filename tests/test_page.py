@@ -255,6 +255,36 @@ def test_added_lines_of_equal_bytes_have_no_panel() -> None:
     assert not made.unfinished
 
 
+def test_groups_of_a_few_rows_are_told_in_the_table_alone(tmp_path: Path) -> None:
+    board = results()
+    for row in board["results"]:
+        for field in row["by_frequency"]:
+            rare = {"group": 0, "least": 0, "most": 0, "rows": 15, "clicks": 7, "logloss": 0.6}
+            field["groups"] = [rare | {"auc": 0.9876 - row["auc"] / 10}, *field["groups"]]
+            for group in field["groups"][1:]:
+                group["rows"] = 5000
+    page = page_of(tmp_path, board)
+    chart, table = page.text.split('id="ids"')[1].split("</figure>")[:2]
+    assert "never" not in chart.split("<figure>")[1]
+    assert "never" in table
+    for row in board["results"]:
+        for field in row["by_frequency"]:
+            field["groups"] = field["groups"][:1]
+    page = page_of(tmp_path / "few", board)
+    assert "never" in page.text.split('id="ids"')[1].split("</figure>")[0].split("<figure>")[1]
+
+
+def test_axes_count_in_plain_numbers(tmp_path: Path) -> None:
+    board = results()
+    for row in board["results"]:
+        for field in row["by_field"]:
+            field["abundance"] *= 4
+    page = page_of(tmp_path, board)
+    assert "directions used" in page.shown
+    assert ">10</text>" in page.text
+    assert not re.search(r">[\d.]+e[+−-]?\d+<", page.text)
+
+
 def test_labels_keep_their_distance() -> None:
     places = spread_out([10, 11, 12, 90], 14, 0, 100)
     gaps = [b - a for a, b in zip(sorted(places), sorted(places)[1:], strict=False)]

@@ -24,6 +24,7 @@ from bitfold.report.look import (
 from bitfold.report.numbers import auc_text, byte_count, difference_text
 from bitfold.report.reading import Board, Series
 
+FEWEST_ROWS = 200  # of a group of ids: the AUC of fewer is mostly chance, and stretches the axis
 AUC_AXIS = {"format": ".3f", "tickCount": 5}
 
 
@@ -273,7 +274,7 @@ def by_frequency(board: Board, look: Look) -> Spec | None:
 
     Where there is a full table, what is drawn is the difference from it.
     """
-    found = against_full(board, frequency_rows(board))
+    found = against_full(board, telling(frequency_rows(board)))
     if not found:
         return None
     fields = list(dict.fromkeys(row["field"] for row in found))
@@ -350,6 +351,11 @@ def _frequency_layers(
         points(look, marked, {"x": x, "y": y} | shapes | paint, size=50),
         *texts(look, labels, label, fontWeight=600, dx=12),
     ]
+
+
+def telling(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Groups with rows enough for their AUC to tell something; all, if none has."""
+    return [row for row in rows if row["rows"] >= FEWEST_ROWS] or list(rows)
 
 
 def frequency_rows(board: Board) -> list[dict[str, Any]]:

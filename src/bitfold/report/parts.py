@@ -212,7 +212,7 @@ def collapse(board: Board, look: Look) -> Spec | None:
     panels = []
     for budget in board.panels:
         rows = [row for line in board.shown(budget) for row in found[line.method, line.budget]]
-        x = quantity("abundance", "directions used", [0.5, most * 1.05], tickCount=4, format="~g")
+        x = quantity("abundance", "directions used", [0.5, most * 1.05], tickCount=4, format="~f")
         y = {
             "field": "field", "type": "nominal", "sort": drawn, "title": None,
             "axis": {"labelColor": look.colour("ink"), "domain": False, "grid": True,

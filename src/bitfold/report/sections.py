@@ -216,11 +216,12 @@ def ids(board: Board) -> Section | None:
     if not rows and not fresh:
         return None
     said = [
-        *words.who_suffers(board, rows),
+        *words.who_suffers(board, charts.telling(rows)),
         "What is drawn is the difference from the full table, where there is one. "
         "Test rows are grouped by how often their id was met in training, in tenths of the rows "
         "from rare to frequent; ids never met stand apart. Groups are AUCs of their own: compare "
-        "methods within a group, not groups with each other.",
+        "methods within a group, not groups with each other. Groups of fewer than "
+        f"{charts.FEWEST_ROWS} rows are in the table alone.",
     ]
     chart = _chart(
         board, charts.by_frequency, "ids", "Which ids suffer",
