@@ -375,6 +375,8 @@ def _spread_picked(
     for j in range(count):
         i = np.int64(get(picked, j))
         prefetch(sums, get(places, j + AHEAD) * width + at, 1)
+        later = np.int64(get(picked, min(j + AHEAD, count - 1)))
+        prefetch(grad, np.int64(get(to, later) + off), 0)
         step = load(grad, get(to, i) + off, like)
         if pooling == POOL_MAX:
             vector = fused(like, pool, rows, i, terms, width, at, scales, product)
@@ -384,7 +386,6 @@ def _spread_picked(
         if product:
             if terms == 2:
                 other = after(rows, (1 - me) * BLOCK)
-                later = np.int64(get(picked, min(j + AHEAD, count - 1)))
                 prefetch(pool, get(other, later) * width + at, 0)
                 step = mul(step, load(pool, get(other, i) * width + at, like))
             else:
