@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
@@ -53,13 +55,30 @@ def test_rows_do_not_depend_on_chunks_threads_or_the_log_length() -> None:
     whole = joined(SMALL)
     assert whole.rows == SMALL.rows
     assert_same(whole, joined(SMALL, chunk_rows=333))
-    threads = numba.get_num_threads()
-    numba.set_num_threads(1)
+    threads = torch.get_num_threads()
     try:
-        assert_same(whole, joined(SMALL, chunk_rows=4999))
+        for others in (1, 2):
+            torch.set_num_threads(others)
+            assert_same(whole, joined(SMALL, chunk_rows=4999))
+            assert torch.get_num_threads() == others
+            assert numba.get_num_threads() == min(others, numba.config.NUMBA_NUM_THREADS)
     finally:
-        numba.set_num_threads(threads)
+        torch.set_num_threads(threads)
     assert_same(whole, joined(SynthConfig(**{**vars(SMALL), "rows": 6000})), rows=SMALL.rows)
+
+
+@pytest.mark.parametrize("first", ["torch", "bitfold"])
+def test_a_log_leaves_torch_its_number_of_threads(first: str) -> None:
+    """Numba's loops set OpenMP's number, which is torch's: one thread said, one thread kept."""
+    script = (
+        f"import {first}\nfrom bitfold.data.synthetic import SynthConfig, generate\n"
+        "chunks = list(generate(SynthConfig(rows=3000, fields=2, ids=50)))\n"
+        "import numba, torch; print(torch.get_num_threads(), numba.get_num_threads())"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-c", script]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "1"]
 
 
 def test_another_seed_is_another_log() -> None:

@@ -16,6 +16,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bitfold.threads import as_many_as_torch
+
 LATENTS = 4  # K: one 64-bit hash gives four components of 16 bits
 HIDDEN = 8  # H
 MAX_BAG = 6  # L
@@ -112,6 +114,7 @@ def normal(x):  # type: ignore[no-untyped-def]
     return 0.5 * (lane(x, _S0) + lane(x, _S16) + lane(x, _S32) + lane(x, _S48))
 
 
+@as_many_as_torch
 @numba.njit(parallel=True, cache=True)
 def rows(  # type: ignore[no-untyped-def]
     first, keys, words, slots, starts, clusters, own, strength,
@@ -207,6 +210,7 @@ def rows(  # type: ignore[no-untyped-def]
             parts[2, row] = network
 
 
+@as_many_as_torch
 @numba.njit(parallel=True, cache=True)
 def labels(  # type: ignore[no-untyped-def]
     first, key_noise, key_label, parts, means, scales, bias, noise, logit, probability, label
@@ -239,6 +243,7 @@ def tally(logit, probability, positives, negatives):  # type: ignore[no-untyped-
         negatives[np.int64(place)] += 1.0 - probability[row]
 
 
+@as_many_as_torch
 @numba.njit(parallel=True, cache=True)
 def mark(ids, starts, bitmap, distinct):  # type: ignore[no-untyped-def]
     """Note the ids `[F, R]` in the fields' bitmaps; count those met for the first time.
@@ -272,6 +277,7 @@ def bag_text_sizes(ids, lengths, offsets):  # type: ignore[no-untyped-def]
         offsets[row + 1] = offsets[row] + size
 
 
+@as_many_as_torch
 @numba.njit(parallel=True, cache=True)
 def bag_text(ids, lengths, offsets, text):  # type: ignore[no-untyped-def]
     """Write the texts that `bag_text_sizes` measured into `text`, uint8."""

@@ -10,7 +10,6 @@ import threading
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from bitfold.kernels.vectors import lanes_of
 from bitfold.kernels.walk import ONE, POOL_MAX, TIES
 from bitfold.kernels.words import FEW, HEAD, MOST
 from bitfold.pool.pages import ask_for_large_pages
+from bitfold.threads import agree, most_threads
 
 SERIAL_NUMBERS = 1 << 15  # outputs below which waking a second thread costs more than it saves
 PRIVATE_BYTES = 24 << 20  # sums of all threads up to here are private: see benchmarks/sums.py
@@ -67,27 +67,12 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-@lru_cache(maxsize=1)
-def _most_threads() -> int:
-    config: Any = numba.config
-    return int(config.NUMBA_NUM_THREADS)
-
-
 def threads_for(rows: int) -> int:
-    """How many threads share a batch: torch's number, which Numba must not change.
-
-    Both keep it in OpenMP: Numba sets it to the number of cores when it is first asked for its
-    own number, and to its own number in every loop. Who said one thread, or shares the cores with
-    others, would wait for threads that nobody wanted in every operation of torch.
-    """
+    """How many threads share a batch: torch's number, which Numba must not change."""
     threads = torch.get_num_threads()
-    limit = min(threads, _most_threads())
-    if limit <= 1 or rows <= 1 or forked():
-        return 1
-    if numba.get_num_threads() != limit:
-        numba.set_num_threads(limit)
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
+    if min(threads, most_threads()) <= 1 or rows <= 1 or forked():
+        return 1  # and Numba is not even asked, see `bitfold.threads`
+    agree(threads)
     return min(threads, rows)
 
 
