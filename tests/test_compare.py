@@ -15,7 +15,8 @@ from bitfold.data.config import DataConfig
 from bitfold.training.config import TrainConfig
 from command import READING, TRAINING, Outcome, bitfold, refused, write_ratings
 
-CELLS = ("--methods", "full,hash,binary-code", "--budgets", "1KiB,300B", "--seeds", 2)
+SLICES = "binary-code:sharing=slices"  # which do not fit 300 bytes
+CELLS = ("--methods", f"full,hash,{SLICES}", "--budgets", "1KiB,300B", "--seeds", 2)
 COLUMNS = (
     *("method", "budget", "seed", "auc", "logloss", "gauc", "bytes", "ratio"),
     *("training_bytes", "rows_per_second"),
@@ -45,7 +46,7 @@ def test_results_have_every_cell_and_column(done: tuple[Path, Outcome]) -> None:
     rows = board["results"]
     assert all(set(COLUMNS) <= row.keys() for row in rows)
     assert sorted({(row["method"], row["budget"]) for row in rows}) == [
-        ("binary-code", "1KiB"),
+        (SLICES, "1KiB"),
         ("full", "1x"),
         ("hash", "1KiB"),
         ("hash", "300B"),
@@ -64,15 +65,16 @@ def test_bytes_are_equal_at_a_budget_and_never_above(done: tuple[Path, Outcome])
 def test_full_needs_a_map_from_text_and_the_others_do_not(done: tuple[Path, Outcome]) -> None:
     maps = {row["method"]: row["map_bytes"] for row in board_of(done[0])["results"]}
     assert maps["full"] > 0  # type: ignore[operator]
-    assert maps["hash"] == maps["binary-code"] == 0
+    assert maps["hash"] == maps[SLICES] == 0
 
 
 def test_a_budget_that_is_too_small_is_a_row_that_says_so(done: tuple[Path, Outcome]) -> None:
     (row,) = board_of(done[0])["refused"]
-    assert (row["method"], row["budget"]) == ("binary-code", "300B")
+    assert (row["method"], row["budget"]) == (SLICES, "300B")
     least = row["minimum"]
     assert f"needs {least:,} B" in done[1].out
-    plan = ("plan", done[0] / "log", "--width", 4, "--embedding", "binary-code", "--budget")
+    plan = ("plan", done[0] / "log", "--width", 4, "--embedding", "binary-code")
+    plan = (*plan, "--set", "sharing=slices", "--budget")
     assert bitfold(*plan, least).code == 0
     refused(bitfold(*plan, int(str(least)) - 1), f"{least:,} bytes or more")
 
@@ -80,12 +82,12 @@ def test_a_budget_that_is_too_small_is_a_row_that_says_so(done: tuple[Path, Outc
 def test_the_table_has_a_line_for_each(done: tuple[Path, Outcome]) -> None:
     board = done[1].out.split("Paired differences")[0]
     lines = [line.split() for line in board.splitlines()]
-    assert [line[:2] for line in lines if line and line[0] in ("full", "hash", "binary-code")] == [
+    assert [line[:2] for line in lines if line and line[0] in ("full", "hash", SLICES)] == [
         ["full", "1x"],
         ["hash", "1KiB"],
-        ["binary-code", "1KiB"],
+        [SLICES, "1KiB"],
         ["hash", "300B"],
-        ["binary-code", "300B"],
+        [SLICES, "300B"],
     ]
     assert "±" in done[1].out
     assert "100.0%" in done[1].out
