@@ -119,11 +119,19 @@ def test_a_budget_too_small_is_a_line_with_the_least_bytes() -> None:
     assert "hash at 1KiB" in shown
 
 
-def test_the_default_shares_one_pool_where_slices_do_not_fit() -> None:
-    slices, pool = (
-        package.plan(FIELDS, 16, budget=budget).options["sharing"] for budget in ("10x", "1KiB")
-    )
-    assert (slices, pool) == ("slices", "fields")
+@pytest.mark.parametrize(
+    ("fields", "budget", "sharing"),
+    [(FIELDS[:2], "10x", "slices"), (FIELDS[:2], "256B", "fields"), (FIELDS, "10x", "fields")],
+)
+def test_the_default_shares_one_pool_of_hashed_ids_and_where_slices_do_not_fit(
+    fields: list[package.Field], budget: str, sharing: str
+) -> None:
+    made = package.plan(fields, 16, budget=budget)
+    assert made.options["sharing"] == sharing
+    assert made.program == package.plan(fields, 16, budget=budget, sharing=sharing).program
+
+
+def test_the_default_has_the_least_bytes_of_one_pool() -> None:
     (quote,) = quoted("--methods", "binary-code", "--budgets", "1KiB")["quotes"]
     assert quote["bytes"] == package.plan(FIELDS, 16, budget="1KiB", sharing="fields").bytes <= 1024
     with pytest.raises(package.BudgetTooSmall) as refusal:

@@ -250,5 +250,5 @@ def test_few_hashed_ids_share_a_code(budget, own):
 
 @pytest.mark.parametrize(("budget", "blocks"), [("10x", 2), ("100x", 3), ("1000x", 6)])
 def test_hashed_ids_take_no_more_blocks_than_they_need(budget, blocks):
-    made = bitfold.plan([Field("q", distinct=50_000)], 16, budget=budget)
+    made = bitfold.plan([Field("q", distinct=50_000)], 16, budget=budget, sharing="slices")
     assert made.program.lookups == blocks

@@ -95,7 +95,16 @@ def better(found: Figures, methods: Sequence[str], budget: str) -> str:
 
 
 def defaults(sitting: Sitting, boards: Sequence[Board]) -> str:
-    """How far each form is below the best of the grid, where the grid of a ratio is whole."""
+    """How far each form is below the best of the grid, by the kind of ids."""
+    parts = [
+        _form_for_all(sitting, [board for board in boards if board.whole == whole], heading)
+        for whole, heading in ((True, "dense ids"), (False, "hashed ids"))
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _form_for_all(sitting: Sitting, boards: Sequence[Board], heading: str) -> str:
+    """The same for some boards, where the grid of a ratio is whole."""
     below: dict[str, dict[str, float]] = {name: {} for name in FORMS}
     impossible: dict[str, list[str]] = {name: [] for name in FORMS}
     places = []
@@ -133,9 +142,9 @@ def defaults(sitting: Sitting, boards: Sequence[Board]) -> str:
         )
     heads = ("form", "below the best, mean", "worst", "places where it is not possible")
     return (
-        "## One form for all\n\nHow far each form's validation AUC is below the best form's, over "
-        f"{len(places)} boards and ratios (one seed): {', '.join(places)}. The mean leaves out "
-        "where a form is not possible.\n\n" + table(heads, rows)
+        f"## One form for all {heading}\n\nHow far each form's validation AUC is below the best "
+        f"form's, over {len(places)} boards and ratios (one seed): {', '.join(places)}. The mean "
+        "leaves out where a form is not possible.\n\n" + table(heads, rows)
     )
 
 

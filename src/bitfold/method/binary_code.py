@@ -65,7 +65,7 @@ class BinaryCode(Method):
     sharing: str | None = word(
         None,
         help="a slice of rows a block, one shared by a field's blocks, or one for all fields; when "
-        "not said: slices, and one for all fields where the budget is too small for them",
+        "not said: one for all fields if any has hashed ids or the budget is too small for slices",
         choices=("slices", "shared", "fields"),
     )
     fusion: str = word("product", help="how the rows become one vector", choices=FUSIONS)
@@ -117,6 +117,9 @@ class BinaryCode(Method):
     ) -> Plan:
         """Digits for every field, within the budget to the row."""
         if self.sharing is None:
+            mixed = budget is not None and self.block_bits is None
+            if mixed and any(field.hashed for field in fields):
+                return self._shared("fields", fields, dim, budget, seed, dtype)
             try:
                 return self._shared("slices", fields, dim, budget, seed, dtype)
             except BudgetTooSmall:  # one pool's least bytes are never above the slices'
