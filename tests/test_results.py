@@ -258,15 +258,15 @@ def test_remedies_stand_beside_the_plain_form(
 ) -> None:
     stages = made.stages
     assert [stages.plain(name) for name in stages.TRIED] == [
-        *(stages.PAPER, *[stages.SLICES] * 4, stages.POOL)
+        *(stages.PAPER, *[stages.DEFAULT] * 4, stages.POOL)
     ]
     board = replace(board, stages=made.boards.STAGES)
-    written(made, board, tmp_path, "grid", row(stages.SLICES, "10x", 0, 0.78))
-    written(made, board, tmp_path, "remedies", row(f"{stages.SLICES},std=0.1", "10x", 0, 0.79))
+    written(made, board, tmp_path, "grid", row(stages.DEFAULT, "10x", 0, 0.78))
+    written(made, board, tmp_path, "remedies", row(f"{stages.DEFAULT},std=0.1", "10x", 0, 0.79))
     sitting = made.sitting.Sitting({board.name: board}, tmp_path, tmp_path, tmp_path / "results")
     made.page.write_page(sitting, tmp_path / "results.md")
     page = (tmp_path / "results.md").read_text()
-    assert f"| `{stages.SLICES},std=0.1` | `{stages.SLICES}` | 0.7900 (+0.0100) |" in page
+    assert f"| `{stages.DEFAULT},std=0.1` | `{stages.DEFAULT}` | 0.7900 (+0.0100) |" in page
     assert len(sitting.missing(board, "remedies")) == len(stages.TRIED) - 1
 
 
@@ -372,6 +372,7 @@ def test_boards_plan_and_read_with_words_that_exist(made: SimpleNamespace) -> No
         "multi-hash 1000x seed 0",
         "hash:allocation=0.5 1000x seed 0",
         "multi-hash:allocation=0.5 1000x seed 0",
+        f"{made.boards.DEFAULT} 1000x seed 0",
         f"{made.stages.PAPER} 1000x seed 0",
         "binary-code:strategy=skip 1000x seed 0",
     ]

@@ -12,6 +12,8 @@ GRID, FINAL, REMEDIES = "grid", "final", "remedies"
 STAGES = (GRID, FINAL, REMEDIES)
 # With rows dealt alike and by the root of a field's size: the better one is the rival.
 RIVALS = ("hash", "multi-hash", "hash:allocation=0.5", "multi-hash:allocation=0.5")
+# Today's default with dense ids, by its full name.
+DEFAULT = "binary-code:strategy=succession,sharing=slices,fusion=product"
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ LOGS = (
         more={"synth": SynthConfig(rows=5_000_000, ids=10_000_000)}),
     Log("synthetic-20m", "Synthetic log of 20 M rows, over 10 M ids", None, _SYNTH, hashed=False,
         more={"synth": SynthConfig(rows=20_000_000, ids=200_000_000), "budgets": ("1000x",),
-              "best_from": "synthetic-5m", "best": 1, "seeds": 1,
+              "best_from": "synthetic-5m", "best": 1, "seeds": 1, "rivals": (*RIVALS, DEFAULT),
               "stages": (FINAL,)}),
 )  # fmt: skip
 

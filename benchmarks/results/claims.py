@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from .boards import GRID, Board
+from .boards import DEFAULT, GRID, Board
 from .figures import Figures, claimed, difference, figure, paired, table, verdict
 from .sitting import Sitting
 from .stages import FORMS, PAPER
@@ -35,6 +35,8 @@ def headline(sitting: Sitting) -> str:
             continue
         best = (sitting.best(board) or {}).get(budget, [])[:1]
         methods = {"paper's form": PAPER}
+        if best != [DEFAULT]:
+            methods["today's default"] = DEFAULT
         methods |= {title: better(found, both, budget) for title, both in RIVALS.items()}
         for title, method in [*(("best form", each) for each in best), *methods.items()]:
             line = found.line(method, budget)

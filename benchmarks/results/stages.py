@@ -11,7 +11,7 @@ from typing import Any
 from bitfold.board import FULL, Cell, CompareConfig, cells
 from bitfold.floors import logistic_cell
 
-from .boards import FINAL, GRID, REMEDIES, Board
+from .boards import DEFAULT, FINAL, GRID, REMEDIES, Board
 
 STRATEGIES = ("succession", "skip")
 SHARINGS = ("slices", "shared", "fields")
@@ -29,10 +29,10 @@ FORMS = tuple(form(a, b, c) for a in STRATEGIES for b in SHARINGS for c in FUSIO
 PAPER = form("succession", "shared", "sum")
 """The paper's own form: one table for all blocks of a field, rows added up."""
 
-SLICES, POOL = form("succession", "slices", "product"), form("succession", "fields", "concat")
+POOL = form("succession", "fields", "concat")
 TRIED = (
-    *(f"{PAPER},allocation=0.5", f"{SLICES},allocation=0.5"),
-    *(f"{SLICES},balance=1", f"{SLICES},std=0.1"),
+    *(f"{PAPER},allocation=0.5", f"{DEFAULT},allocation=0.5"),
+    *(f"{DEFAULT},balance=1", f"{DEFAULT},std=0.1"),
     *(form("succession", "slices", "weighted"), f"{POOL},blocks=4"),
 )
 """Forms that differ from one of the grid in one word: which words help?"""
@@ -41,7 +41,7 @@ TRIED = (
 def plain(tried: str) -> str:
     """The form that one of `TRIED` differs from in one word."""
     if tried.endswith("fusion=weighted"):
-        return SLICES
+        return DEFAULT
     return tried.rpartition(",")[0]
 
 
