@@ -1,10 +1,12 @@
 """Turns: how everything here is timed.
 
-Every contestant takes its turn in every round, so what else the machine does strikes all of them;
-times are medians over the rounds, ratios medians of each round's ratio. This file needs torch
+Every contestant takes its turn in every round, so what else the machine does strikes all of them.
+The order is drawn anew for each round: whoever follows the full table finds the caches cold. Times
+are medians over the rounds, ratios medians of each round's ratio. This file needs torch
 alone, since rivals are timed by it in environments of their own.
 """
 
+import random
 import resource
 import statistics
 import time
@@ -50,8 +52,10 @@ def measure(
             run(0)
             run(1)
             peaks[name] = peak_resident()
+        order, draw = list(group.items()), random.Random(0)
         for turn in range(rounds):
-            for name, run in group.items():
+            draw.shuffle(order)
+            for name, run in order:
                 run(turn)  # so that nobody starts with what the one before left in the caches
                 begin = time.perf_counter()
                 run(turn + 1)
