@@ -2,8 +2,8 @@
 
 Every contestant takes its turn in every round, so what else the machine does strikes all of them.
 The order is drawn anew for each round: whoever follows the full table finds the caches cold. Times
-are medians over the rounds, ratios medians of each round's ratio. This file needs torch
-alone, since rivals are timed by it in environments of their own.
+are medians over the rounds, ratios medians of each round's ratio. This file needs torch alone,
+since rivals are timed by it in environments of their own.
 """
 
 import random

@@ -12,6 +12,7 @@ The tuple of digits is unique for every dense id. A hashed id is as unique as it
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -118,12 +119,13 @@ class BinaryCode(Method):
         """Digits for every field, within the budget to the row."""
         if self.sharing is None:
             mixed = budget is not None and self.block_bits is None
-            if mixed and any(field.hashed for field in fields):
-                return self._shared("fields", fields, dim, budget, seed, dtype)
-            try:
-                return self._shared("slices", fields, dim, budget, seed, dtype)
-            except BudgetTooSmall:  # one pool's least bytes are never above the slices'
-                return self._shared("fields", fields, dim, budget, seed, dtype)
+            if not (mixed and any(field.hashed for field in fields)):
+                # One pool's least bytes are never above the slices'.
+                with suppress(BudgetTooSmall):
+                    slices = replace(self, sharing="slices")
+                    return slices.plan(fields, dim, budget, seed=seed, dtype=dtype)
+            pool = replace(self, sharing="fields")
+            return pool.plan(fields, dim, budget, seed=seed, dtype=dtype)
         chunks = self._chunks(dim)
         if self.block_bits is not None or budget is None:
             program = self._binary(fields, chunks, seed)
@@ -133,12 +135,6 @@ class BinaryCode(Method):
         else:
             program = self._mixed(fields, dim, budget, dtype, chunks, seed)
         return self.finish(fields, dim, budget, dtype, program, self.fusion)
-
-    def _shared(
-        self, sharing: str, fields: Sequence[Field], dim: int, budget: int | None, seed: int,
-        dtype: str,
-    ) -> Plan:  # fmt: skip
-        return replace(self, sharing=sharing).plan(fields, dim, budget, seed=seed, dtype=dtype)
 
     def _digits(self, code: Code) -> str:
         if self.digits is not None:
