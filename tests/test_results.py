@@ -18,7 +18,7 @@ from bitfold.training.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = (
-    *("boards", "claims", "figures", "kept", "locks", "page"),
+    *("boards", "board_page", "claims", "figures", "kept", "locks", "page"),
     *("record", "sitting", "sources", "stages", "__main__"),
 )
 TRAIN = TrainConfig(width=4, hidden=(8,), epochs=1, batch_size=512)
@@ -29,7 +29,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The modules of benchmarks/results, which stand outside the package, with one form alone."""
     monkeypatch.syspath_prepend(str(ROOT))
     found = {name: importlib.import_module(f"benchmarks.results.{name}") for name in MODULES}
-    for name in ("stages", "page", "claims"):
+    for name in ("stages", "board_page", "claims"):
         monkeypatch.setattr(found[name], "FORMS", (found["stages"].PAPER,))
     return SimpleNamespace(main=found.pop("__main__").main, **found)
 
@@ -91,8 +91,10 @@ def test_a_sitting_is_whole_and_its_files_are_enough_for_the_next(
     }
     assert kept["references"]["bayes"] == results["references"]["bayes"]
     page = (tmp_path / "docs/results.md").read_text()
-    assert "(results/tiny-final.json)" in page
+    assert "[Tiny log](results/tiny.md)" in page
     assert "What is missing" not in page
+    page = (tmp_path / "docs/results/tiny.md").read_text()
+    assert "(tiny-final.json)" in page
     assert f"of the truth of the log (Bayes) {kept['references']['bayes']['auc']:.4f}" in page
 
     assert sat(made, board, tmp_path) == 0
@@ -220,12 +222,13 @@ def test_the_page_tells_shares_of_a_lead_that_is_one(
     written(made, board, tmp_path, "final", *seeds, *ours, lr, *hashed[:2])
     sitting = made.sitting.Sitting({board.name: board}, tmp_path, tmp_path, tmp_path / "results")
     made.page.write_page(sitting, tmp_path / "results.md")
-    page = (tmp_path / "results.md").read_text()
+    page = (tmp_path / "results/tiny.md").read_text()
     (line,) = (text for text in page.splitlines() if text.startswith(f"| `{paper}` (paper, best)"))
     assert line.rstrip(" |").split(" | ")[1:] == [
         "10x", "3", "1,000", "0.7800 ± 0.0100", "97.5 %", "93.3 %", told,
         "+0.0200 (+0.0200 to +0.0200)",
     ]  # fmt: skip
+    page = (tmp_path / "results.md").read_text()
     assert "`hash` at 10x" in page.partition("What is missing")[2]
     (against,) = (text for text in page.splitlines() if text.startswith("| tiny | 10x |"))
     assert against.endswith("| +0.0200 (+0.0200 to +0.0200); allocation 0 | - | above |")
@@ -265,7 +268,7 @@ def test_remedies_stand_beside_the_plain_form(
     written(made, board, tmp_path, "remedies", row(f"{stages.DEFAULT},std=0.1", "10x", 0, 0.79))
     sitting = made.sitting.Sitting({board.name: board}, tmp_path, tmp_path, tmp_path / "results")
     made.page.write_page(sitting, tmp_path / "results.md")
-    page = (tmp_path / "results.md").read_text()
+    page = (tmp_path / "results/tiny.md").read_text()
     assert f"| `{stages.DEFAULT},std=0.1` | `{stages.DEFAULT}` | 0.7900 (+0.0100) |" in page
     assert len(sitting.missing(board, "remedies")) == len(stages.TRIED) - 1
 
@@ -303,7 +306,7 @@ def test_what_one_seed_and_several_tell(made: SimpleNamespace) -> None:
     assert made.figures.verdict([-0.01]) == "not above, one seed"
     assert made.figures.verdict([0.01, 0.011, 0.012]) == "above"
     assert made.figures.verdict([-0.01, -0.011, -0.012]) == "below"
-    assert made.figures.verdict([0.01, -0.01, 0.0]) == "not told apart"
+    assert made.figures.verdict([0.01, -0.01, 0.0]) == "not significant"
 
 
 def test_no_figure_appears_that_was_not_measured(

@@ -4,5 +4,5 @@
 
 Every board (a log, its words of training) has a plan of cells, run by `bitfold.compare`. Their
 figures are kept in `docs/results/BOARD-STAGE.json`, so that many short sittings add up, on any
-machine; `docs/results.md` is written from these files alone.
+machine; `docs/results.md` and `docs/results/BOARD.md` are written from these files alone.
 """

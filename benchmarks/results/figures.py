@@ -69,12 +69,12 @@ class Figures:
     def records_named(self) -> str:
         """Links to the files that hold the figures."""
         held = [record for record in self.records.values() if record.cells]
-        return ", ".join(link(record) for record in held)
+        return ", ".join(link(record, "results/") for record in held)
 
 
-def link(record: Record) -> str:
-    """A link to the file of a stage."""
-    return f"[{record.path.name}](results/{record.path.name})"
+def link(record: Record, folder: str = "") -> str:
+    """A link to the file of a stage, from a page that lies beside `folder`."""
+    return f"[{record.path.name}]({folder}{record.path.name})"
 
 
 def paired(ours: dict[int, Row], theirs: dict[int, Row]) -> list[float]:
@@ -97,7 +97,7 @@ def verdict(pairs: Sequence[float]) -> str:
         return "above, one seed" if mean > 0 else "not above, one seed"
     if low > 0:
         return "above"
-    return "below" if high < 0 else "not told apart"
+    return "below" if high < 0 else "not significant"
 
 
 def claimed(line: Kept) -> str:

@@ -1,19 +1,16 @@
-"""`docs/results.md`, written from `docs/results/*.json` alone."""
+"""`docs/results.md`, the overview of all boards, written from `docs/results/*.json` alone."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from bitfold.board import HASH
 from bitfold.files import atomic
-from bitfold.floors import LOGISTIC
 
-from .boards import FINAL, GRID, REMEDIES, Board
+from .board_page import board_page
+from .boards import GRID, Board
 from .claims import crosses, defaults, headline, notes, rivals
-from .figures import CLAIM, Figures, claimed, difference, figure, link, paired, share, table
-from .kept import Lead, kept_of
-from .record import Record, key
+from .figures import CLAIM, Figures, claimed, figure, table
 from .sitting import Sitting
-from .stages import FORMS, PAPER, TRIED, Key, plain
+from .stages import PAPER, Key
 
 HEAD = """# The paper's claim, in the open
 
@@ -30,21 +27,27 @@ This page is written by `python -m benchmarks.results --write-docs` from the fil
 
 
 def write_page(sitting: Sitting, path: Path) -> None:
-    """Write the page of what is measured, and of what is missing."""
+    """Write the overview at `path`, and a page for each board in the folder of the same name."""
     boards = list(sitting.boards.values())
     claims = (
         *(notes(path), headline(sitting), rivals(sitting, boards)),
         *(defaults(sitting, boards), crosses(sitting)),
     )
-    parts = [HEAD, _overview(sitting, boards), *(text for text in claims if text)]
-    parts += [text for board in boards if (text := _board(sitting, board))]
+    pages = {board.name: text for board in boards if (text := board_page(sitting, board))}
+    parts = [HEAD, _overview(sitting, boards, set(pages)), *(text for text in claims if text)]
     parts += [text for text in (_missing(sitting, boards), _time(sitting, boards)) if text]
+    for name, text in pages.items():
+        _write(path.with_suffix("") / f"{name}.md", text)
+    _write(path, "\n".join(parts))
+
+
+def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as part:
-        part.write_text("\n".join(parts), encoding="utf-8")
+        part.write_text(text, encoding="utf-8")
 
 
-def _overview(sitting: Sitting, boards: Sequence[Board]) -> str:
+def _overview(sitting: Sitting, boards: Sequence[Board], paged: set[str]) -> str:
     rows = []
     for board in boards:
         found = Figures(sitting, board)
@@ -57,7 +60,7 @@ def _overview(sitting: Sitting, boards: Sequence[Board]) -> str:
         measured = [each.seeds for each in (line, first) if each]
         rows.append(
             [
-                board.title,
+                f"[{board.title}](results/{board.name}.md)" if board.name in paged else board.title,
                 figure(whole.auc, whole.deviation) if whole else "-",
                 claimed(line) if line else said,
                 claimed(first) if first else "-",
@@ -67,141 +70,8 @@ def _overview(sitting: Sitting, boards: Sequence[Board]) -> str:
     heads = ("log", "AUC of the full table", "paper's form at 1000x", "best form at 1000x", "seeds")
     return (
         "## The claim at 1000x\n\nOf the full table's AUC; in brackets of its lift over .5. "
-        f"Reached means {CLAIM:.0%} of the AUC.\n\n{table(heads, rows)}"
-    )
-
-
-def _board(sitting: Sitting, board: Board) -> str:
-    found = Figures(sitting, board)
-    if not found.cells:
-        return ""
-    words = next(record.words for record in found.records.values() if record.words)
-    train, rows = words["train"], words["rows"]
-    text = [
-        f"## {board.title}\n",
-        f"{sum(rows.values()):,} rows ({', '.join(f'{n:,} {part}' for part, n in rows.items())}). "
-        f"{train['network']}, width {train['width']}, hidden layers "
-        f"{', '.join(map(str, train['hidden']))}, at most {train['epochs']} passes (patience "
-        f"{train['patience']}), batches of {train['batch_size']}, rate {train['lr']:g}, decay of "
-        f"embeddings {train['embedding_decay']:g}, embeddings by {train['embedding_optimizer']}"
-        f"{''.join(f', {name}={value}' for name, value in train['set'].items())}.\n",
-        _lead(found.lead) + _references(found),
-    ]
-    if found.records.get(FINAL) and found.records[FINAL].cells:
-        text.append(_final(sitting, board, found))
-    if found.records.get(GRID) and found.records[GRID].cells:
-        text.append(_grid(board, found))
-    if found.records.get(REMEDIES) and found.records[REMEDIES].cells:
-        text.append(_remedies(board, found))
-    return "\n".join(text)
-
-
-def _lead(lead: Lead | None) -> str:
-    if lead is None:
-        return "The lead over logistic regression is not measured yet.\n"
-    error = "unknown" if lead.error is None else f"{lead.error:.4f}"
-    said = "shares of it are told" if lead.holds else "no shares of it are told"
-    return (
-        f"Full {lead.full:.4f}, logistic regression {lead.floor:.4f}: a lead of {lead.size:+.4f}, "
-        f"standard error {error}; {said}.\n"
-    )
-
-
-def _references(found: Figures) -> str:
-    """Floors and ceilings that need no training."""
-    known = next((each.references for each in found.records.values() if each.references), {})
-    titles = {"popularity": "popularity alone", "bayes": "the truth of the log (Bayes)"}
-    said = [f"{titles[name]} {known[name]['auc']:.4f}" for name in titles if name in known]
-    return f"Test AUC of {', of '.join(said)}.\n" if said else ""
-
-
-def _final(sitting: Sitting, board: Board, found: Figures) -> str:
-    record = found.records[FINAL]
-    best = sitting.best(board) or {}
-    names = list(dict.fromkeys((row["budget"], row["method"]) for row in record.cells))
-    order = {budget: place for place, budget in enumerate(board.budgets)}
-    rows = []
-    for budget, method in sorted(names, key=lambda name: order.get(name[0], -1)):
-        cells = [row for row in record.cells if (row["budget"], row["method"]) == (budget, method)]
-        if method == LOGISTIC.name:
-            continue
-        mean = found.full_line.auc if found.full_line else None
-        line = kept_of(cells, mean, found.lead)
-        named = {"paper": method == PAPER, "best": method in best.get(budget, [])[:1]}
-        marks = ", ".join(name for name, here in named.items() if here)
-        rows.append(
-            [
-                f"`{method}`" + (f" ({marks})" if marks else ""),
-                *(budget, str(line.seeds), f"{line.bytes:,}", figure(line.auc, line.deviation)),
-                *(share(line.of_auc), share(line.of_lift), share(line.of_lead)),
-                _less_hash(found, method, budget),
-            ]
-        )
-    heads = (
-        *("method", "budget", "seeds", "bytes", "test AUC"),
-        *("of full's AUC", "of its lift over .5", "of its lead over LR", "less hash"),
-    )
-    return f"From {link(record)}:\n\n{table(heads, rows)}" + (_refusals(record))
-
-
-def _less_hash(found: Figures, method: str, budget: str) -> str:
-    """The paired difference of AUC from the hash trick at the same budget."""
-    if method == HASH:
-        return "-"
-    return difference(paired(found.rows(method, budget), found.rows(HASH, budget)))
-
-
-def _grid(board: Board, found: Figures) -> str:
-    record = found.records[GRID]
-    cells = {key(row)[:2]: row for row in record.cells}
-    mean = found.full_line.auc if found.full_line else None
-    rows = []
-    for name in FORMS:
-        line = []
-        for budget in board.budgets:
-            row = cells.get((name, budget))
-            if row is None:
-                refused = found.refused(name, budget)
-                line.append("not possible" if refused else "-")
-                continue
-            kept = kept_of([row], mean, None)
-            line.append(f"{row['valid']['auc']:.4f}, {kept.auc:.4f}, {share(kept.of_auc)}")
-        words = [pair.partition("=")[2] for pair in name.partition(":")[2].split(",")]
-        rows.append([", ".join(words) + (" (paper)" if name == PAPER else ""), *line])
-    heads = ("form: strategy, sharing, fusion", *board.budgets)
-    return (
-        "The grid, one seed: validation AUC, test AUC, of full's test AUC. From "
-        f"{link(record)}:\n\n{table(heads, rows)}"
-    )
-
-
-def _remedies(board: Board, found: Figures) -> str:
-    """Forms beside those that they differ from in one word: test AUC, first seed."""
-
-    def auc(method: str, budget: str) -> float | None:
-        row = found.rows(method, budget).get(0)
-        return None if row is None else row["auc"]
-
-    rows = []
-    for name in TRIED:
-        line = []
-        for budget in board.budgets:
-            ours, theirs = auc(name, budget), auc(plain(name), budget)
-            beside = "" if ours is None or theirs is None else f" ({ours - theirs:+.4f})"
-            refused = "not possible" if found.refused(name, budget) else "-"
-            line.append(refused if ours is None else f"{ours:.4f}{beside}")
-        rows.append([f"`{name}`", f"`{plain(name)}`", *line])
-    return (
-        "One word changed, one seed: test AUC (less that of the plain form). From "
-        f"{link(found.records[REMEDIES])}:\n\n"
-        + table(("form", "plain form", *board.budgets), rows)
-    )
-
-
-def _refusals(record: Record) -> str:
-    return "".join(
-        f"\n`{row['method']}` at {row['budget']} is not possible: {row['reason']}.\n"
-        for row in record.refused
+        f"Reached means {CLAIM:.0%} of the AUC. Each log has a page of its own.\n\n"
+        f"{table(heads, rows)}"
     )
 
 
