@@ -2,11 +2,12 @@
 # dependencies and the package itself. Nothing outside the folder changes.
 #
 #   make demo        the main job on a synthetic log of a million rows
-#   make test        lint, types, tests (what CI runs)
+#   make test        lint, types, docs, tests (what CI runs)
 #   make test-slow   the tests that take minutes
 #   make bench       lookups, bags, whole models, scale: bench-out/*.json, docs/benchmarks.md
 #   make results     the paper's claim in the open, cell by cell: hours; stop it, call it again
 #   make rivals      the libraries that `make bench` measures beside ours, in .rivals
+#   make docs        the site of the documentation, in docs/_build/html
 #   make picture     draw the README's picture again, from the last demo
 #   make setup       only the set-up, with the development tools
 #   make clean       remove what the targets made
@@ -20,7 +21,7 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slow bench results rivals lint types picture setup clean
+.PHONY: demo test test-slow bench results rivals lint types docs picture setup clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -43,7 +44,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 demo: $(VENV)/.demo-ready
 	$(BIN)/python -m bitfold.demo --out $(DEMO_OUT)
 
-test: lint types
+test: lint types docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --doctest-modules src/bitfold tests
 
 test-slow: $(VENV)/.dev-ready
@@ -70,13 +71,16 @@ lint: $(VENV)/.dev-ready
 types: $(VENV)/.dev-ready
 	$(BIN)/mypy
 
+docs: $(VENV)/.dev-ready
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
 picture: $(VENV)/.demo-ready
 	$(BIN)/python docs/draw.py $(DEMO_OUT)/board/results.json docs/demo.svg
 
 setup: $(VENV)/.dev-ready
 
 clean:
-	rm -rf $(VENV) .rivals $(DEMO_OUT) $(BENCH_OUT) $(RESULTS_OUT) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) docs/_build .rivals $(DEMO_OUT) $(BENCH_OUT) $(RESULTS_OUT) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # torch first and alone: its build (CPU or GPU) is the machine's choice, and the constraint on
 # the rest accepts any build of the pinned version.
