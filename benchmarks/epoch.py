@@ -78,7 +78,7 @@ class Step:
 
     def __init__(self, log: PreparedLog, words: TrainConfig) -> None:
         collection = EmbeddingCollection(
-            log.schema.embedding_fields(), words.width, method=words.embedding, budget=words.budget
+            log.schema.embedding_fields(), words.width, method=words.method, budget=words.budget
         )
         self.model = runs.build_model(collection, log.schema, words, seed=0)
         self.optimizers = make_optimizers(self.model, words)

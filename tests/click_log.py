@@ -15,7 +15,7 @@ DATA = DataConfig(
     split="random:0.7,0.15,0.15",
 )
 TINY = TrainConfig(
-    embedding="hash",
+    method="hash",
     budget="2x",
     width=4,
     hidden=(8,),

@@ -117,7 +117,7 @@ def test_a_run_says_its_words_and_says_them_again(tmp_path: Path, log: Path, run
 
 def test_raw_rows_straight_into_training(tmp_path: Path, ratings: Path) -> None:
     got = bitfold(
-        *("train", ratings, *READING, *TRAINING, "--embedding", "binary-code"),
+        *("train", ratings, *READING, *TRAINING, "--method", "binary-code"),
         *("--budget", "64KiB", "--set", "blocks=2", "--set", "fusion=sum"),
         *("--network", "dcnv2", "--out", tmp_path / "r"),
     )

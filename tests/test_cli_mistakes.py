@@ -109,7 +109,7 @@ BAD_TRAINING = {
     "budget too small": (("--budget", "20"), ("bytes or more",)),
     "budget malformed": (("--budget", "ten"), ("malformed budget",)),
     "ratio below 1": (("--budget", "0.5x"), ("1x or more",)),
-    "unknown method": (("--embedding", "binarycode"), ("did you mean 'binary-code'",)),
+    "unknown method": (("--method", "binarycode"), ("did you mean 'binary-code'",)),
     "unknown option": (
         ("--budget", "2KiB", "--set", "strateggy=skip"),
         ("did you mean 'strategy'",),

@@ -173,7 +173,7 @@ def test_options_seeds_and_a_comparisons_own_file(tmp_path: Path) -> None:
     assert made["embedding_dim"] == 4
     again = quoted("--config", file, "--budgets", "20x", "--set", "allocation=0.0")
     assert [quote["budget"] for quote in again["quotes"]] == ["20x", "20x"]
-    one = quoted("--embedding", "hash", "--budgets", "10x,20x")
+    one = quoted("--method", "hash", "--budgets", "10x,20x")
     assert [quote["method"] for quote in one["quotes"]] == ["hash", "hash"]
     one = quoted("--methods", "hash,multi-hash", "--budget", "10x")
     assert [quote["budget"] for quote in one["quotes"]] == ["10x", "10x"]
@@ -189,7 +189,7 @@ def test_mistakes() -> None:
     refused(bad("--budgets", "0.5x"), "1x or more")
     refused(bad("--methods", "binary-code:blokcs=3"), "did you mean 'blocks'")
     refused(bad("--methods", "hash", "--set", "strategy=skip"), "unknown option of hash")
-    refused(bad("--methods", "hash", "--embedding", "full"), "say the same thing twice")
+    refused(bad("--methods", "hash", "--method", "full"), "say the same thing twice")
     refused(bad("--budgets", "10x", "--budget", "20x"), "say the same thing twice")
     refused(bitfold("plan", "no-log", "--budgets", "10x"), "no-log")
     unsized = bitfold("plan", "--fields", "query=hashed", "--budgets", "10x")

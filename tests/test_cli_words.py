@@ -169,3 +169,17 @@ def test_data_and_training_share_no_word() -> None:
 def test_unknown_choice_is_an_unknown_name() -> None:
     with pytest.raises(UnknownName, match="did you mean 'deepfm'"):
         build(TrainConfig, {"network": "deepmf"}, {})
+
+
+def test_a_former_name_still_works_and_names_the_new_one(tmp_path: Path) -> None:
+    from command import bitfold
+
+    plan = ("plan", "--fields", "user=6040", "--budget", "10x", "--json")
+    new = bitfold(*plan, "--method", "hash")
+    for former in (("--embedding", "hash"), ("--embedding=hash",)):
+        old = bitfold(*plan, *former)
+        assert (old.code, old.out) == (0, new.out)
+        assert old.err == "bitfold: --embedding is now called --method\n"
+    file = tmp_path / "old.json"
+    file.write_text('{"train": {"embedding": "hash"}}')
+    assert bitfold(*plan, "--config", file).out == new.out

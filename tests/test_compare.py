@@ -73,7 +73,7 @@ def test_a_budget_that_is_too_small_is_a_row_that_says_so(done: tuple[Path, Outc
     assert (row["method"], row["budget"]) == (SLICES, "300B")
     least = row["minimum"]
     assert f"needs {least:,} B" in done[1].out
-    plan = ("plan", done[0] / "log", "--width", 4, "--embedding", "binary-code")
+    plan = ("plan", done[0] / "log", "--width", 4, "--method", "binary-code")
     plan = (*plan, "--set", "sharing=slices", "--budget")
     assert bitfold(*plan, least).code == 0
     refused(bitfold(*plan, int(str(least)) - 1), f"{least:,} bytes or more")
@@ -103,7 +103,7 @@ def test_csv_says_what_json_says(done: tuple[Path, Outcome]) -> None:
 def test_a_cell_is_the_run_that_train_makes(
     done: tuple[Path, Outcome], ratings: Path, tmp_path: Path
 ) -> None:
-    words = ("--embedding", "hash", "--budget", "1KiB", "--seed", 1)
+    words = ("--method", "hash", "--budget", "1KiB", "--seed", 1)
     got = bitfold("train", ratings, *READING, *TRAINING, *words, "--out", tmp_path / "run")
     assert got.code == 0, got.err
     alone = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -191,7 +191,7 @@ def test_a_board_that_exists_needs_a_word(done: tuple[Path, Outcome], ratings: P
         (("--budgets", "0x"), "above zero"),
         (("--seeds", "0"), "seed"),
         (("--methods", "binary-code:strategy=skp"), "did you mean 'skip'"),
-        (("--embedding", "hash"), "--embedding"),
+        (("--method", "hash"), "--method"),
         (("--fields", "usr"), "did you mean 'user'"),
     ],
 )

@@ -116,3 +116,10 @@ def test_values_of_another_type_are_refused(name, value):
 def test_an_unknown_word_is_called_what_it_is():
     with pytest.raises(UnknownName, match="unknown option of method 'x' 'cont'"):
         parse_words(Words, {"cont": 1}, what="option of method 'x'")
+
+
+def test_options_of_older_files_are_read_under_their_new_names() -> None:
+    from bitfold.training.config import TrainConfig
+
+    old = {"embedding": "hash", "width": 8}
+    assert from_json(TrainConfig, old) == TrainConfig(method="hash", width=8)

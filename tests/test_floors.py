@@ -204,7 +204,7 @@ def test_logistic_regression_is_the_run_of_train_and_is_kept(
     network = ("--network-set", "linear=false", "--set", "allocation=0.4")
     line = (*("compare", ratings, *READING, *TRAINING), *words, *network)
     assert bitfold(*line, "--out", tmp_path / "board").code == 0
-    alone = ("--embedding", "full", "--network", "lr")
+    alone = ("--method", "full", "--network", "lr")
     got = bitfold("train", ratings, *READING, *TRAINING, *alone, "--out", tmp_path / "run")
     assert got.code == 0, got.err
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())

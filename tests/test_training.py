@@ -153,7 +153,7 @@ def test_bf16_trains_and_serves_in_float32(log, tmp_path):
 
 
 def test_a_full_table_on_hashed_ids_gets_a_map(raw, log, tmp_path):
-    words = replace(TINY, embedding="full", budget=None)
+    words = replace(TINY, method="full", budget=None)
     metrics = train([log], None, words, tmp_path / "run").metrics
     run = bitfold.load(tmp_path / "run")
     distinct = [len(field.keys) for field in run.dense.maps]
@@ -246,7 +246,7 @@ def test_other_things_in_the_way_are_never_removed(log, tmp_path):
 @pytest.mark.parametrize(
     ("words", "error", "match"),
     [
-        ({"embedding": "binary-cod"}, UnknownName, "did you mean 'binary-code'"),
+        ({"method": "binary-cod"}, UnknownName, "did you mean 'binary-code'"),
         ({"set": {"block": "3"}}, UnknownName, "unknown option of method 'hash'"),
         ({"network_set": {"linaer": "false"}}, UnknownName, "did you mean 'linear'"),
         ({"network_set": {"linear": "often"}}, BitfoldError, "true or false"),
@@ -365,7 +365,7 @@ class TestFromRun:
             train([other.path], None, None, tmp_path / "two", from_run=first)
 
     def test_a_full_table_keeps_its_map(self, raw, next_day, tmp_path):
-        words = replace(TINY, embedding="full", budget=None)
+        words = replace(TINY, method="full", budget=None)
         train([raw], DATA, words, tmp_path / "one")
         second = train([next_day], None, None, tmp_path / "two", from_run=tmp_path / "one").path
         maps = [bitfold.load(run).dense.maps for run in (tmp_path / "one", second)]

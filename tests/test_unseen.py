@@ -28,7 +28,7 @@ from test_compare import board_of
 
 DENSE = [Field("user", 6), Field("item", 400), Field("age", 3)]
 WORDS = TrainConfig(
-    embedding="full", width=4, hidden=(8,), epochs=2, batch_size=16, lr=0.02, device="cpu"
+    method="full", width=4, hidden=(8,), epochs=2, batch_size=16, lr=0.02, device="cpu"
 )
 
 

@@ -98,7 +98,7 @@ def compare(
         data: how raw files are read.
         train: the words of training, the same for every cell. Their `set` may hold
             `option=value` (for each method that has it) and `method.option=value`; their
-            `embedding`, `budget` and `seed` are the cell's.
+            `method`, `budget` and `seed` are the cell's.
         words: which methods, budgets and seeds.
         out: the directory to write; its layout stands at the top of this file.
         resume: keep the cells that `out` already has. Methods, budgets and seeds may be added;
@@ -159,7 +159,7 @@ def compare(
         for cell in possible:
             mine = replace(
                 train,
-                embedding=cell.variant.method,
+                method=cell.variant.method,
                 budget=None if cell.variant.method == FULL else cell.budget,
                 seed=cell.seed,
                 set=options[cell.variant.name],

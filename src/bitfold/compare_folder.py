@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitfold.board import CompareConfig
-from bitfold.config import to_json
+from bitfold.config import renamed, to_json
 from bitfold.data.config import DataConfig
 from bitfold.errors import BitfoldError
 from bitfold.files import read_json
@@ -92,11 +92,12 @@ def _check_same(file: Path, said: Mapping[str, Any]) -> None:
         )
     fixed = {"data": new["data"], "train": new["train"], "compare": GRID_WORDS}
     for section, names in fixed.items():
+        began = renamed(old[section])
         for name in names:
-            if old[section].get(name) != new[section][name]:
+            if began.get(name) != new[section][name]:
                 raise BitfoldError(
                     f"--{name.replace('_', '-')} is not what the comparison began with",
                     got=new[section][name],
-                    expected=old[section].get(name),
+                    expected=began.get(name),
                     fix="only --methods, --budgets and --seeds may change; or begin with --force",
                 )

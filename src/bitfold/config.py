@@ -13,6 +13,19 @@ from bitfold.errors import BitfoldError, unknown_name
 
 T = TypeVar("T")
 
+RENAMED = {"embedding": "method"}
+"""Options that had another name once: files and command lines that say it are still read."""
+
+
+def renamed(words: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of an older file under the names that they have today.
+
+    Example:
+        >>> renamed({"embedding": "hash", "width": 8})
+        {'method': 'hash', 'width': 8}
+    """
+    return {RENAMED.get(name, name): value for name, value in words.items()}
+
 
 def word(
     default: Any = dataclasses.MISSING,
@@ -57,7 +70,8 @@ def from_json(kind: type[T], words: Mapping[str, Any]) -> T:
     """Build a configuration of `kind` from JSON values; unknown words raise `UnknownName`."""
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
-    for name, value in words.items():
+    for said, value in words.items():
+        name = said if said in fields else RENAMED.get(said, said)
         if name not in fields:
             raise unknown_name("word", name, fields)
         values[name] = tuple(value) if isinstance(value, list) else value

@@ -16,7 +16,7 @@ from bitfold.cli.words import words_of
 from bitfold.data.config import DataConfig
 from bitfold.training.config import TrainConfig
 
-CELL = ("embedding", "budget")  # each cell's own: said by --methods and --budgets
+CELL = ("method", "budget")  # each cell's own: said by --methods and --budgets
 
 
 @click.command(cls=WordCommand, short_help="Compare methods at equal bytes.")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bitfold.fields import Field
 
 TRAINED, BOARD = tuple(words_of(TrainConfig)), tuple(words_of(CompareConfig))
-PLANNED = ("methods", "budgets", "embedding", "budget", "width", "set", "network", "seed")
+PLANNED = ("methods", "budgets", "method", "budget", "width", "set", "network", "seed")
 
 
 @click.command(cls=WordCommand, short_help="List the methods.")
@@ -93,7 +93,7 @@ def plan(
     config = build(TrainConfig, given, file)
     found, missing, notes = _log_fields(log) if log is not None else _said_fields(fields or "")
     if several:
-        one = {"methods": given["embedding"], "budgets": given["budget"]}
+        one = {"methods": given["method"], "budgets": given["budget"]}
         words = build(CompareConfig, {name: board[name] or one[name] for name in board}, file)
         _quote(found, missing, notes, words, config, as_json)
         return
@@ -103,7 +103,7 @@ def plan(
     made = make(
         found,
         config.vector_width,
-        method=config.embedding,
+        method=config.method,
         budget=config.budget,
         seed=config.seed,
         **config.set,
@@ -116,7 +116,7 @@ def plan(
 
 def _not_twice(board: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Refuse a method or a budget that is said beside the list of them."""
-    for several, one in (("methods", "embedding"), ("budgets", "budget")):
+    for several, one in (("methods", "method"), ("budgets", "budget")):
         if board[several] and given[one]:
             raise BitfoldError(
                 f"--{several} and --{one} say the same thing twice",

@@ -94,7 +94,7 @@ def _inspect_run(path: Path, as_json: bool) -> None:
         return
     told = {name: metrics[name] for name in SHOWN if metrics.get(name) is not None}
     show(
-        metrics_table(f"{path}: {config.train.embedding}, {config.train.network}", told),
+        metrics_table(f"{path}: {config.train.method}, {config.train.network}", told),
         *plan_parts(plan, narrow=is_narrow()),
     )
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from bitfold.cli.words import Word, parse, words_of
+from bitfold.config import RENAMED
 from bitfold.errors import BitfoldError, unknown_name
 
 C = TypeVar("C")
@@ -64,6 +65,17 @@ class WordOption(click.Option):
 
 class WordCommand(click.Command):
     """A command whose `--help` groups its options by what they configure."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line; an option's former name still works, and names the new one."""
+        known = {option for param in self.params for option in param.opts}
+        for place, arg in enumerate(args):
+            option, sign, value = arg.partition("=")
+            new = "--" + RENAMED.get(option.removeprefix("--").replace("-", "_"), "")
+            if option not in known and new in known:
+                click.echo(f"bitfold: {option} is now called {new}", err=True)
+                args[place] = new + sign + value
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under their titles."""
@@ -140,17 +152,23 @@ def read_config(path: str, known: Sequence[str]) -> dict[str, Any]:
         )
     flat: dict[str, Any] = {}
     for key, value in loaded.items():
-        name = key.replace("-", "_")
+        name = _name(key, known)
         if name in known:
             flat[name] = value
         elif name in SECTIONS and isinstance(value, dict):
-            flat.update({inner.replace("-", "_"): item for inner, item in value.items()})
+            flat.update({_name(inner, known): item for inner, item in value.items()})
         elif name not in NOTES:
             flat[name] = value
     for name in flat:
         if name not in known:
             raise unknown_name(f"word in {path}", name, known)
     return flat
+
+
+def _name(key: str, known: Sequence[str]) -> str:
+    """The option that a key of a file means; files of earlier versions say an older name."""
+    name = key.replace("-", "_")
+    return name if name in known else RENAMED.get(name, name)
 
 
 SECTIONS = ("data", "train", "compare", "synth")  # parts of a saved configuration

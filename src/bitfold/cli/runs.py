@@ -48,7 +48,7 @@ def train(
 
     \b
     bitfold train clicks.csv.gz --label 'rating>=4' --fields user,item,age --group user \\
-        --split random:0.8,0.1,0.1 --embedding binary-code --budget 10x --width 16 \\
+        --split random:0.8,0.1,0.1 --method binary-code --budget 10x --width 16 \\
         --network deepfm --epochs 8 --batch-size 2048 --lr 1e-3 --seed 0 --out RUN
     """
     known = [*words_of(TrainConfig), *words_of(DataConfig)]
@@ -82,7 +82,7 @@ def train(
             progress=progress,
         )
     figures = {name: result.metrics[name] for name in SHOWN if result.metrics.get(name) is not None}
-    show(metrics_table(f"{out}: {config.embedding}, {config.network}", figures))
+    show(metrics_table(f"{out}: {config.method}, {config.network}", figures))
     show(f"next: bitfold predict {out} ROWS --out scores.parquet")
 
 

@@ -10,7 +10,7 @@ from bitfold.report.reading import Row
 from bitfold.training.config import TrainConfig
 
 SECTIONS = {"compare": CompareConfig, "train": TrainConfig, "data": DataConfig}
-CELL = ("embedding", "budget")  # each cell's own
+CELL = ("method", "embedding", "budget")  # each cell's own
 
 
 def command(said: Row, out: str) -> str | None:

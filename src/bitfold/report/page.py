@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import bitfold
 from bitfold.report import words
-from bitfold.report.again import command
+from bitfold.report.again import CELL, command
 from bitfold.report.drawing import svg
 from bitfold.report.look import COLOURS, DARK, LIGHT, NARROW, WIDE, shape
 from bitfold.report.numbers import auc_text, byte_count, difference_text, share_text
@@ -146,7 +146,7 @@ def settings(board: Board) -> list[Table]:
         if section == "data":  # a prepared log brings its own words
             values = dict(board.rows[0].get("data") or values)
         if section == "train":
-            values = {k: v for k, v in values.items() if k not in ("embedding", "budget")}
+            values = {key: value for key, value in values.items() if key not in CELL}
         rows = [[name.replace("_", " "), text_of(value)] for name, value in values.items()]
         if rows:
             out.append(Table(title, ("word", "value"), rows, left=2))

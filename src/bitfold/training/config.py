@@ -21,11 +21,11 @@ class TrainConfig:
         BitfoldError: a word whose value cannot be right, whatever the log holds.
 
     Example:
-        >>> TrainConfig(embedding="hash", budget="10x").batch_size
+        >>> TrainConfig(method="hash", budget="10x").batch_size
         2048
     """
 
-    embedding: str = word(
+    method: str = word(
         "binary-code", help="Embedding method; `bitfold methods` lists them.", metavar="METHOD"
     )
     budget: str | None = word(

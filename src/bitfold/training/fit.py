@@ -200,7 +200,7 @@ class _Job:
         if self.base is not None:
             return self.base.dense
         hashed = any(field.hashed for field in log.schema.embedding_fields())
-        if method_kind(self.config.train.embedding).hashed_ids or not hashed:
+        if method_kind(self.config.train.method).hashed_ids or not hashed:
             return None
         return Vocabulary.fit(log, log.schema.config.min_count)
 
@@ -217,7 +217,7 @@ class _Job:
         collection = EmbeddingCollection(
             fields if rows.dense is None else rows.dense.fields(fields),
             words.vector_width,
-            method=words.embedding,
+            method=words.method,
             budget=words.budget,
             seed=words.seed,
             mode=words.bags,

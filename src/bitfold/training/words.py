@@ -20,8 +20,8 @@ Paths = str | Path | Sequence[str | Path]
 
 def check_words(config: TrainConfig) -> None:
     """Raise for an embedding method, network or option that does not exist, before any work."""
-    kind = method_kind(config.embedding)
-    parse_words(kind, config.set, what=f"option of method {config.embedding!r}")
+    kind = method_kind(config.method)
+    parse_words(kind, config.set, what=f"option of method {config.method!r}")
     options = config.network_options(tuple(network_options(config.network)))
     build_network(config.network, 2, 1, 0, **options)
 
@@ -58,7 +58,7 @@ def run_config(
     return asked
 
 
-SHAPES = ("embedding", "budget", "width", "set", "bags", "network", "hidden", "network_set")
+SHAPES = ("method", "budget", "width", "set", "bags", "network", "hidden", "network_set")
 
 
 def agree(config: RunConfig, base: Run) -> RunConfig:
