@@ -134,13 +134,18 @@ def memory(module: nn.Module) -> Memory:
 
     for part in module.modules():
         if isinstance(part, Embedder):
-            tensors = [*part.parameters(), *part.buffers()]
+            tensors = list(part.parameters())
             if not any(id(tensor) in seen for tensor in tensors):
                 for kind, size in part.bytes("serving").items():
                     add(kind, size)
             seen.update(id(tensor) for tensor in tensors)
-    for tensor in module.state_dict(keep_vars=True).values():
-        if hasattr(tensor, "nbytes") and id(tensor) not in seen:
+    ours = tuple(
+        f"{name}." if name else ""
+        for name, part in module.named_modules(remove_duplicate=False)
+        if isinstance(part, Embedder)
+    )
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if hasattr(tensor, "nbytes") and id(tensor) not in seen and not name.startswith(ours):
             seen.add(id(tensor))
             add("other", tensor.nbytes)
     return Memory(kinds)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from bitfold.address import Address
+from bitfold.address.constants import WithConstants
+from bitfold.address.fingerprint import FINGERPRINT_BYTES, check_fingerprint
 from bitfold.errors import BitfoldError, IdOutOfRange
 from bitfold.fuse import fusion_named
 from bitfold.kernels.choice import by_kernel
@@ -66,7 +68,7 @@ class Embedder(nn.Module):
         """
 
 
-class Corridor(Embedder):
+class Corridor(WithConstants, Embedder):
     """An address, a pool and a fusion.
 
     Args:
@@ -78,8 +80,6 @@ class Corridor(Embedder):
     """
 
     limits: Tensor
-    packed: Tensor
-    fingerprint: Tensor
 
     def __init__(
         self,
@@ -100,18 +100,14 @@ class Corridor(Embedder):
         self.num_fields = len(plan.fields)
         self.dense = any(not field.hashed for field in plan.fields)
         self.all_dense = all(not field.hashed for field in plan.fields)
-        limits = [field.num_embeddings or 0 for field in plan.fields]
-        self.register_buffer("limits", torch.tensor(limits, device=device), persistent=False)
+        self.place_constants(device)
         # What the kernels are told, beside the program itself.
         room = scratch_words(program, plan.embedding_dim)
         self.fusion = FUSIONS[plan.fusion]
         self.shape = self.num_fields, plan.embedding_dim, room, program.raw
         self.weighted = plan.fusion == "weighted"
-        packed = torch.from_numpy(pack(program, limits))
-        self.register_buffer("packed", packed.to(device), persistent=False)
-        if not program.plain:
-            mark = torch.tensor(program.fingerprint, device=device)
-            self.register_buffer("fingerprint", mark)
+        with torch.inference_mode(False):  # the kernels' alone, so it stays on the CPU
+            self.packed = torch.from_numpy(pack(program, self._limits()))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -121,7 +117,17 @@ class Corridor(Embedder):
         generator = torch.Generator().manual_seed(self.seed)
         with torch.no_grad():
             self.fuse.init_(self.pool.weight, self.plan.program, self.std, generator)
-            self._restore()
+
+    def _limits(self) -> list[int]:
+        return [field.num_embeddings or 0 for field in self.plan.fields]
+
+    def _constants(self) -> dict[str, Tensor]:
+        return {"limits": torch.tensor(self._limits())}
+
+    @property
+    def fingerprint(self) -> Tensor:
+        """A digest of the address, int64 `[]`: in the state dict, but no buffer."""
+        return torch.tensor(self.plan.program.fingerprint, device=self.pool.weight.device)
 
     def own_rows(self) -> tuple[int, ...]:
         """The fields where each id has rows that no other id reads."""
@@ -182,11 +188,10 @@ class Corridor(Embedder):
     ) -> Tensor:
         learned: Any = self.fuse.importance if self.weighted else None
         pool: Any = self._modules["pool"]
-        packed: Any = self._buffers["packed"]
         try:
             return vectors(
                 weight, learned, ids, offsets, weights,
-                (packed, self.fusion, POOLINGS[mode], padding_idx, *self.shape),
+                (self.packed, self.fusion, POOLINGS[mode], padding_idx, *self.shape),
                 pool.sparse, pool.moved_by,
             )  # fmt: skip
         except IdOutOfRange:
@@ -272,7 +277,7 @@ class Corridor(Embedder):
         if phase == "training":
             kinds["gradients"] = sum(weight.nbytes for weight in self.parameters())
         if not self.plan.program.plain:
-            kinds["fingerprint"] = self.fingerprint.nbytes
+            kinds["fingerprint"] = FINGERPRINT_BYTES
         return kinds
 
     def serving(self) -> "Corridor":
@@ -304,40 +309,28 @@ class Corridor(Embedder):
             fix="check how the ids were made, or use hashed ids (num_embeddings=None)",
         )
 
-    def _restore(self) -> None:
-        if not self.limits.is_meta:
-            limits = [field.num_embeddings or 0 for field in self.plan.fields]
-            self.limits.copy_(torch.tensor(limits))
-            self.packed.copy_(torch.from_numpy(pack(self.plan.program, limits)))
-        if not self.plan.program.plain and not self.fingerprint.is_meta:
-            self.fingerprint.fill_(self.plan.program.fingerprint)
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if not self.plan.program.plain:
+            destination[f"{prefix}fingerprint"] = self.fingerprint
 
-    def _apply(self, fn: Any, recurse: bool = True) -> "Corridor":
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._restore()
-        return self
-
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local: Any, strict: bool, missing: Any, *rest: Any
+    ) -> None:
         key = f"{prefix}fingerprint"
-        if not self.plan.program.plain and key in state_dict:
-            got, expected = int(state_dict[key]), self.plan.program.fingerprint
-            if got != expected:
-                raise BitfoldError(
-                    "these weights belong to another address: every row would be wrong",
-                    got=f"fingerprint {got}",
-                    expected=f"fingerprint {expected}",
-                    fix="build the module from the plan that was saved with the weights",
-                )
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        if self.limits.is_meta and not state_dict.get(f"{prefix}pool.weight", self.limits).is_meta:
-            self._materialize(state_dict[f"{prefix}pool.weight"].device)
-
-    def _materialize(self, device: torch.device) -> None:
-        for part in (self, self.fuse, *self.address.modules()):
-            for name, buffer in part.named_buffers(recurse=False):
-                if buffer.is_meta:
-                    setattr(part, name, torch.empty_like(buffer, device=device))
-        self._apply(lambda tensor: tensor)
+        if not self.plan.program.plain:
+            state_dict = dict(state_dict)
+            mark = state_dict.pop(key, None)
+            if mark is not None:
+                check_fingerprint(mark, self.plan.program.fingerprint)
+            elif strict:
+                missing.append(key)
+        super()._load_from_state_dict(state_dict, prefix, local, strict, missing, *rest)
+        weight = state_dict.get(f"{prefix}pool.weight", self.limits)
+        if self.limits.is_meta and not weight.is_meta:
+            for part in self.modules():
+                if isinstance(part, WithConstants):
+                    part.place_constants(weight.device)
 
 
 def _ones(offsets: Tensor) -> bool:

@@ -7,20 +7,20 @@ terms; in bags the shorter ones are padded, and `present` says which lookups are
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bitfold.address.codes import byte_tables
+from bitfold.address.constants import WithConstants
 from bitfold.address.mixing import int64, mix_torch, shift_of
 from bitfold.address.program import Lookup, Program
 
 HALF = 0xFFFFFFFF
 
 
-class Address(nn.Module):
+class Address(WithConstants):
     """Turns ids into cells. Shapes: `B` rows, `F` fields, `C` chunks, `K` most terms of a field.
 
     Args:
@@ -28,12 +28,13 @@ class Address(nn.Module):
         device: where its constants live.
         columns: which fields of a larger address these are; None for all of them.
 
-    Everything here follows from the program, so nothing is stored in the state dict; the
-    tensors are made anew whenever the module moves, from the meta device too.
+    Everything here follows from the program, so its tensors are constants: nothing is stored in
+    the state dict, and they are made anew whenever the module moves, from the meta device too.
     """
 
     real: Tensor
     order: Tensor
+    base: Tensor
     tables: Tensor
     byte_shift: Tensor
     byte_start: Tensor
@@ -47,7 +48,7 @@ class Address(nn.Module):
         super().__init__()
         self.program = program
         self.columns_listed = columns
-        self.columns: Tensor | None
+        self.columns: Tensor | None = None
         self.num_fields = len(program.fields)
         self.chunks = program.chunks
         self.most_terms = max(program.terms)
@@ -73,9 +74,7 @@ class Address(nn.Module):
             for group in groups * self.ragged
         )
         self.grouped = [f for group in groups for f in group]
-        self.register_buffer("columns", None, persistent=False)
-        for name, value in self._constants().items():
-            self.register_buffer(name, value.to(device), persistent=False)
+        self.place_constants(device)
 
     def cells(self, ids: Tensor, field: Tensor | None = None) -> Tensor:
         """The cells of ids.
@@ -93,6 +92,8 @@ class Address(nn.Module):
             values: Tensor = getattr(self, name)
             return values if field is None else values[field]
 
+        if self.base.device != ids.device:  # weights that went there past `Module.to`
+            self.place_constants(ids.device)
         code = ids.unsqueeze(-1)
         if self.mixed:
             mixed = mix_torch(code, of("salt"), of("mix_shift"), of("mix_mask"), of("mix_high"))
@@ -207,14 +208,6 @@ class Address(nn.Module):
             chunk = [_within_int64(lookup) for lookup in lookups[start : start + terms]]
             row += chunk + chunk[:1] * (self.most_terms - terms)
         return row
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "Address":
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, value in self._constants().items():
-            old = getattr(self, name)
-            if not old.is_meta:
-                old.copy_(value)
-        return self
 
 
 def _within_int64(lookup: Lookup) -> Lookup:

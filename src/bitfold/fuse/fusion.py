@@ -6,13 +6,13 @@ whatever the number of terms.
 """
 
 import math
-from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bitfold.address.constants import WithConstants
 from bitfold.address.program import Program
 from bitfold.errors import unknown_name
 
@@ -146,7 +146,7 @@ class Product(Fusion):
         weight.copy_(noise * scales[:, None] + means[:, None])
 
 
-class Weighted(Fusion):
+class Weighted(WithConstants, Fusion):
     """A sum with one learned weight per lookup, starting at 1."""
 
     name = "weighted"
@@ -169,8 +169,7 @@ class Weighted(Fusion):
                 position += terms
             rows.append(row)
         self._places = rows
-        places = torch.tensor(rows, device=device)
-        self.register_buffer("places", places, persistent=False)
+        self.place_constants(device)
 
     def forward(self, pieces: Tensor, present: Tensor | None, field: FieldOf = None) -> Tensor:
         """Fuse."""
@@ -190,11 +189,8 @@ class Weighted(Fusion):
         """As for a sum: the weights start at 1."""
         return std / math.sqrt(terms)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Weighted":
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if not self.places.is_meta:
-            self.places.copy_(torch.tensor(self._places))
-        return self
+    def _constants(self) -> dict[str, Tensor]:
+        return {"places": torch.tensor(self._places)}
 
 
 FUSIONS = ("sum", "mean", "product", "concat", "weighted")

@@ -8,14 +8,13 @@ from typing import Any, ClassVar
 
 import torch
 
+from bitfold.address.fingerprint import FINGERPRINT_BYTES
 from bitfold.address.program import Program
 from bitfold.config import check_choices, to_json, word
 from bitfold.embedder import Corridor, Embedder
 from bitfold.errors import BitfoldError
 from bitfold.fields import Field
 from bitfold.plan_format import Plan, dtype_size
-
-FINGERPRINT_BYTES = 8
 
 
 @dataclass(frozen=True)

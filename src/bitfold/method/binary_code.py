@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from bitfold.address.codes import MOST_CODE_BITS
+from bitfold.address.fingerprint import FINGERPRINT_BYTES
 from bitfold.address.program import Program
 from bitfold.address.radices import MOST_BLOCKS
 from bitfold.config import word
@@ -24,7 +25,7 @@ from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.fields import Field
 from bitfold.fuse import FUSIONS
 from bitfold.method.allocation import allocate, check_minimum
-from bitfold.method.base import FINGERPRINT_BYTES, Method, bytes_of, check_options
+from bitfold.method.base import Method, bytes_of, check_options
 from bitfold.method.digits import (
     Code,
     Digits,

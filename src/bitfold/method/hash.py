@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from bitfold.address.fingerprint import FINGERPRINT_BYTES
 from bitfold.address.mixing import derive_salt
 from bitfold.address.program import Lookup, Program, Source, place
 from bitfold.config import word
 from bitfold.errors import BitfoldError
 from bitfold.fields import Field
 from bitfold.method.allocation import allocate, check_minimum
-from bitfold.method.base import FINGERPRINT_BYTES, Method
+from bitfold.method.base import Method
 from bitfold.plan_format import Plan, dtype_size
 
 
