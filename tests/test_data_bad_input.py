@@ -303,7 +303,7 @@ def test_disk_full(log, out, monkeypatch, place):
 
 def test_an_output_that_cannot_be_made(log, tmp_path):
     source = log(HEADER + GOOD)
-    with pytest.raises(BitfoldError, match="cannot be written"):
+    with pytest.raises(BitfoldError, match="cannot write"):
         prepare(source, source / "inside" / "out", DataConfig(**WORDS))
 
 

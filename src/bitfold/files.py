@@ -9,42 +9,58 @@ import hashlib
 import json
 import math
 import os
+import re
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitfold.errors import BitfoldError
+from bitfold.outputs.place import cannot_write
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 TEMPORARY = ".part"
+_PART = re.compile(r"\..+\.\d+\.part")  # as `atomic` names them
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Give a temporary path to write; on leaving without an error it becomes `path`.
 
+    For files inside a folder that this process holds. An output of its own is made by
+    `bitfold.outputs.new_file`, which also holds its place and sweeps up after dead processes.
+
     Raises:
         BitfoldError: the disk is full, or refuses for another reason; nothing is left behind.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
-        yield part
-        flush(part)
+        with whole(part):
+            yield part
         part.replace(path)
         sync_folder(path.parent)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise BitfoldError(
-            f"cannot write {path}",
-            got=error.strerror or str(error),
-            expected="a place with room that may be written",
-            fix="free some space, or choose another place",
-        ) from error
+        raise cannot_write(path, error) from error
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[None]:
+    """While the block writes a new file: its mode follows the umask, its bytes reach the disk.
+
+    Libraries that write through a temporary file of theirs would leave it to the owner alone.
+    """
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    yield
+    if stat.S_IMODE(path.stat().st_mode) != mode:
+        path.chmod(mode)
+    flush(path)
 
 
 def flush(path: Path) -> None:
@@ -63,9 +79,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove temporary files that a killed process left in `folder`."""
+    """Remove temporary files that a killed process left in `folder`, which this one holds."""
     for part in folder.glob(f".*{TEMPORARY}"):
-        part.unlink(missing_ok=True)
+        if _PART.fullmatch(part.name):
+            part.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from bitfold.errors import BitfoldError
 from bitfold.evaluate import EVALUATION_ROWS, predict_batch
-from bitfold.files import atomic
+from bitfold.outputs import new_file
 from bitfold.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -60,13 +60,10 @@ def predict(
 
     out = Path(out)
     write = _writer(out)
-    if out.exists() and not force:
-        raise BitfoldError(
-            f"{out} exists", got="a file in the way", fix="name another file, or say --force"
-        )
+    read = [data] if isinstance(data, str | Path) else list(data)
+    inputs = [*read, run if isinstance(run, str | Path) else run.path]
     if not out.parent.is_dir():
         raise BitfoldError(f"the folder {out.parent} does not exist", fix="make it first")
-    loaded = load(run) if isinstance(run, str | Path) else run
     tell = progress or silent
     done = 0
 
@@ -78,7 +75,8 @@ def predict(
             tell("scoring", done)
         tell("scoring", done, done)
 
-    with atomic(out) as part:
+    with new_file(out, force=force, inputs=inputs) as part:
+        loaded = load(run) if isinstance(run, str | Path) else run
         write(part, counted())
     return done
 

@@ -2,9 +2,7 @@
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +13,17 @@ import pyarrow.parquet
 
 from bitfold.data import _synth_kernels as kernels
 from bitfold.errors import BitfoldError
-from bitfold.files import TEMPORARY, flush, sync_folder, write_json
+from bitfold.files import flush, read_json, write_json
+from bitfold.outputs.kinds import Kind
+from bitfold.outputs.making import is_free
+from bitfold.outputs.place import Place, hold
 
 if TYPE_CHECKING:
     from bitfold.data.synthetic import Chunk
 
 SHARD_ROWS = 1 << 22
 _SHARD = "part-{}.parquet"
+SHARDS = Kind("synthetic log", (_SHARD.format("*"),), Path.is_dir)
 _TEXT = {".csv": None, ".csv.gz": "gzip", ".csv.zst": "zstd"}
 
 
@@ -117,48 +119,47 @@ class _CsvFile:
 
 
 class Log:
-    """A log that is being written under a temporary name."""
+    """A log that is being written in the hidden folder of its place."""
 
-    def __init__(self, out: Path, temporary: Path) -> None:
-        self._out = out
-        self._temporary = temporary
-        suffix = _suffix(out)
+    def __init__(self, place: Place, suffix: str, *, force: bool) -> None:
+        self._place = place
+        self._force = force
         if suffix == ".parquet":
-            self._file: _ParquetFile | _ParquetShards | _CsvFile = _ParquetFile(temporary)
+            self._file: _ParquetFile | _ParquetShards | _CsvFile = _ParquetFile(place.making)
         elif suffix == "":
-            self._file = _ParquetShards(temporary)
+            self._file = _ParquetShards(place.making)
         else:
-            self._file = _CsvFile(temporary, _TEXT[suffix])
+            self._file = _CsvFile(place.making, _TEXT[suffix])
 
     def write(self, chunk: "Chunk") -> None:
         """Append the chunk's rows."""
         self._file.write(table(chunk))
 
     def finish(self, report: dict[str, Any]) -> None:
-        """Put the report and then the log in their places."""
+        """Put the log and then the report in their places."""
         self._file.close()
-        write_json(_report_path(self._out), report)
-        _remove(self._out)
-        self._temporary.rename(self._out)
-        sync_folder(self._out.parent)
+        write_json(self._place.beside, report)
+        beside = report_path(self._place.out).name
+        self._place.put(SHARDS, beside=beside, force=self._force)
 
     def abandon(self) -> None:
-        """Remove what stands under the temporary name."""
+        """Close what is still open."""
         with contextlib.suppress(OSError):
             self._file.close()
-        _remove(self._temporary)
 
 
 @contextlib.contextmanager
 def open_log(out: Path, *, force: bool) -> Iterator[Log]:
     """A `Log` that stands at `out` once it is finished; otherwise nothing of it stays."""
-    _suffix(out)
-    _check_free(out, force=force)
-    log: Log | None = None
+    suffix = _suffix(out)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        log = Log(out, out.with_name(f".{out.name}.{os.getpid()}{TEMPORARY}"))
-        yield log
+        with hold(out) as place:
+            _check_free(place.out, suffix, force=force)
+            log = Log(place, suffix, force=force)
+            try:
+                yield log
+            finally:
+                log.abandon()
     except OSError as error:
         raise BitfoldError(
             "the synthetic log could not be written",
@@ -166,23 +167,27 @@ def open_log(out: Path, *, force: bool) -> Iterator[Log]:
             expected=f"a place for {out} with room for it",
             fix="free some space or give another place; what was written has been removed",
         ) from error
-    finally:
-        if log is not None:
-            log.abandon()
 
 
-def _check_free(out: Path, *, force: bool) -> None:
-    there = [path for path in (out, _report_path(out)) if path.exists()]
-    if there and not force:
+def _check_free(out: Path, suffix: str, *, force: bool) -> None:
+    report = report_path(out)
+    if os.path.lexists(report) and not is_report(report):
+        raise BitfoldError(
+            f"{report} would be overwritten, and is no report of a synthetic log",
+            got=f"a file that bitfold did not make where the report of {out.name} goes",
+            expected="a name that is free",
+            fix="give another name, or move that file",
+        )
+    if not force and not is_free(out):
         raise BitfoldError(
             "the synthetic log would overwrite something",
-            got=f"{there[0]} exists",
+            got=f"{out} exists",
             expected="a name that is free",
             fix="give another name, or --force to replace it",
         )
     if out.is_dir():
-        foreign = sorted(p.name for p in out.iterdir() if not fnmatch(p.name, _SHARD.format("*")))
-        if foreign or _suffix(out):
+        foreign = SHARDS.foreign(out)
+        if foreign or suffix:
             raise BitfoldError(
                 "this folder will not be replaced: it is no synthetic log",
                 got=f"{out} with {', '.join(foreign[:3]) or 'the name of a file'}",
@@ -191,7 +196,17 @@ def _check_free(out: Path, *, force: bool) -> None:
             )
 
 
-def _report_path(out: Path) -> Path:
+def is_report(path: Path) -> bool:
+    """Whether a file is the report of a synthetic log."""
+    try:
+        report = read_json(path)
+    except (BitfoldError, OSError):
+        return False
+    return {"bayes_auc", "config", "rows"} <= report.keys()
+
+
+def report_path(out: Path) -> Path:
+    """Where the report of a log goes: beside it."""
     return out.with_name(out.name + ".json")
 
 
@@ -209,10 +224,3 @@ def _suffix(out: Path) -> str:
             fix="rename it",
         )
     return ""
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

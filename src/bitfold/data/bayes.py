@@ -1,5 +1,6 @@
 """The ceiling of a synthetic log: what a scorer that knows the hidden truth reaches on its rows."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from bitfold.data.splits import random_parts
 from bitfold.data.synthetic import FORMAT_VERSION, SynthConfig, generate
 from bitfold.errors import BitfoldError
 from bitfold.files import read_json
+from bitfold.outputs import settle
 
 if TYPE_CHECKING:
     from bitfold.data.prepared import PreparedLog
@@ -28,8 +30,11 @@ def report_of(paths: Sequence[str | Path]) -> dict[str, Any] | None:
     if len(paths) != 1:
         return None
     path = Path(paths[0])
-    file = path.with_name(path.name + ".json")
-    if not path.exists() or not file.is_file():
+    settle(path)  # a log whose writer was killed may have a report that is not in its place yet
+    places = (path, Path(os.path.realpath(path)))
+    files = [place.with_name(place.name + ".json") for place in places]
+    file = next((file for file in files if file.is_file()), None)
+    if not path.exists() or file is None:
         return None
     try:
         report = read_json(file)

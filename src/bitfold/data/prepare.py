@@ -1,12 +1,7 @@
 """A raw log to a prepared one: read once, in bounded memory, all or nothing."""
 
-import errno
-import fcntl
-import os
-import secrets
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +13,22 @@ from bitfold.data.dealing import deal
 from bitfold.data.files import find_files
 from bitfold.data.fitting import fit
 from bitfold.data.formats import with_defaults
-from bitfold.data.manifest import write_json
+from bitfold.data.manifest import PARTS, write_json
 from bitfold.data.prepared import PreparedLog, is_prepared, looks_prepared
 from bitfold.data.reading import Progress
 from bitfold.data.schema import Schema
 from bitfold.data.writing import write_log
 from bitfold.errors import BitfoldError
+from bitfold.outputs import Kind, new_folder
 
-_LOCK = "lock"
+PREPARED = Kind(
+    "prepared log",
+    (
+        *("log.json", "schema.json", "stats.json", "vocabulary.safetensors", REPORT_FILE),
+        *(f"{part}/*.parquet" for part in PARTS),
+    ),
+    looks_prepared,
+)
 
 
 def prepare(
@@ -70,24 +73,18 @@ def prepare(
         check_same_ids(schema.config, config)
     encoder = Encoder(config)
     inputs = describe_inputs(paths, config)
-    _check_out(out, force)
-    try:
-        with _staging(out) as folder:
-            work = folder / "work"
-            work.mkdir()
-            dealt = deal(paths, encoder, work, progress)
-            fitted = fit(config, encoder.specs, dealt, progress)
-            if schema is not None:
-                fitted = replace(fitted, schema=replace(schema, config=config))
-            write_log(folder, dealt, fitted, inputs, progress)
-            report = report_of(paths)
-            if report is not None:
-                write_json(folder / REPORT_FILE, report)
-            shutil.rmtree(work)
-            (folder / _LOCK).unlink()
-            _move(folder, out)
-    except OSError as error:
-        raise _cannot_write(out, error) from error
+    with new_folder(out, PREPARED, force=force, inputs=paths) as folder:
+        work = folder / "work"
+        work.mkdir()
+        dealt = deal(paths, encoder, work, progress)
+        fitted = fit(config, encoder.specs, dealt, progress)
+        if schema is not None:
+            fitted = replace(fitted, schema=replace(schema, config=config))
+        write_log(folder, dealt, fitted, inputs, progress)
+        report = report_of(paths)
+        if report is not None:
+            write_json(folder / REPORT_FILE, report)
+        shutil.rmtree(work)
     return PreparedLog(out)
 
 
@@ -136,81 +133,6 @@ def check_same_ids(old: DataConfig, new: DataConfig) -> None:
                 expected=repr(was),
                 fix=f"leave {name} as it was, or train anew",
             )
-
-
-def _check_out(out: Path, force: bool) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not (out.is_dir() and looks_prepared(out)):
-        raise BitfoldError(
-            f"{out} exists and is no prepared log",
-            got="a file" if out.is_file() else "a folder with other things in it",
-            expected="a new folder",
-            fix="name another output",
-        )
-    if not force:
-        raise BitfoldError(
-            f"{out} exists already",
-            got="a prepared log",
-            expected="a new folder",
-            fix="say --force to replace it, or name another output",
-        )
-
-
-@contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    """A hidden folder beside `out`, held by a lock while its process lives; gone afterwards."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(out)
-    folder = out.parent / f".{out.name}.preparing-{secrets.token_hex(6)}"
-    folder.mkdir()
-    lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield folder
-    finally:
-        os.close(lock)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sweep(out: Path) -> None:
-    """Remove what dead runs left beside `out`: folders whose lock nobody holds."""
-    for folder in out.parent.glob(f".{out.name}.preparing-*"):
-        try:
-            lock = os.open(folder / _LOCK, os.O_RDWR)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            pass
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            os.close(lock)
-
-
-def _move(folder: Path, out: Path) -> None:
-    """Put the finished folder in its place; the one it replaces goes aside first."""
-    aside = None
-    if out.exists():
-        aside = folder.with_name(f".{out.name}.replaced-{secrets.token_hex(6)}")
-        out.replace(aside)
-    folder.replace(out)
-    if aside is not None:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _cannot_write(out: Path, error: OSError) -> BitfoldError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return BitfoldError(
-        f"the disk is full: {out} was not written" if full else f"{out} cannot be written",
-        got=error.strerror or str(error),
-        expected="room for about twice the size of the encoded log"
-        if full
-        else "a folder that can be written",
-        fix="free some space, or name an output on another disk; nothing was left behind",
-    )
 
 
 def summary(log: PreparedLog) -> str:

@@ -15,7 +15,7 @@ Everything follows from results.json and compare.json; nothing is trained or mea
 
 from pathlib import Path
 
-from bitfold.files import atomic
+from bitfold.outputs import new_file
 from bitfold.report.drawing import INSTALL, check_packages, missing
 
 PAGE = "board.html"
@@ -34,7 +34,7 @@ def write_page(out: Path) -> Path:
 
     check_packages()
     text = page(read_board(out), str(out))
-    with atomic(out / PAGE) as part:
+    with new_file(out / PAGE, force=True, wait=True) as part:
         part.write_text(text, encoding="utf-8")
     return out / PAGE
 
@@ -58,7 +58,7 @@ def write_pictures(out: Path) -> list[Path]:
             if made.chart is None:
                 continue
             path = out / f"board-{made.chart.name}.png"
-            with atomic(path) as part:
+            with new_file(path, force=True, wait=True) as part:
                 part.write_bytes(png(made.chart.draw(SLIDE), SLIDE, made.chart.title))
             paths.append(path)
     return paths

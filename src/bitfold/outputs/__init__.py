@@ -1,0 +1,30 @@
+"""How everything that bitfold writes comes to its place: whole or not at all.
+
+place     a hidden folder beside the output, held by a lock; what dead processes left
+renames   renames that never overwrite and never leave a gap
+making    an output that is made at once: a file, a folder
+work      an output that is made over hours, and can be resumed
+kinds     the names that bitfold writes, so that it removes no others
+overlap   an output is never an input
+"""
+
+from bitfold.outputs.kinds import Kind
+from bitfold.outputs.making import new_file, new_folder
+from bitfold.outputs.overlap import refuse_overlap
+from bitfold.outputs.place import cannot_write, hidden, hold, settle, sweep
+from bitfold.outputs.work import Work, under_way, work
+
+__all__ = [
+    "Kind",
+    "Work",
+    "cannot_write",
+    "hidden",
+    "hold",
+    "new_file",
+    "new_folder",
+    "refuse_overlap",
+    "settle",
+    "sweep",
+    "under_way",
+    "work",
+]
