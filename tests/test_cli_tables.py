@@ -10,8 +10,8 @@ from bitfold.cli.tables import BOARD_WIDTH, board_table, figure, metrics_table
 
 MEANS = {"auc": 0.8, "logloss": 0.5, "bytes": 1000, "ratio": 10.0, "rows_per_second": 123.4}
 ROWS = [
-    Line("full", "1x", 2, MEANS | {"map_bytes": 2048}, {"auc": 0.01}, 1.0),
-    Line("hash[red]", "10x", 2, MEANS | {"auc": 0.7}, {"auc": 0.02}, 0.875),
+    Line("full", "1x", 2, MEANS | {"map_bytes": 2048}, {"auc": 0.01}, 1.0, 1.0),
+    Line("hash[red]", "10x", 2, MEANS | {"auc": 0.7}, {"auc": 0.02}, 0.875, 2 / 3),
     Line("binary-code", "10x", minimum=4936),
 ]
 
@@ -25,8 +25,8 @@ def printed(narrow: bool) -> list[str]:
 
 def test_a_board_has_every_figure() -> None:
     lines = printed(narrow=False)
-    assert "full 1x 1000 B 2.0 KiB 10.0x 0.8000 ± 0.0100 100.0% 0.5000 - 123" in lines
-    assert "hash[red] 10x 1000 B - 10.0x 0.7000 ± 0.0200 87.5% 0.5000 - 123" in lines
+    assert "full 1x 1000 B 2.0 KiB 10.0x 0.8000 ± 0.0100 100.0% 100.0% 0.5000 - 123" in lines
+    assert "hash[red] 10x 1000 B - 10.0x 0.7000 ± 0.0200 87.5% 66.7% 0.5000 - 123" in lines
     assert "binary-code 10x needs 4,936 B" in lines
 
 

@@ -85,8 +85,8 @@ def test_figures_that_could_not_be_measured_are_left_out() -> None:
     [
         ("auc", 0.01, 0.02, "better"),
         ("auc", -0.02, -0.01, "worse"),
-        ("auc", -0.01, 0.02, "not told apart"),
-        ("auc", 0.0, 0.0, "not told apart"),
+        ("auc", -0.01, 0.02, "not significant"),
+        ("auc", 0.0, 0.0, "not significant"),
         ("logloss", 0.01, 0.02, "worse"),
         ("logloss", -0.02, -0.01, "better"),
     ],

@@ -3,6 +3,7 @@
 import builtins
 import json
 import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import pytest
 from bitfold import report
 from bitfold.report import write_page, write_pictures
 from bitfold.report.again import command
-from bitfold.report.look import DARK, LIGHT, spread_out
+from bitfold.report.decision import commands, decision
+from bitfold.report.look import DARK, LIGHT, WIDE, spread_out
 from bitfold.report.reading import Board, read_board
 from bitfold.report.sections import sections
-from bitfold.report.words import frontier, headline, is_real, lost, verdicts
+from bitfold.report.words import frontier, is_real, lost, verdicts
 from boards import HOSTILE, METHODS, WORDS, more, renamed, results, write_board
 from command import READING, TRAINING, bitfold, refused, write_ratings
 
@@ -108,6 +110,8 @@ def test_every_section_of_results_is_on_the_page(whole: Page) -> None:
     ]  # fmt: skip
     assert len(whole.all("h1")) == 1
     assert len(whole.all("h2")) == len(ids) + 1
+    contents = {str(a["href"])[1:] for a in whole.all("a")}
+    assert contents >= set(ids) - {"found"}
 
 
 def test_every_link_leads_to_a_section(whole: Page) -> None:
@@ -118,9 +122,9 @@ def test_every_link_leads_to_a_section(whole: Page) -> None:
 def test_figures_of_the_page_are_those_of_the_results(whole: Page) -> None:
     for text in ("0.7705", "99,900", "12.0 %", "0.7650", "my data/clicks.csv", "a processor"):
         assert text in whole.shown, text
-    assert "At 10x, binary-code keeps 98.8 % of the full table's AUC" in whole.shown
+    assert "Take binary-code at 10x (97.6 KiB): it keeps 96.7 % of the full" in whole.shown
     assert "binary-code is better than hash at 10x" in whole.shown
-    assert "binary-code cannot be told from hash at 100x" in whole.shown
+    assert "binary-code does not differ significantly from hash at 100x" in whole.shown
     assert "Too small a budget: hash 1000x (needs 2,000 bytes) and binary-code" in whole.shown
 
 
@@ -222,15 +226,78 @@ def board_of(board: dict[str, Any]) -> Board:
 
 def test_words_follow_the_figures() -> None:
     board = board_of(results())
-    first, others = headline(board)
-    assert first.startswith("At 10x, binary-code keeps 98.8 %")
-    assert others == [
-        "At 100x, binary-code keeps 96.3 % of the full table's AUC (0.7705 of 0.8005) in "
-        "9,900 bytes; hash follows with 0.7605."
-    ]
+    first, notes = decision(board)
+    assert first == (
+        "Take binary-code at 10x (97.6 KiB): it keeps 96.7 % of the full table's lift over chance "
+        "(98.8 % of its AUC)."
+    )
+    assert notes[0] == "No budget that was tried keeps 98% of the full table's lift."
     assert lost(board) == "At 100x: 0.0300 of AUC with binary-code, which keeps 96.3 %."
     assert [line.method for line in frontier(board)] == ["binary-code", "binary-code", "full"]
     assert "ahead by more than twice that at 10x and at 100x" in is_real(board)
+
+
+def test_the_tightest_budget_that_keeps_the_lift_is_taken() -> None:
+    board = results() | {"references": {"popularity": {"auc": 0.7, "field": "user"}}}
+    for row in board["results"]:
+        if (row["method"], row["budget"]) == ("hash", "100x"):
+            row["auc"] = 0.797 + 0.001 * row["seed"]
+    made = board_of(board)
+    assert decision(made)[0] == (
+        "Take hash at 100x (9.7 KiB): it keeps 99.0 % of the full table's lift over chance "
+        "(99.6 % of its AUC), above popularity of user (0.7000)."
+    )
+    assert made.at("100x")[0].lift == pytest.approx(0.297 / 0.3, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("references", "auc", "said", "note"),
+    [
+        ({"popularity": {"auc": 0.81, "field": "item"}}, None,
+         "Nothing compressed beats popularity of item (0.8100) here", "binary-code 10x"),
+        ({"logistic regression": {"auc": 0.79}, "popularity": {"auc": 0.6}}, 0.78,
+         "Nothing compressed beats logistic regression (0.7900) here", "No budget"),
+        ({}, 0.45, "Take none: the best, hash at 10x (97.6 KiB), ranks worse than chance",
+         "AUC below .5"),
+        ({"popularity": None, "bayes": {"auc": 0.95}}, None, "Take binary-code", "No budget"),
+    ],
+    ids=["popularity", "logistic", "below chance", "no floors"],
+)  # fmt: skip
+def test_what_lies_below_the_floors_is_not_recommended(
+    references: dict[str, Any], auc: float | None, said: str, note: str
+) -> None:
+    board = results() | {"references": references}
+    if auc is not None:
+        for row in board["results"]:
+            if row["budget"] != "1x":
+                row["auc"] = auc
+    first, notes = decision(board_of(board))
+    assert first.startswith(said)
+    assert any(note in text for text in notes)
+
+
+def test_the_whole_model_stands_beside_the_embeddings(whole: Page) -> None:
+    assert "whole model" in whole.shown
+    assert "1,189,900" in whole.shown  # 999,900 of embeddings, 60,000 of map, 130,000 of network
+
+
+def test_fields_that_share_one_pool_alike_have_no_bars(tmp_path: Path) -> None:
+    board = results()
+    for row in board["results"]:
+        for field in row["by_field"]:
+            field["bytes"] = 1000 if row["budget"] == "10x" else field["bytes"]
+    page = page_of(tmp_path, board)
+    assert "One pool serves all fields alike, so there are no bars: hash 10x and bin" in page.shown
+    assert not re.search(r"hash 10x, user: [^<]* of the bytes", page.text)
+    assert re.search(r"hash 100x, user: [^<]* of the bytes", page.text)
+
+
+def test_a_colour_of_a_method_is_the_methods_alone() -> None:
+    board = Board(tuple(results()["results"]), (), more())
+    drawn = [part.chart for section in sections(board) for part in section.parts if part.chart]
+    free = {chart.name: json.dumps(chart.draw(WIDE)) for chart in drawn}
+    for name in ("kinds", "unseen", "differences"):  # charts without a key of methods
+        assert not re.search(r"var\(--s[1-9]\)", free[name]), name
 
 
 def test_a_method_that_gains_nothing_is_not_on_the_frontier() -> None:
@@ -357,6 +424,21 @@ def test_compare_writes_the_page_and_report_writes_the_same(done: tuple[Path, st
     check_alone(read)
     ids = {a["id"] for a in read.all("section")}
     assert {"quality", "ids", "bytes", "collapse", "training", "speed"} <= ids
+
+
+def test_the_commands_of_the_page_train_the_runs_that_it_shows(
+    done: tuple[Path, str], tmp_path: Path
+) -> None:
+    board = read_board(done[0])
+    ((_, command),) = commands(board)
+    assert command in Page((done[0] / "board.html").read_text(encoding="utf-8")).shown
+    words = shlex.split(command)
+    assert words[:2] == ["bitfold", "train"]
+    assert words[-2:] == ["--out", "RUN"]
+    got = bitfold(*words[1:-1], tmp_path / "RUN")
+    assert got.code == 0, got.err
+    metrics = json.loads((tmp_path / "RUN" / "metrics.json").read_text())
+    assert metrics["auc"] == board.at("1KiB")[0].means["auc"]
 
 
 def test_report_makes_pictures(done: tuple[Path, str]) -> None:

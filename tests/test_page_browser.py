@@ -15,7 +15,24 @@ FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-LOOKS = [(width, scheme) for width in (360, 1280) for scheme in ("light", "dark")]
+LOOKS = [(width, scheme) for width in (360, 390, 1280) for scheme in ("light", "dark")]
+
+
+def collisions(svg: Any) -> list[tuple[str, str]]:
+    """Labels of the axes that lie on each other; slanted ones are left out."""
+    boxes = svg.evaluate(
+        "svg => [...svg.querySelectorAll('.role-axis-label text')]"
+        ".filter(t => t.textContent && !/rotate/.test(t.getAttribute('transform')))"
+        ".map(t => [t.textContent, t.getBoundingClientRect()])"
+        ".map(([text, r]) => [text, r.left, r.right, r.top, r.bottom])"
+    )
+    return [
+        (one[0], two[0])
+        for place, one in enumerate(boxes)
+        for two in boxes[place + 1 :]
+        if min(one[2], two[2]) - max(one[1], two[1]) > 0
+        and min(one[4], two[4]) - max(one[3], two[3]) > 4  # a line's height holds some air
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +99,7 @@ def test_the_page_opens(
         )
         assert min(left for left, _ in spans) >= 0, name
         assert max(right for _, right in spans) <= width, name
+        assert not collisions(shown[0]), name
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}[scheme]
     line = page.evaluate(

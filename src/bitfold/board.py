@@ -20,6 +20,7 @@ from bitfold.files import atomic, write_json
 FULL, HASH = "full", "hash"
 FULL_BUDGET = "1x"
 NO_BUDGET = "-"  # of floors and ceilings
+CHANCE = 0.5  # the AUC of scores that know nothing
 COLUMNS = (
     "method",
     "budget",
@@ -248,7 +249,8 @@ def cells(words: CompareConfig, seed: int) -> list[Cell]:
 class Line:
     """A method at a budget, over its seeds. Means; spreads are standard deviations (n - 1).
 
-    `kept` is the mean AUC as a share of the full table's. Where the budget is too small there are
+    `kept` is the mean AUC as a share of the full table's, and `lift` the same of what lies over .5,
+    which is what chance has. Where the budget is too small there are
     no figures, and `minimum` is the least number of bytes.
     """
 
@@ -258,6 +260,7 @@ class Line:
     means: Mapping[str, float] = field(default_factory=dict)
     spreads: Mapping[str, float | None] = field(default_factory=dict)
     kept: float | None = None
+    lift: float | None = None
     minimum: int | None = None
 
 
@@ -281,10 +284,22 @@ def lines(
             name: statistics.stdev(values) if len(values) > 1 else None
             for name, values in numbers.items()
         }
-        kept = means["auc"] / best if best and "auc" in means else None
-        out.append(Line(method, budget, len(rows), means, spreads, kept))
+        shares = shares_of(means.get("auc"), best)
+        out.append(Line(method, budget, len(rows), means, spreads, *shares))
     out += [Line(row["method"], row["budget"], minimum=row["minimum"]) for row in refused]
     return out
+
+
+def shares_of(auc: float | None, full: float | None) -> tuple[float | None, float | None]:
+    """An AUC as a share of the full table's, and its lift over .5 as a share of that one's lift.
+
+    Example:
+        >>> shares_of(0.65, 0.8)
+        (0.8125, 0.5)
+    """
+    if auc is None or not full:
+        return None, None
+    return auc / full, round((auc - CHANCE) / (full - CHANCE), 12) if full > CHANCE else None
 
 
 def write_results(

@@ -107,7 +107,7 @@ def verdict(difference: Mapping[str, Any]) -> str:
         >>> verdict({"metric": "logloss", "low": -0.02, "high": -0.01})
         'better'
         >>> verdict({"metric": "auc", "low": -0.01, "high": 0.02})
-        'not told apart'
+        'not significant'
     """
     if difference["low"] is None:
         return "one seed: no interval"
@@ -115,4 +115,4 @@ def verdict(difference: Mapping[str, Any]) -> str:
     ends = sorted((sign * difference["low"], sign * difference["high"]))
     if ends[0] > 0:
         return "better"
-    return "worse" if ends[1] < 0 else "not told apart"
+    return "worse" if ends[1] < 0 else "not significant"

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitfold.board import FULL, FULL_BUDGET, NO_BUDGET, Cell, Line, Variant
+from bitfold.board import FULL, FULL_BUDGET, NO_BUDGET, Cell, Line, Variant, shares_of
 from bitfold.files import read_json, write_json
 from bitfold.progress import Progress
 
@@ -68,6 +68,6 @@ def reference_lines(found: Mapping[str, Any], full_auc: float | None) -> list[Li
         means = {
             key: figures[key] for key in ("auc", "logloss", "bytes") if figures.get(key) is not None
         }
-        kept = means["auc"] / full_auc if full_auc and "auc" in means else None
-        out.append(Line(names.get(name, name), NO_BUDGET, 1, means, {}, kept))
+        shares = shares_of(means.get("auc"), full_auc)
+        out.append(Line(names.get(name, name), NO_BUDGET, 1, means, {}, *shares))
     return out

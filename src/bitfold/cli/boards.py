@@ -1,7 +1,7 @@
 """`bitfold compare` and `bitfold report`: methods at equal bytes on one log, and their page."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,9 @@ from bitfold.cli.tables import board_table, is_narrow, show
 from bitfold.cli.words import words_of
 from bitfold.data.config import DataConfig
 from bitfold.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from bitfold.compare import Comparison
 
 CELL = ("method", "budget")  # each cell's own: said by --methods and --budgets
 
@@ -69,7 +72,20 @@ def compare(
         unseen_note(found.more["unseen"]),
         f"results: {found.out}/results.json, {found.out}/results.csv",
         *([page] if page else []),
+        *_decision(found),
     )
+
+
+def _decision(found: "Comparison") -> list[str]:
+    """What to take, as the page says it first; nothing where no cell could be built."""
+    from bitfold.report.decision import decision
+    from bitfold.report.reading import Board
+
+    board = Board(found.results, found.refused, found.more)
+    if not board.lines:
+        return []
+    first, notes = decision(board)
+    return ["", first, *notes]
 
 
 def no_page(out: Path) -> str | None:

@@ -20,7 +20,7 @@ def differences_table(
     Where no method has more than one seed there is no interval, and one line says so.
     """
     if all(row["low"] is None for row in differences):
-        return "one seed: no intervals, so nothing is told apart (--seeds 3)"
+        return "one seed: no intervals, so nothing is significant (--seeds 3)"
     shown = [metric for metric in METRICS if metric == "auc" or not narrow]
     names = [name for metric in shown for name in (f"{LONG[metric]} (95 % interval)", "")]
     made = table("Paired differences over the seeds", ["method", "budget", "against", *names])

@@ -96,14 +96,17 @@ def board_table(title: str, rows: Sequence[Line], *, narrow: bool = False) -> Ta
     """A comparison, a budget a block; the best line of each is bold. References come last.
 
     The map from values to dense ids, which full tables need for raw values, has a column of its
-    own where there is one. A narrow table leaves out the log loss, GAUC and speed.
+    own where there is one. `of full` is the share of the full table's AUC, `of lift` that of its
+    AUC over .5. A narrow table leaves out the lift, the log loss, GAUC
+    and speed.
     """
     spread = " ± spread" if any(row.seeds > 1 for row in rows) else ""
     maps = any(row.means.get("map_bytes") for row in rows)
     whole = any(row.kept is not None for row in rows)
     names = ["method", "budget", "bytes", *["id map"] * maps, "ratio", f"AUC{spread}"]
     more = {} if narrow else {"logloss": "log loss", "gauc": "GAUC", "rows_per_second": "rows/s"}
-    made = table(title, [*names, *["of full"] * whole, *more.values()], left=1)
+    shares = [] if not whole else ["of full"] if narrow else ["of full", "of lift"]
+    made = table(title, [*names, *shares, *more.values()], left=1)
     blocks: dict[str, list[Line]] = {}
     for row in rows:
         blocks.setdefault(row.budget, []).append(row)
@@ -119,8 +122,8 @@ def board_table(title: str, rows: Sequence[Line], *, narrow: bool = False) -> Ta
                 count = row.means.get("map_bytes")
                 texts.append(size(count) if count else "-")
             texts += [_mean(row, "ratio"), _spread(row, "auc")]
-            if whole:
-                texts.append("-" if row.kept is None else f"{row.kept:.1%}")
+            for share in (row.kept, row.lift)[: len(shares)]:
+                texts.append("-" if share is None else f"{share:.1%}")
             texts += [_mean(row, name) for name in more]
             strong = len(block) > 1 and row.budget != NO_BUDGET and row.means.get("auc") == best
             made.add_row(*texts, style="bold" if strong else "")

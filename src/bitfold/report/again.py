@@ -25,16 +25,28 @@ def command(said: Row, out: str) -> str | None:
         return None
     parts = ["bitfold", "compare", *(str(path["path"]) for path in said["paths"])]
     for section, kind in SECTIONS.items():
-        for name, value in changed(kind, said.get(section, {})).items():
-            option = "--" + name.replace("_", "-")
-            if isinstance(value, dict):
-                for key, item in value.items():
-                    parts += [option, f"{key}={item}"]
-            elif isinstance(value, bool):
-                parts.append(option if value else f"--no-{option[2:]}")
-            else:
-                parts += [option, _text(value)]
+        parts += options(kind, said.get(section, {}))
     return shlex.join([*parts, "--out", out])
+
+
+def options(kind: type[Any], words: Row) -> list[str]:
+    """The command line's options for the values of a configuration that are not its defaults.
+
+    Example:
+        >>> options(TrainConfig, {"epochs": 3, "set": {"blocks": "3"}, "lr": 2e-3})
+        ['--set', 'blocks=3', '--epochs', '3']
+    """
+    parts = []
+    for name, value in changed(kind, words).items():
+        option = "--" + name.replace("_", "-")
+        if isinstance(value, dict):
+            for key, item in value.items():
+                parts += [option, f"{key}={item}"]
+        elif isinstance(value, bool):
+            parts.append(option if value else f"--no-{option[2:]}")
+        else:
+            parts += [option, _text(value)]
+    return parts
 
 
 def changed(kind: type[Any], words: Row) -> dict[str, Any]:

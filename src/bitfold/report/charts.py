@@ -44,7 +44,7 @@ def quality(board: Board, look: Look) -> Spec:
     compressed = [row for row in rows if not row["whole"]]
     paint = {"color": colour_of(board, look)}
     layers: list[Spec] = [
-        *_rules(look, inside, y, height),
+        *_rules(look, inside, y),
         {
             "data": {"values": [row for row in rows if row["whole"]]},
             "mark": {"type": "rule", "strokeDash": [5, 4], "strokeWidth": 1.5, "aria": False},
@@ -65,6 +65,7 @@ def quality(board: Board, look: Look) -> Spec:
     labels = _apart(_last(rows, "bytes"), low, high, height, 16, 8)
     label = {"x": x, "y": y, "text": {"field": "label"}} | paint
     layers += texts(look, labels, label, fontWeight=600)
+    layers += _rule_names(look, inside, y)
     layers += _notes(look, outside, height)
     return {"width": room, "height": height, "layer": layers}
 
@@ -92,27 +93,19 @@ def references(
     )
 
 
-def _rules(look: Look, lines: Sequence[tuple[str, float]], y: Spec, height: int) -> list[Spec]:
-    """Horizontal lines with their names."""
-    rows = [{"auc": value, "text": f"{name} {auc_text(value)}"} for name, value in lines]
-    if not rows:
-        return []
+def _rules(look: Look, lines: Sequence[tuple[str, float]], y: Spec) -> list[Spec]:
+    """Horizontal lines of the references."""
+    rows = [{"auc": value} for _, value in lines]
     rule = {"type": "rule", "strokeDash": [1, 4], "strokeCap": "round", "strokeWidth": 2}
-    return [
-        {
-            "data": {"values": rows},
-            "mark": rule | {"color": look.colour("soft"), "aria": False},
-            "encoding": {"y": y},
-        },
-        *texts(
-            look,
-            rows,
-            {"x": {"value": 0}, "y": y, "text": {"field": "text"}},
-            dx=4,
-            dy=-9,
-            color=look.colour("soft"),
-        ),
-    ]
+    mark = rule | {"color": look.colour("soft"), "aria": False}
+    return [{"data": {"values": rows}, "mark": mark, "encoding": {"y": y}}] if rows else []
+
+
+def _rule_names(look: Look, lines: Sequence[tuple[str, float]], y: Spec) -> list[Spec]:
+    """The names of the references, above all that is drawn."""
+    rows = [{"auc": value, "text": f"{name} {auc_text(value)}"} for name, value in lines]
+    place = {"x": {"value": 0}, "y": y, "text": {"field": "text"}}
+    return texts(look, rows, place, dx=4, dy=-9, color=look.colour("soft")) if rows else []
 
 
 def _notes(look: Look, far: Sequence[tuple[str, float]], height: int) -> list[Spec]:
@@ -436,7 +429,7 @@ def differences(board: Board, look: Look, metric: str = "auc") -> Spec | None:
         if look.narrow
         else "difference in AUC (right of zero: the first is better)",
         [low, high],
-        format="+.3~f", tickCount=5, labelOverlap=True,
+        format="+.3~f", tickCount=3 if look.narrow else 5,
     )  # fmt: skip
     room = min(int(max(map(len, order)) * LETTER) + 10, look.width // 2)
     y = {
@@ -449,11 +442,11 @@ def differences(board: Board, look: Look, metric: str = "auc") -> Spec | None:
     fill = {
         "field": "real",
         "type": "nominal",
-        "scale": {"domain": [True, False], "range": [look.colour("s1"), look.colour("ground")]},
+        "scale": {"domain": [True, False], "range": [look.colour("ink"), look.colour("ground")]},
         "legend": None,
     }
     data = {"values": rows}
-    line = look.colour("s1")
+    line = look.colour("ink")
     return {
         "width": look.width - room - 20,
         "height": {"step": 34},

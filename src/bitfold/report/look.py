@@ -134,7 +134,7 @@ def quantity(field: str, title: str | None, domain: Sequence[float], **axis: Any
         "type": "quantitative",
         "title": title,
         "scale": {"domain": list(domain), "nice": False, "zero": False},
-        "axis": axis or {},
+        "axis": {"labelOverlap": "greedy", "labelSeparation": 8, **axis},
     }
 
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import bitfold
 from bitfold.report import words
 from bitfold.report.again import CELL, command
+from bitfold.report.decision import commands, decision
 from bitfold.report.drawing import svg
 from bitfold.report.look import COLOURS, DARK, LIGHT, NARROW, WIDE, shape
-from bitfold.report.numbers import auc_text, byte_count, difference_text, share_text
+from bitfold.report.numbers import auc_text, share_text, size
+from bitfold.report.parts import whole_bytes
 from bitfold.report.reading import Board, text_of
 from bitfold.report.sections import Section, Table, sections
 
@@ -34,7 +36,7 @@ def page(board: Board, out: str) -> str:
     )
     home = files("bitfold.report")
     template = environment.from_string((home / "page.html").read_text(encoding="utf-8"))
-    first, others = words.headline(board)
+    first, notes = decision(board)
     made = sections(board)
     drawings = {
         part.chart.name: Markup(
@@ -49,7 +51,9 @@ def page(board: Board, out: str) -> str:
         board=board,
         style=Markup(style(home.joinpath("page.css").read_text(encoding="utf-8"))),
         first=first,
-        others=others,
+        notes=notes,
+        lead=next(part.chart for part in made[0].parts if part.chart is not None),
+        commands=commands(board),
         context=words.context(board),
         questions=questions(board, ids),
         budgets=budget_table(board),
@@ -92,20 +96,19 @@ def questions(board: Board, ids: set[str]) -> list[tuple[str, str, str]]:
 def budget_table(board: Board) -> Table:
     """The best method of each budget, for the first screen."""
     lines = ([board.full] if board.full else []) + [board.at(each)[0] for each in board.budgets]
-    rows = []
-    for line in lines:
-        lost = board.full.means["auc"] - line.means["auc"] if board.full else None
-        rows.append(
-            [
-                line.budget,
-                line.method,
-                byte_count(line.means["bytes"]),
-                auc_text(line.means["auc"]),
-                "-" if line.kept is None else share_text(line.kept),
-                "-" if lost is None or line is board.full else difference_text(-lost),
-            ]
-        )
-    columns = ("budget", "best", "bytes", "AUC", "of full", "against full")
+    rows = [
+        [
+            line.budget,
+            line.method,
+            size(line.means["bytes"]),
+            size(whole_bytes(board, line)),
+            auc_text(line.means["auc"]),
+            share_text(line.kept),
+            share_text(line.lift),
+        ]
+        for line in lines
+    ]
+    columns = ("budget", "best", "embeddings", "whole model", "AUC", "of full's AUC", "of its lift")
     return Table("The best at each budget", columns, rows, left=2)
 
 
@@ -149,7 +152,7 @@ def settings(board: Board) -> list[Table]:
             values = {key: value for key, value in values.items() if key not in CELL}
         rows = [[name.replace("_", " "), text_of(value)] for name, value in values.items()]
         if rows:
-            out.append(Table(title, ("word", "value"), rows, left=2))
+            out.append(Table(title, ("option", "value"), rows, left=2))
     options = {
         str(row["method"]): text_of(row.get("options")) for row in board.rows if row.get("options")
     }

@@ -66,7 +66,9 @@ def bytes_by_field(board: Board, look: Look) -> Spec | None:
     if not order:
         return None
     drawn = order[:MOST_FIELDS] + ([REST] if len(order) > MOST_FIELDS else [])
-    lines = [line for line in _by_budget(board) if field_rows(board, line)]
+    lines = [line for line in by_field(board) if not shared_alike(board, line)]
+    if not lines:
+        return None
     columns = look.columns(len(lines), 4, 2)
     names = min(int(max(len(short(name, 14)) for name in drawn) * LETTER) + 8, 110)
     room = (look.width - 18 * (columns - 1)) // columns - names - 48
@@ -110,6 +112,17 @@ def bytes_by_field(board: Board, look: Look) -> Spec | None:
     return {"concat": panels, "columns": columns, "spacing": 18}
 
 
+def by_field(board: Board) -> list[Line]:
+    """The lines whose runs recorded bytes by field."""
+    return [line for line in _by_budget(board) if field_rows(board, line)]
+
+
+def shared_alike(board: Board, line: Line) -> bool:
+    """Whether all fields read one pool alike, so that equal shares would say nothing."""
+    shares = [row["share"] or 0.0 for row in field_rows(board, line)]
+    return len(shares) > 1 and max(shares) - min(shares) < 1e-3
+
+
 def _by_budget(board: Board) -> list[Line]:
     """Full tables first, then every budget's lines, the methods in the key's order."""
     places = list(board.series)
@@ -128,6 +141,14 @@ KINDS: dict[str, tuple[str, Callable[[Row], Any]]] = {
 """What takes bytes beside the embeddings, and the shape of its points."""
 
 
+def whole_bytes(board: Board, line: Line) -> float | None:
+    """Bytes to serve the whole model: embeddings, the map to ids where there is one, network."""
+    return board.mean(
+        line,
+        lambda row: row["bytes"] + (row.get("map_bytes") or 0) + (row.get("network_bytes") or 0),
+    )
+
+
 def bytes_by_kind(board: Board, look: Look) -> Spec:
     """Bytes of everything a model needs, on a logarithmic axis: a row a method and budget."""
     lines = _by_budget(board)
@@ -143,8 +164,9 @@ def bytes_by_kind(board: Board, look: Look) -> Spec:
         if (value := board.mean(line, figure))
     ]
     low, high = min(row["bytes"] for row in rows), max(row["bytes"] for row in rows)
-    colours = dict(zip(KINDS, ("s1", "s2", "s0", "s4"), strict=True))
-    scale = {"domain": list(KINDS), "range": [look.colour(colours[kind]) for kind in KINDS]}
+    # Not the colours of methods, which mean methods everywhere: shapes tell the kinds apart.
+    colours = ["ink", "soft", "soft", "soft"]
+    scale = {"domain": list(KINDS), "range": [look.colour(colour) for colour in colours]}
     shapes = {"domain": list(KINDS), "range": [shape for shape, _ in KINDS.values()]}
     legend = {"orient": "top", "columns": 2 if look.narrow else 4, "symbolType": "square"}
     y, room = _line_axis(board, look, lines)
@@ -252,7 +274,7 @@ def speed(board: Board, look: Look) -> Spec | None:
         )
     most = max(row["high"] for row in rows)
     y, room = _line_axis(board, look, lines)
-    x = quantity("rate", "rows trained a second", [0, most * 1.02], tickCount=4, format=",.0f")
+    x = quantity("rate", "rows trained a second", [0, most * 1.02], tickCount=4, format="~s")
     paint = {"color": colour_of(board, look)}
     return {
         "width": look.width - room - 78,
@@ -305,7 +327,7 @@ def unseen(board: Board, look: Look) -> Spec | None:
         "layer": [
             {
                 "data": {"values": rows},
-                "mark": {"type": "bar", "height": 11, "color": look.colour("s1")},
+                "mark": {"type": "bar", "height": 11, "color": look.colour("soft")},
                 "encoding": {"x": x, "y": y, "description": {"field": "about"}},
             },
             *texts(look, rows, {"x": x, "y": y, "text": {"field": "text"}}, dx=4),

@@ -49,11 +49,19 @@ class Chart:
 
 @dataclass(frozen=True)
 class Part:
-    """A chart, if there is one to draw, and the table of its figures."""
+    """A chart, if there is one to draw, and the table of its figures.
+
+    Args:
+        table: the figures.
+        chart: what is drawn of them.
+        open: whether the table is shown at once.
+        said: what has to be known to read the table.
+    """
 
     table: Table
     chart: Chart | None = None
     open: bool = False
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,10 +107,12 @@ def quality(board: Board) -> Section:
                 line.method,
                 line.budget,
                 byte_count(line.means["bytes"]),
+                byte_count(parts.whole_bytes(board, line)),
                 times(line.means.get("ratio")),
                 auc_text(line.means["auc"]),
                 "-" if spread is None else f"{spread:.4f}",
-                "-" if line.kept is None else share_text(line.kept),
+                share_text(line.kept),
+                share_text(line.lift),
                 "-" if lost is None else difference_text(-lost),
                 auc_text(line.means.get("logloss")),
                 auc_text(line.means.get("gauc")),
@@ -110,12 +120,12 @@ def quality(board: Board) -> Section:
             ]
         )
     rows += [
-        [row["method"], row["budget"], f"needs {row['minimum']:,}", *["-"] * 7, "0"]
+        [row["method"], row["budget"], f"needs {row['minimum']:,}", *["-"] * 9, "0"]
         for row in board.refused
     ]
     columns = (
-        "method", "budget", "bytes", "times smaller", "AUC", "± over seeds", "of full",
-        "against full", "log loss", "GAUC", "seeds",
+        "method", "budget", "bytes", "whole model", "times smaller", "AUC", "± over seeds",
+        "of full's AUC", "of its lift", "against full", "log loss", "GAUC", "seeds",
     )  # fmt: skip
     said = [
         "Each point is a method at a budget: its test AUC at the epoch that validates best. "
@@ -148,8 +158,15 @@ def quality(board: Board) -> Section:
         Part(Table("Quality at every budget", columns, rows, left=2), chart),
     ]
     if board.more.get("references"):
-        made.append(Part(_references(board), open=True))
+        made.append(Part(_references(board), open=True, said=FLOORS))
     return Section("quality", "Quality against bytes", said, made)
+
+
+FLOORS = (
+    "Floors are what any model has to beat. Popularity scores a row by the click rate of one "
+    "field's id, and nothing is trained for it. Logistic regression has one weight for each id, "
+    "and nothing crossed. Bayes is the hidden truth of a synthetic log, which no model can pass."
+)
 
 
 def _frontier(board: Board) -> Table:
@@ -283,22 +300,30 @@ def sizes(board: Board) -> Section:
             line.budget,
             *(byte_count(board.mean(line, _kind(kind))) for kind in kinds),
             *(byte_count(board.mean(line, figure)) for _, figure in parts.KINDS.values()),
+            byte_count(parts.whole_bytes(board, line)),
         ]
         for line in lines
     ]
     columns = ("method", "budget", *kinds, *(f"{name}, all" for name in ("embeddings",)))
-    columns = (*columns, "id map", "network", "in training")
+    columns = (*columns, "id map", "network", "in training", "whole model")
     about = (
         "Dot plot of the bytes of the embeddings, the map from values to ids, the network, and the "
         "embeddings in training."
     )
     chart = _chart(board, parts.bytes_by_kind, "kinds", "Bytes by kind", about, keyed=False)
     made.append(Part(Table("Bytes by kind", columns, rows, left=2), chart))
+    alike = [board.title(line) for line in parts.by_field(board) if parts.shared_alike(board, line)]
     said = [
         *([words.eaters(board)] if fields else []),
+        *(
+            [f"One pool serves all fields alike, so there are no bars: {words.listed(alike)}."]
+            if alike
+            else []
+        ),
         "Rows that fields share count in each by its share of the lookups. The id map turns raw "
-        "values into rows; methods on hashed ids need none. In training each weight has its "
-        "gradient and the optimizer's state beside it.",
+        "values into rows; methods on hashed ids need none. The whole model is the embeddings, "
+        "the map and the network. In training each weight has its gradient and the optimizer's "
+        "state beside it.",
     ]
     return Section("bytes", "Where the bytes are", said, made)
 

@@ -9,8 +9,6 @@ from bitfold.report.numbers import auc_text, byte_count, difference_text, share_
 from bitfold.report.parts import field_rows
 from bitfold.report.reading import Board, Row, is_ratio
 
-WORTH = 0.99  # of the full table's AUC: what the headline calls kept
-
 
 def where(budget: str) -> str:
     """A budget inside a sentence.
@@ -49,25 +47,6 @@ def found(board: Board, budget: str) -> str:
         needs = [f"{row['method']} needs {row['minimum']:,} bytes" for row in small]
         text += f" ({listed(needs)})"
     return text + "."
-
-
-def headline(board: Board) -> tuple[str, list[str]]:
-    """The sentence that stands first, and the others, a budget each, the largest first.
-
-    First stands the tightest budget that keeps 99 % of the full table's AUC; if none does, the one
-    that keeps most.
-    """
-    if not board.budgets:
-        line = board.lines[0]
-        text = (
-            f"{line.method} reaches AUC {auc_text(line.means['auc'])} "
-            f"in {byte_count(line.means['bytes'])} bytes."
-        )
-        return text, []
-    best = [(budget, board.at(budget)[0]) for budget in board.budgets]
-    worthy = [budget for budget, line in best if (line.kept or 0) >= WORTH]
-    first = worthy[-1] if worthy else max(best, key=lambda pair: pair[1].means["auc"])[0]
-    return found(board, first), [found(board, each) for each in board.budgets if each != first]
 
 
 def frontier(board: Board) -> list[Line]:
@@ -160,7 +139,7 @@ def is_real(board: Board) -> str:
         if len(lines := board.at(budget)) > 1
     ]
     if not gaps:
-        return "There is one method at each budget, so nothing to tell apart."
+        return "There is one method at each budget, so there is nothing to compare."
     spread = max(spreads)
     clear = [budget for budget, gap, _ in gaps if gap > 2 * spread]
     text = f"Runs that differ in the seed alone spread by up to {spread:.4f}. "
@@ -169,17 +148,19 @@ def is_real(board: Board) -> str:
     return text + "No method is ahead of the next by more than twice that."
 
 
-UNSURE = "cannot tell"
+UNSURE = "not significant"
 
 
 def verdicts(pairs: Sequence[Row], full: str) -> str:
     """What the paired differences tell, in a sentence; those against the full table come last."""
     if pairs and all(row.get("low") is None for row in pairs):
-        return "There is one seed, so no difference can be told from chance; --seeds 3 would tell."
+        return (
+            "There is one seed, so no difference can be called significant; --seeds 3 would tell."
+        )
     told = {"yes, better": "is better than", "yes, worse": "is worse than"}
     groups: dict[tuple[str, str, str], list[str]] = {}
     for row in sorted(pairs, key=lambda row: row["against"] == full):
-        verb = told.get(verdict(row), "cannot be told from")
+        verb = told.get(verdict(row), "does not differ significantly from")
         key = (str(row["method"]), verb, str(row["against"]))
         groups.setdefault(key, []).append(where(str(row["budget"])))
     said = [f"{' '.join(key)} {listed(budgets)}" for key, budgets in groups.items()]
@@ -188,7 +169,7 @@ def verdicts(pairs: Sequence[Row], full: str) -> str:
 
 
 def verdict(row: Row) -> str:
-    """A difference in one or two words: better, worse, or cannot tell.
+    """A difference in one or two words: better, worse, or not significant.
 
     Example:
         >>> verdict({"metric": "auc", "mean": 0.002, "low": 0.001, "high": 0.003})
@@ -216,7 +197,7 @@ def difference_words(row: Row) -> str:
         return f"{text}. Too few seeds for an interval."
     between = f"{difference_text(row['low'])} to {difference_text(row['high'])}"
     told = {
-        UNSURE: "the interval holds zero, so these runs cannot tell them apart",
+        UNSURE: "the interval holds zero: not significant",
         "yes, better": f"{row['method']} is better",
         "yes, worse": f"{row['method']} is worse",
     }[verdict(row)]
