@@ -9,7 +9,7 @@ from rich.table import Table
 from bitfold.board import NO_BUDGET, Line
 from bitfold.cli.progress import is_first_process
 
-BOARD_WIDTH = 120  # columns that a whole board takes
+BOARD_WIDTH = 132  # columns that a whole board takes
 FILE_WIDTH = 160  # where no terminal says how wide it is, nothing is cut
 
 
