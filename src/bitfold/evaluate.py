@@ -181,7 +181,8 @@ def evaluate(
 
 READING = (
     "format", "columns", "header", "separator", "missing", "label", "group", "time", "weight",
-    "negative_rate", "split", "split_seed",
+    "negative_rate", "split", "split_seed", "item", "item_fields", "negatives", "negatives_by",
+    "negatives_seed",
 )  # fmt: skip
 """The words of a log that change neither ids nor numbers."""
 

@@ -30,7 +30,9 @@ def prepare(
     \b
     bitfold prepare clicks.csv.gz --label 'rating>=4' --fields user,item,age \\
         --group user --split random:0.8,0.1,0.1 --out log
+    bitfold prepare train.txt --format sequences --negatives 4 --split last:1,1 --out log
     """
+    from bitfold.data.prepare import negatives_told
     from bitfold.data.prepare import prepare as run
 
     config = build(DataConfig, given, file_words(config_file, list(words_of(DataConfig))))
@@ -49,7 +51,7 @@ def prepare(
             "-" if unseen is None else f"{unseen:.1%}",
             _head(stats.get("head"), log.rows["train"]),
         )
-    show(made)
+    show(made, *negatives_told(log))
 
 
 def _head(head: list[dict[str, Any]] | None, rows: int) -> str:

@@ -94,6 +94,15 @@ class Encoder:
             )
 
     @cached_property
+    def mixed_parts(self) -> list[str]:
+        """The parts of crosses between the item's columns and others: drawn items need them."""
+        config = self.config
+        sides = {config.item, *config.item_fields}
+        crosses = [spec.parts for spec in self.specs if spec.kind == "cross"]
+        mixed = [parts for parts in crosses if 0 < len(sides & {*parts}) < len(parts)]
+        return list(dict.fromkeys(part for parts in mixed for part in parts))
+
+    @cached_property
     def required(self) -> list[str]:
         """The raw columns that must be there."""
         config = self.config
@@ -138,6 +147,8 @@ class Encoder:
                 out[f"f{index}"] = dense_ids(rows, spec.name, rows.frame[spec.name])
             elif spec.kind == "plain":
                 out[f"f{index}"] = hashed[spec.name]
+        if config.negatives and not self.scoring:
+            out |= {f"h:{part}": hashed[part] for part in self.mixed_parts}
         for index, name in enumerate(config.numeric):
             out[f"n{index}"] = numbers(rows, name, "the numeric column", config.missing)
         out |= self._others(rows, hashed)

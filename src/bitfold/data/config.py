@@ -14,10 +14,11 @@ from bitfold.data.words import (
     parse_split,
     parse_transform,
 )
-from bitfold.errors import BitfoldError
+from bitfold.errors import BitfoldError, unknown_name
 from bitfold.hashing import check_seed
 
-FORMATS = ("auto", "csv", "tsv", "parquet", "criteo", "avazu", "movielens")
+FORMATS = ("auto", "csv", "tsv", "parquet", "criteo", "avazu", "movielens", "sequences")
+DRAWS = ("uniform", "popularity")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class DataConfig:
     format: str = word(
         "auto",
         help="How the files are written; auto goes by their names (.csv, .tsv, .parquet; "
-        ".gz and .zst are unpacked). criteo, avazu and movielens bring defaults for all words.",
+        ".gz and .zst are unpacked). criteo, avazu and movielens bring defaults for all words; "
+        "sequences: lines of a user and the items that the user has.",
         choices=FORMATS,
     )
     columns: tuple[str, ...] = word(
@@ -92,6 +94,27 @@ class DataConfig:
         "are corrected for it.",
         metavar="SHARE",
     )
+    item: str | None = word(
+        None, help="The field of the item, for negatives and rankings.", metavar="FIELD"
+    )
+    item_fields: tuple[str, ...] = word(
+        (),
+        help="Columns that belong to the item, such as its genre: a drawn or ranked item brings "
+        "its own.",
+        metavar="NAMES",
+    )
+    negatives: int = word(
+        0,
+        help="For a log of positives: negatives drawn for each. A negative is a copy with an item "
+        "that its user (--group) has nowhere in the log. A label is optional then.",
+        metavar="N",
+    )
+    negatives_by: str = word(
+        "uniform",
+        help="How their items are drawn: uniform, all alike; popularity, by their positives.",
+        choices=DRAWS,
+    )
+    negatives_seed: int = word(0, help="Seed of the drawn negatives.", metavar="N")
     ids: str = word(
         "hashed",
         help="hashed: 64-bit ids, nothing is stored, new values work; vocabulary: dense ids by "
@@ -116,7 +139,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         check_choices(self)
         check_seed(self.hash_seed)
-        for name in ("split_seed", "min_count"):
+        for name in ("split_seed", "min_count", "negatives", "negatives_seed"):
             value = getattr(self, name)
             least = 1 if name == "min_count" else 0
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -129,6 +152,7 @@ class DataConfig:
         # A public format may bring the columns that a split needs.
         if self.format in ("auto", "csv", "tsv", "parquet"):
             check_split(self.split_rule, group=self.group, time=self.time)
+            self.check_item()
         else:
             _ = self.split_rule
 
@@ -175,6 +199,45 @@ class DataConfig:
                         expected="parts with one value a row",
                         fix=f"leave {part} out of the cross",
                     )
+
+    def check_item(self) -> None:
+        """Raise unless the item, its columns and the user are there where negatives need them."""
+        if self.negatives:
+            for name, what in (("group", "user"), ("item", "item")):
+                if getattr(self, name) is None:
+                    raise BitfoldError(
+                        f"negatives need the {what}'s column",
+                        got=f"no {name}",
+                        expected=f"the column of the {what}",
+                        fix=f"say --{name} {what}",
+                    )
+            if self.negative_rate is not None:
+                raise BitfoldError(
+                    "negative_rate and negatives exclude each other",
+                    got=f"negative_rate {self.negative_rate}, negatives {self.negatives}",
+                    expected="a log whose negatives were kept in part, or one without any",
+                )
+        if self.item is not None and self.item == self.group:
+            raise BitfoldError(
+                "the item is the user", got=f"{self.item} as both", expected="two columns"
+            )
+        if self.item is not None and (self.item not in self.fields or self.item in self.multi):
+            raise BitfoldError(
+                f"the item {self.item!r} is no field with one value a row",
+                got=", ".join(self.fields) or "no fields",
+                expected=f"{self.item} among the fields",
+                fix=f"add {self.item} to --fields, or name another --item",
+            )
+        parts = [part for cross in self.crosses for part in cross]
+        for name in self.item_fields:
+            if self.item is None or name == self.group or name == self.item:
+                raise BitfoldError(
+                    f"{name!r} cannot be a column of the item",
+                    got="no item" if self.item is None else f"the {name} itself",
+                    expected="columns that belong to --item, such as its genre",
+                )
+            if name not in (*self.fields, *self.numeric, *parts):
+                raise unknown_name("column of the item", name, (*self.fields, *self.numeric))
 
     @property
     def label_rule(self) -> Label | None:

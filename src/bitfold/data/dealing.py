@@ -27,6 +27,8 @@ from bitfold.errors import BitfoldError
 if TYPE_CHECKING:
     import polars as pl
 
+    from bitfold.data.interactions import Interactions
+
 BIN_BYTES = 64 << 20
 """About how many bytes of encoded rows one shard holds."""
 
@@ -46,6 +48,7 @@ class Dealt:
         bounds: for a split by time, the first times of valid and test.
         parts: for a split by the last rows of users, the part of each row of the log.
         texts: for each raw column, the values of some ids (the frequent ones are among them).
+        negatives: what is said of drawn negatives, where there are any.
     """
 
     paths: list[Path]
@@ -53,6 +56,7 @@ class Dealt:
     bounds: npt.NDArray[np.float64] | None
     parts: Parts | None
     texts: dict[str, dict[int, Any]]
+    negatives: dict[str, Any] | None = None
 
 
 class Dealer:
@@ -95,8 +99,12 @@ def deal(
     encoder: Encoder,
     folder: Path,
     progress: Progress | None = None,
+    positives: "Interactions | None" = None,
 ) -> Dealt:
-    """Read the whole log once and deal its rows to files under `folder`."""
+    """Read the whole log once and deal its rows to files under `folder`.
+
+    With `positives`, which is told of all rows, only those that it takes are dealt.
+    """
     import polars as pl
 
     config = encoder.config
@@ -109,12 +117,13 @@ def deal(
     dealer: Dealer | None = None
     last: LastSplit | None = None
     times = Sample()
-    needs_row = split.kind == "last" or config.transform.kind == "buckets"
-    done = 0
+    needs_row = split.kind == "last" or config.transform.kind == "buckets" or config.negatives > 0
+    done = dealt = 0
     for rows in read_chunks(paths, config, encoder.required):
         frame = encoder.encode(rows)
         if dealer is None:
             width = max(frame.estimated_size() / frame.height, 8.0)
+            width *= 1 + config.negatives
             bins = min(max(round(expected * width / BIN_BYTES), 1), 65_535)
             dealer = Dealer(spill, bins)
             last = LastSplit(folder / "users", bins) if split.kind == "last" else None
@@ -122,25 +131,36 @@ def deal(
         frame = frame.with_columns(pl.Series("row", numbers))
         if split.kind == "last" and "time" not in frame.columns:
             frame = frame.with_columns(pl.col("row").cast(pl.Float64).alias("time"))
+        done += frame.height
+        if split.kind in ("random", "column"):
+            parts = _streaming_parts(frame, numbers, rows, encoder)
+            frame = frame.with_columns(pl.Series("part", parts))
+        if positives is not None:
+            frame = positives.take(frame)
+            numbers = frame["row"].to_numpy()
+        dealt += frame.height
         if last is not None:
             last.add(frame)
             frame = frame.drop("time")
         if split.kind == "time":
             times.add(frame["time"].to_numpy(), marks(numbers, seed, _TIME_SALT))
-        if split.kind in ("random", "column"):
-            parts = _streaming_parts(frame, numbers, rows, encoder)
-            frame = frame.with_columns(pl.Series("part", parts))
         frame = frame.with_columns(pl.Series("bin", bins_of(numbers, seed, dealer.bins)))
         dealer.add(frame if needs_row else frame.drop("row"))
-        done += frame.height
         if progress is not None:
             progress("reading", done, rows.done, total)
+    if dealt == 0 and done:
+        raise BitfoldError(
+            "the log has no positives",
+            got=f"{done:,} rows, all with label 0",
+            expected="rows with label 1, for which negatives are drawn",
+            fix="check the label and its comparison",
+        )
     if dealer is None:
         raise BitfoldError("the log has no rows", got="no rows", expected="at least one row")
     dealer.flush()
     return Dealt(
         sorted(spill.iterdir()),
-        done,
+        dealt,
         time_bounds(times.sorted(), split.fractions) if split.kind == "time" else None,
         last.parts(done, split.last) if last is not None else None,
         encoder.texts,

@@ -24,7 +24,7 @@ class LogFile:
     """One file of a log.
 
     Args:
-        kind: `csv` (any text file with separators) or `parquet`.
+        kind: `csv` (any text file with separators), `sequences` or `parquet`.
         packing: `gzip`, `zstd` or None.
         separator: what parts its columns; empty for Parquet.
         size: bytes on the disk.
@@ -148,11 +148,12 @@ def _describe(path: Path, config: DataConfig) -> LogFile:
             f"the name of {path} does not tell its format",
             got=path.name,
             expected="a name that ends in .csv, .tsv or .parquet (.gz or .zst after it)",
-            fix="say --format csv, tsv, parquet, criteo, avazu or movielens",
+            fix="say --format csv, tsv, parquet, criteo, avazu, movielens or sequences",
         )
     if config.separator is not None:
         separator = config.separator
-    return LogFile(path, "csv", packing, _separator(separator), size)
+    kind = "sequences" if config.format == "sequences" else "csv"
+    return LogFile(path, kind, packing, _separator(separator), size)
 
 
 def _separator(text: str) -> str:

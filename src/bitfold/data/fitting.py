@@ -138,10 +138,11 @@ def fit(
     fields = [FieldFit(spec, config) for spec in plain]
     numeric = [NumericFit(config.transform.kind) for _ in config.numeric]
     rows = positives = done = 0
+    labelled = config.label is not None or config.negatives > 0
     with ThreadPoolExecutor(THREADS) as pool:
         for shard in read_shards(dealt):
             train = shard.parts == 0
-            if config.label is not None:
+            if "label" in shard.frame.columns:
                 positives += int(shard.frame["label"].to_numpy()[train].sum())
             rows += int(train.sum())
             jobs: list[Any] = [
@@ -162,7 +163,7 @@ def fit(
             done += shard.frame.height
             if progress is not None:
                 progress("fitting", done, shard.index + 1, len(dealt.paths))
-    check_train(rows, positives if config.label is not None else -1, dealt.rows)
+    check_train(rows, positives if labelled else -1, dealt.rows)
     for name, missing in [
         *((field.spec.name, field.missing) for field in fields if field.spec.kind != "cross"),
         *zip(config.numeric, (number.missing for number in numeric), strict=True),

@@ -38,11 +38,12 @@ class Layout:
     columns: tuple[str, ...]
     header: str
     separator: str
-    label: str
+    label: str | None
     fields: tuple[str, ...]
     numeric: tuple[str, ...] = ()
     time: str | None = None
     group: str | None = None
+    item: str | None = None
     missing: tuple[str, ...] = ()
     quoted: bool = True
 
@@ -81,11 +82,28 @@ LAYOUTS = {
         fields=("user", "movie"),
         time="timestamp",
         group="user",
+        item="movie",
+    ),
+    "sequences": Layout(
+        "Lines of a user and the items that the user has, in order (train.txt of NGCF, LightGCN)",
+        columns=("user", "item"),
+        header="no",
+        separator=" ",
+        label=None,
+        fields=("user", "item"),
+        group="user",
+        item="item",
+        quoted=False,
     ),
 }
 
 MOVIELENS_HEADER = "userId"
 """The first cell of the header line that newer MovieLens files have."""
+
+
+def _item(config: DataConfig, layout: Layout) -> str | None:
+    """The item that a format brings, where it is among the fields."""
+    return layout.item if layout.item in (config.fields or layout.fields) else None
 
 
 def with_defaults(config: DataConfig) -> DataConfig:
@@ -103,6 +121,7 @@ def with_defaults(config: DataConfig) -> DataConfig:
             numeric=config.numeric or layout.numeric,
             time=config.time or layout.time,
             group=config.group or layout.group,
+            item=config.item or _item(config, layout),
         )
     emptied = {
         name: () for name in ("fields", "numeric", "missing") if getattr(config, name) == ("none",)
@@ -112,4 +131,5 @@ def with_defaults(config: DataConfig) -> DataConfig:
             emptied[name] = None  # type: ignore[assignment]
     config = replace(config, **emptied) if emptied else config  # type: ignore[arg-type]
     check_split(config.split_rule, group=config.group, time=config.time)
+    config.check_item()
     return config

@@ -13,7 +13,9 @@ from bitfold.data.dealing import deal
 from bitfold.data.files import find_files
 from bitfold.data.fitting import fit
 from bitfold.data.formats import with_defaults
+from bitfold.data.interactions import Interactions
 from bitfold.data.manifest import PARTS, write_json
+from bitfold.data.negatives import add_negatives
 from bitfold.data.prepared import PreparedLog, is_prepared, looks_prepared
 from bitfold.data.reading import Progress
 from bitfold.data.schema import Schema
@@ -43,8 +45,8 @@ def prepare(
     """Read a raw log and write it prepared: hashed, split, shuffled, in shards, with statistics.
 
     The log is read once, in chunks: memory does not grow with its length (but for `last` splits,
-    one byte a row, and vocabularies, 24 bytes an id). Everything is written into a hidden folder
-    beside `out`, which is renamed when it is whole.
+    one byte a row, vocabularies, 24 bytes an id, and drawn negatives, 8 bytes a row). Everything
+    is written into a hidden folder beside `out`, which is renamed when it is whole.
 
     Args:
         paths: files, patterns such as `"logs/*.csv.gz"`, or folders.
@@ -62,12 +64,12 @@ def prepare(
         paths = [paths]
     out = Path(out)
     config = with_defaults(config)
-    if config.label is None:
+    if config.label is None and not config.negatives:
         raise BitfoldError(
             "no label is named",
             got="no label",
             expected="the column to predict, or a comparison",
-            fix="say --label clicked, or --label 'rating>=4'",
+            fix="say --label clicked, or --label 'rating>=4'; for a log of positives --negatives 4",
         )
     if schema is not None:
         check_same_ids(schema.config, config)
@@ -76,7 +78,10 @@ def prepare(
     with new_folder(out, PREPARED, force=force, inputs=paths) as folder:
         work = folder / "work"
         work.mkdir()
-        dealt = deal(paths, encoder, work, progress)
+        positives = Interactions(encoder) if config.negatives else None
+        dealt = deal(paths, encoder, work, progress, positives)
+        if positives is not None:
+            dealt = add_negatives(dealt, positives, work, progress)
         fitted = fit(config, encoder.specs, dealt, progress)
         if schema is not None:
             fitted = replace(fitted, schema=replace(schema, config=config))
@@ -135,9 +140,34 @@ def check_same_ids(old: DataConfig, new: DataConfig) -> None:
             )
 
 
+def negatives_told(log: PreparedLog) -> list[str]:
+    """What there is to say of drawn negatives: how many, of what, and which are lacking."""
+    found = log.stats.get("negatives")
+    if found is None:
+        return []
+    config = log.schema.config
+    how = "evenly" if found["by"] == "uniform" else "by popularity"
+    lines = [
+        f"negatives: {found['drawn']:,} for {found['positives']:,} positives, drawn {how} from "
+        f"{found['items']:,} of {config.item}, seed {config.negatives_seed}"
+    ]
+    if found["dropped"]:
+        lines.append(
+            f"{found['dropped']:,} rows that {config.label} calls negative were left out; their "
+            f"{config.item} is not drawn for their {config.group} either"
+        )
+    if found["lacking"]:
+        lines.append(
+            f"{found['lacking']:,} negatives are lacking: {found['full_users']:,} of "
+            f"{config.group} have every {config.item} there is to draw"
+        )
+    return lines
+
+
 def summary(log: PreparedLog) -> str:
     """What `bitfold prepare` prints at its end: rows of the parts and the fields' sizes."""
     lines = [", ".join(f"{part} {rows:,}" for part, rows in log.rows.items())]
+    lines += negatives_told(log)
     for info in log.schema.fields:
         about = "" if info.exact else "about "
         lines.append(f"{info.name}: {about}{info.distinct:,} distinct ids")

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from bitfold.data.config import DataConfig
 from bitfold.data.files import LogFile, find_files, pick
 from bitfold.data.rows import Rows
+from bitfold.data.sequences import Sequences, estimate_pairs, read_sequences, sequence_layout
 from bitfold.data.text import TextLayout, estimate_rows, open_text, text_layout, why_text_failed
 from bitfold.errors import BitfoldError
 
@@ -31,6 +32,8 @@ def column_names(file: LogFile, config: DataConfig) -> list[str]:
     """The names of all columns of a file."""
     if file.kind == "parquet":
         return list(_open_parquet(file.path).schema_arrow.names)
+    if file.kind == "sequences":
+        return list(sequence_layout(file, config).names)
     return [name for name in text_layout(file, config).names if name]
 
 
@@ -60,6 +63,8 @@ def read_chunks(
     for file, plan in zip(files, plans, strict=True):
         if isinstance(plan, TextLayout):
             chunks = _read_text(file, plan, done)
+        elif isinstance(plan, Sequences):
+            chunks = read_sequences(file, plan, done)
         else:
             chunks = _read_parquet(file, plan, done, chunk_rows)
         for chunk in chunks:
@@ -85,6 +90,8 @@ def count_rows(paths: Sequence[str | Path], config: DataConfig) -> int:
     for file in find_files(paths, config):
         if file.kind == "parquet":
             total += int(_open_parquet(file.path).metadata.num_rows)
+        elif file.kind == "sequences":
+            total += estimate_pairs(file, sequence_layout(file, config))
         else:
             total += estimate_rows(file)
     return total
@@ -92,9 +99,11 @@ def count_rows(paths: Sequence[str | Path], config: DataConfig) -> int:
 
 def _look_at(
     file: LogFile, config: DataConfig, required: Sequence[str], optional: Sequence[str]
-) -> TextLayout | list[str]:
+) -> "TextLayout | Sequences | list[str]":
     if file.kind == "parquet":
         return _parquet_columns(file.path, config, required, optional)
+    if file.kind == "sequences":
+        return sequence_layout(file, config, required)
     layout = text_layout(file, config)
     names = [name for name in layout.names if name]
     pick(names, required, file.path)

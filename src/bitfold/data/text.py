@@ -73,7 +73,7 @@ def text_layout(file: LogFile, config: DataConfig) -> TextLayout:
 def _first_line(file: LogFile, quoted: bool) -> tuple[list[str], int]:
     """The cells of the first line that is not empty, and the number of lines before it."""
     blank = 0
-    with _unpacking(file), _open_bytes(file) as (stream, _):
+    with unpacking(file), open_bytes(file) as (stream, _):
         line = stream.readline(BLOCK_BYTES)
         while line and not line.strip(b"\r\n"):
             line = stream.readline(BLOCK_BYTES)
@@ -143,7 +143,7 @@ def open_text(file: LogFile, layout: TextLayout) -> Iterator[tuple[Any, Callable
 
 
 @contextmanager
-def _open_bytes(file: LogFile) -> Iterator[tuple[io.BufferedReader, Callable[[], int]]]:
+def open_bytes(file: LogFile) -> Iterator[tuple[io.BufferedReader, Callable[[], int]]]:
     """The unpacked bytes of a file, and the position in the file itself."""
     import pyarrow as pa
 
@@ -156,7 +156,7 @@ def _open_bytes(file: LogFile) -> Iterator[tuple[io.BufferedReader, Callable[[],
 def estimate_rows(file: LogFile, sample: int = 8 << 20) -> int:
     """About how many rows a text file has, from its first bytes; the same every time."""
     lines, more = 0, True
-    with _unpacking(file), _open_bytes(file) as (stream, position):
+    with unpacking(file), open_bytes(file) as (stream, position):
         left = sample
         while left > 0:
             block = stream.read(min(left, 1 << 20))
@@ -170,7 +170,8 @@ def estimate_rows(file: LogFile, sample: int = 8 << 20) -> int:
 
 
 @contextmanager
-def _unpacking(file: LogFile) -> Iterator[None]:
+def unpacking(file: LogFile) -> Iterator[None]:
+    """Tell a file that cannot be unpacked as such."""
     try:
         yield
     except OSError as error:
@@ -180,7 +181,7 @@ def _unpacking(file: LogFile) -> Iterator[None]:
 def why_text_failed(error: Exception, file: LogFile, layout: TextLayout) -> BitfoldError:
     """Read the file again, slowly, to say where it is broken."""
     try:
-        with _open_bytes(file) as (stream, _):
+        with open_bytes(file) as (stream, _):
             found = _find_ragged(file, layout, _Lines(stream))
     except _BadLine as bad:
         return _bad_utf8(file, bad.number, bad.error)

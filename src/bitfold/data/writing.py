@@ -190,6 +190,7 @@ def statistics(dealt: Dealt, fitted: Fitted, unseen: npt.NDArray[np.int64]) -> d
         "rows": dealt.rows,
         "train_rows": fitted.train_rows,
         "train_positives": fitted.positives,
+        **({"negatives": dealt.negatives} if dealt.negatives else {}),
         "fields": fields,
         "numeric": {
             info.name: {"missing": number.missing, "mean": info.mean, "deviation": info.deviation}
