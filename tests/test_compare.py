@@ -10,7 +10,7 @@ import pytest
 
 from bitfold import training
 from bitfold.board import CompareConfig
-from bitfold.compare import compare
+from bitfold.comparison import compare
 from bitfold.data.config import DataConfig
 from bitfold.training.config import TrainConfig
 from command import READING, TRAINING, Outcome, bitfold, refused, write_ratings

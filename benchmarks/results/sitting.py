@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitfold.board import Cell
-from bitfold.compare import CELLS, compare
-from bitfold.compare_folder import WORDS_FILE, said_words
+from bitfold.comparison import CELLS, compare
+from bitfold.comparison_folder import WORDS_FILE, said_words
 from bitfold.files import read_json, write_json
 from bitfold.floors import FILE as FLOORS_FILE
 from bitfold.floors import LOGISTIC

@@ -47,7 +47,7 @@ def plain(tried: str) -> str:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of `bitfold.compare.compare`; `name` is its folder."""
+    """One call of `bitfold.comparison.compare`; `name` is its folder."""
 
     name: str
     words: CompareConfig

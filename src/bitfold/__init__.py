@@ -12,6 +12,7 @@ from bitfold.fields import Field
 
 if TYPE_CHECKING:
     from bitfold import optim
+    from bitfold.api import compare, inspect, prepare, train
     from bitfold.bytesize import Memory, format_bytes, memory
     from bitfold.embedding import Embedding, EmbeddingBag, EmbeddingCollection
     from bitfold.kernels.choice import plain_torch
@@ -36,7 +37,9 @@ __all__ = [
     "Plan",
     "Run",
     "UnknownName",
+    "compare",
     "format_bytes",
+    "inspect",
     "load",
     "load_plugin",
     "memory",
@@ -44,10 +47,13 @@ __all__ = [
     "optim",
     "plain_torch",
     "plan",
+    "prepare",
+    "train",
 ]
 
 
 _HOMES = {
+    "api": ("compare", "inspect", "prepare", "train"),
     "bytesize": ("Memory", "format_bytes", "memory"),
     "embedding": ("Embedding", "EmbeddingBag", "EmbeddingCollection"),
     "kernels.choice": ("plain_torch",),

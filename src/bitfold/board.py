@@ -1,6 +1,6 @@
 """The board of a comparison: which cells it has, their figures, and what they add up to.
 
-`bitfold.compare` runs the cells; this file names them and keeps their figures.
+`bitfold.comparison` runs the cells; this file names them and keeps their figures.
 """
 
 import csv

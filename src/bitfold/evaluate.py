@@ -1,6 +1,6 @@
 """Scores of batches, and what they are worth."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +10,14 @@ import numpy.typing as npt
 import torch
 
 from bitfold import metrics
+from bitfold.data.frames import Data
 from bitfold.errors import BitfoldError
 from bitfold.model import ClickModel
 from bitfold.progress import Progress, silent
 
 if TYPE_CHECKING:
     from bitfold.data.batch import Batch
+    from bitfold.data.prepared import PreparedLog
     from bitfold.data.schema import Schema
     from bitfold.data.vocabulary import Vocabulary
     from bitfold.run import Run
@@ -127,7 +129,7 @@ def score(
 
 def evaluate(
     run: "Run | str | Path",
-    data: str | Path | Sequence[str | Path],
+    data: Data,
     part: str = "test",
     *,
     progress: Progress | None = None,
@@ -136,7 +138,8 @@ def evaluate(
 
     Args:
         run: a run, or its folder.
-        data: a prepared log, of which `part` is measured; or raw files, measured whole.
+        data: a prepared log, of which `part` is measured; or raw files or rows in memory, measured
+            whole.
         part: train, valid or test.
         progress: told of the rows done.
 
@@ -147,21 +150,19 @@ def evaluate(
         BitfoldError: a bad run, rows without labels, a log prepared with other ids, or a part
             without rows.
     """
-    from bitfold.data.prepared import PreparedLog, looks_prepared
     from bitfold.run import load
 
     loaded = load(run) if isinstance(run, str | Path) else run
-    paths = [data] if isinstance(data, str | Path) else list(data)
     total: int | None = None
-    if len(paths) == 1 and looks_prepared(Path(paths[0])):
-        log = PreparedLog(paths[0])
+    log = prepared_log(data)
+    if log is not None:
         same_ids(log.schema, loaded.schema)
         batches: Iterable[Batch] = log.batches(part, EVALUATION_ROWS)
         total = log.rows[part]
         if loaded.dense is not None:
             batches = map(loaded.dense.apply, batches)
     else:
-        batches = loaded.batches(paths, EVALUATION_ROWS)
+        batches = loaded.batches(data, EVALUATION_ROWS)
     scores = score(
         loaded.model,
         batches,
@@ -177,6 +178,19 @@ def evaluate(
             "there is nothing to evaluate", got=f"no rows in the {part} part", fix="choose another"
         )
     return scores.summary(loaded.negative_rate) | {"rows": rows}
+
+
+def prepared_log(data: Data) -> "PreparedLog | None":
+    """The prepared log that `data` names or is; None for whatever else."""
+    from bitfold.data.prepared import PreparedLog, looks_prepared
+
+    if isinstance(data, PreparedLog):
+        return data
+    if isinstance(data, list | tuple) and len(data) == 1:
+        data = data[0]
+    if isinstance(data, str | Path) and looks_prepared(Path(data)):
+        return PreparedLog(data)
+    return None
 
 
 READING = (

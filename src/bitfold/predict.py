@@ -1,13 +1,14 @@
 """Raw rows in, scores out, in the input's order."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from bitfold.data.frames import Data, paths_of
 from bitfold.errors import BitfoldError
 from bitfold.evaluate import EVALUATION_ROWS, predict_batch
 from bitfold.outputs import new_file
@@ -19,18 +20,16 @@ if TYPE_CHECKING:
 Scores = npt.NDArray[np.float32]
 
 
-def scores(
-    run: "Run", data: str | Path | Sequence[str | Path], batch_size: int = EVALUATION_ROWS
-) -> Iterator[Scores]:
+def scores(run: "Run", data: Data, batch_size: int = EVALUATION_ROWS) -> Iterator[Scores]:
     """Probabilities of raw rows, batch by batch, in the input's order."""
     device = next(run.model.parameters()).device
-    for batch in run.batches(data, batch_size):
+    for batch in run.batches(data, batch_size, fields_only=True):
         yield predict_batch(run.model, batch.to(device), run.negative_rate)
 
 
 def predict(
     run: "Run | str | Path",
-    data: str | Path | Sequence[str | Path],
+    data: Data,
     out: str | Path,
     *,
     force: bool = False,
@@ -44,7 +43,7 @@ def predict(
 
     Args:
         run: a run, or its folder.
-        data: raw files, read as the run's log was; a label column is not needed.
+        data: raw files, read as the run's log was, or rows in memory; only the fields are needed.
         out: `.parquet`, `.csv` or `.csv.gz`: a column `score`, a row for each input row.
         force: replace `out` if it exists.
         batch_size: rows that are scored at once.
@@ -60,8 +59,7 @@ def predict(
 
     out = Path(out)
     write = _writer(out)
-    read = [data] if isinstance(data, str | Path) else list(data)
-    inputs = [*read, run if isinstance(run, str | Path) else run.path]
+    inputs = [*paths_of(data), run if isinstance(run, str | Path) else run.path]
     if not out.parent.is_dir():
         raise BitfoldError(f"the folder {out.parent} does not exist", fix="make it first")
     tell = progress or silent
@@ -122,19 +120,3 @@ def _write_lines(file: Any, parts: Iterator[Scores]) -> None:
     for part in parts:
         # Nine digits bring back every float32.
         writer.writerows([f"{score:.9g}"] for score in part.tolist())
-
-
-def predict_rows(run: "Run", rows: Any, batch_size: int = EVALUATION_ROWS) -> Scores:
-    """Probabilities of rows given as dictionaries, or as columns by name."""
-    import tempfile
-
-    import polars as pl
-
-    frame = pl.DataFrame(rows, strict=False)
-    if frame.height == 0:
-        return np.zeros(0, np.float32)
-    # The same road as a file, so that the same text becomes the same id.
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "rows.parquet"
-        frame.write_parquet(path)
-        return np.concatenate(list(scores(run, path, batch_size)))

@@ -6,7 +6,7 @@ from typing import Any
 
 from bitfold.board import FULL, FULL_BUDGET, CompareConfig, options_of
 from bitfold.bytesize import parse_budget
-from bitfold.compare import option_names
+from bitfold.comparison import option_names
 from bitfold.data.vocabulary import FIRST, KEY_BYTES
 from bitfold.errors import BudgetTooSmall
 from bitfold.fields import Field

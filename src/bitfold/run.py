@@ -11,7 +11,9 @@
 A folder without a manifest is not a run: it is a training that has not ended. There is no pickle.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,13 +39,12 @@ from bitfold.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from bitfold.data.batch import Batch
+    from bitfold.data.frames import Data
 
 KIND = "bitfold run"
 FORMAT = 1
 CONFIG, PLAN, WEIGHTS = "config.json", "plan.json", "weights.safetensors"
 METRICS, MANIFEST, DENSE = "metrics.json", "manifest.json", "dense.safetensors"
-
-Rows = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -117,44 +118,79 @@ class Run:
     dense: Vocabulary | None = None
 
     def batches(
-        self, data: str | Path | Sequence[str | Path], batch_size: int = 8192
+        self, data: "Data", batch_size: int = 8192, *, fields_only: bool = False
     ) -> Iterator["Batch"]:
-        """Raw rows as the model takes them, in the input's order."""
-        from bitfold.data.raw import read_batches
-
-        paths = [data] if isinstance(data, str | Path) else list(data)
-        for batch in read_batches(paths, self.schema, batch_size):
-            yield batch if self.dense is None else self.dense.apply(batch)
-
-    def predict(
-        self, data: str | Path | Sequence[str | Path] | Rows, batch_size: int = 8192
-    ) -> npt.NDArray[np.float32]:
-        """Probabilities `[B]` of raw rows, in the input's order.
+        """Raw rows as the model takes them, in the input's order.
 
         Args:
-            data: files (paths or patterns); or rows: dictionaries, or columns by name, where None
-                is a missing value.
+            data: as for `predict`.
+            batch_size: B; the last batch may be smaller.
+            fields_only: leave out labels, weights and groups, whatever they hold.
+        """
+        from bitfold.data.frames import in_memory
+        from bitfold.data.raw import read_batches
+
+        source = in_memory(data) or data
+        for batch in read_batches(source, self.schema, batch_size, fields_only=fields_only):
+            yield batch if self.dense is None else self.dense.apply(batch)
+
+    def predict(self, data: "Data", batch_size: int = 8192) -> npt.NDArray[np.float32]:
+        """Probabilities `[B]` of raw rows, in the input's order.
+
+        Only the fields and the numeric columns are needed; what else there is is not looked at.
+        The types come from the values themselves and from the run's schema, never from the other
+        rows: a row has the same score alone and among others.
+
+        Args:
+            data: files (paths or patterns); or rows in memory: a pandas or Polars frame, an Arrow
+                table, columns by name, one dictionary, or any iterable of dictionaries. None, NaN
+                and a key that is not there are missing values.
             batch_size: rows that are scored at once.
 
         Raises:
-            BitfoldError: a column is missing, or cannot be read.
-        """
-        from bitfold.predict import predict_rows, scores
+            BitfoldError: a column is missing, or holds what cannot be read.
 
-        if isinstance(data, Mapping) or (
-            not isinstance(data, str | Path) and all(isinstance(row, Mapping) for row in data)
-        ):
-            return predict_rows(self, data, batch_size)
-        parts = list(scores(self, data, batch_size))  # type: ignore[arg-type]
+        Example:
+            >>> import bitfold
+            >>> rows = {"user": [1, 2, 3, 4] * 50, "clicked": [0, 1, 1, 0] * 50}
+            >>> run = bitfold.train(rows, label="clicked", fields="user", method="full", width=4)
+            >>> run.predict([{"user": 1}, {"user": "new"}, {"user": None}]).shape
+            (3,)
+        """
+        from bitfold.predict import scores
+
+        parts = list(scores(self, data, batch_size))
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
-    def evaluate(
-        self, data: str | Path | Sequence[str | Path], part: str = "test"
-    ) -> dict[str, float]:
+    def evaluate(self, data: "Data", part: str = "test") -> dict[str, float]:
         """What the run is worth on a log; see `bitfold.evaluate.evaluate`."""
         from bitfold.evaluate import evaluate
 
         return evaluate(self, data, part)
+
+    def save(self, out: str | Path) -> Path:
+        """Copy the run's folder, such as a temporary one that goes when the run does.
+
+        Args:
+            out: a folder that does not exist yet.
+
+        Raises:
+            BitfoldError: it exists, cannot be written, or the run's files were changed meanwhile.
+        """
+        out = Path(out)
+        if out.exists():
+            raise BitfoldError(f"{out} exists", got="a folder in the way", fix="name another")
+        verify(self.path)
+        part = out.with_name(f".{out.name}.{os.getpid()}.part")
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(self.path, part)
+            part.rename(out)
+        except (OSError, shutil.Error) as error:
+            raise BitfoldError(f"cannot write {out}", got=str(error)) from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        return out
 
     @cached_property
     def negative_rate(self) -> float | None:

@@ -17,7 +17,7 @@ from bitfold.data.config import DataConfig
 from bitfold.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from bitfold.compare import Comparison
+    from bitfold.comparison import Comparison
 
 CELL = ("method", "budget")  # each cell's own: said by --methods and --budgets
 
@@ -48,7 +48,7 @@ def compare(
     bitfold compare clicks.csv.gz --label 'rating>=4' --fields user,item,age \\
         --methods full,hash,binary-code --budgets 10x,100x --seeds 3 --out board
     """
-    from bitfold.compare import compare as run
+    from bitfold.comparison import compare as run
 
     kinds = (CompareConfig, TrainConfig, DataConfig)
     file = file_words(config_file, [name for kind in kinds for name in words_of(kind)])

@@ -12,7 +12,14 @@ from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from bitfold.progress import Progress as Listener
 from bitfold.progress import silent
@@ -43,16 +50,19 @@ def drawing(
     if not console.is_terminal:
         yield Lines(keep, stream or sys.stderr)
         return
-    with Progress(
+    with Progress(*columns(), console=console, refresh_per_second=5) as bars:
+        yield Bars(keep, bars)
+
+
+def columns() -> tuple[ProgressColumn, ...]:
+    """What a bar's line holds: the stage, the bar, the count, the time left, facts."""
+    return (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         TextColumn("{task.fields[count]}"),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         TextColumn("[dim]{task.fields[facts]}"),
-        console=console,
-        refresh_per_second=5,
-    ) as bars:
-        yield Bars(keep, bars)
+    )
 
 
 class Bars:

@@ -64,15 +64,23 @@ def field_specs(config: DataConfig) -> list[FieldSpec]:
 class Encoder:
     """Turns chunks into frames of ids and numbers.
 
+    Args:
+        config: how rows are read.
+        scoring: only the fields and numbers must be there.
+        fields_only: nothing else is read, as scores need nothing else.
+
     The frame of `n` rows has the columns `f0..` (Int64 ids, or lists of them for bags) for all
     fields but bucketised ones, `n0..` (Float64, NaN where missing) for numeric columns, and,
     where the configuration names them and the chunk has them, `label`, `weight` (Float32),
     `group` (Int64), `time` (Float64) and `part` (the split column's own values).
     """
 
-    def __init__(self, config: DataConfig, *, scoring: bool = False) -> None:
+    def __init__(
+        self, config: DataConfig, *, scoring: bool = False, fields_only: bool = False
+    ) -> None:
         self.config = config
         self.scoring = scoring
+        self.fields_only = fields_only
         self.specs = field_specs(config)
         self.texts: dict[str, dict[int, Any]] = {}
         if not self.specs and not config.numeric:
@@ -115,7 +123,7 @@ class Encoder:
     @cached_property
     def optional(self) -> list[str]:
         """The raw columns that are read where they are there."""
-        if not self.scoring:
+        if not self.scoring or self.fields_only:
             return []
         extra = [name for name in self._extra if name and name not in self.required]
         return list(dict.fromkeys(extra))

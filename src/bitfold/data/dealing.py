@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitfold.data.columns import Encoder
+from bitfold.data.frames import MemoryLog
 from bitfold.data.reading import Progress, count_rows, read_chunks, total_bytes
 from bitfold.data.rows import Rows
 from bitfold.data.spill import append_frame
@@ -95,7 +96,7 @@ class Dealer:
 
 
 def deal(
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Path] | MemoryLog,
     encoder: Encoder,
     folder: Path,
     progress: Progress | None = None,

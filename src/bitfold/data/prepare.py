@@ -13,6 +13,7 @@ from bitfold.data.dealing import deal
 from bitfold.data.files import find_files
 from bitfold.data.fitting import fit
 from bitfold.data.formats import with_defaults
+from bitfold.data.frames import MemoryLog, paths_of
 from bitfold.data.interactions import Interactions
 from bitfold.data.manifest import PARTS, write_json
 from bitfold.data.negatives import add_negatives
@@ -34,7 +35,7 @@ PREPARED = Kind(
 
 
 def prepare(
-    paths: str | Path | Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path] | MemoryLog,
     out: str | Path,
     config: DataConfig,
     *,
@@ -49,7 +50,8 @@ def prepare(
     is written into a hidden folder beside `out`, which is renamed when it is whole.
 
     Args:
-        paths: files, patterns such as `"logs/*.csv.gz"`, or folders.
+        paths: files, patterns such as `"logs/*.csv.gz"`, or folders; or rows in memory
+            (`bitfold.data.frames.in_memory`).
         out: the folder to write.
         config: how the log is read.
         force: replace a prepared log that is there already.
@@ -75,7 +77,7 @@ def prepare(
         check_same_ids(schema.config, config)
     encoder = Encoder(config)
     inputs = describe_inputs(paths, config)
-    with new_folder(out, PREPARED, force=force, inputs=paths) as folder:
+    with new_folder(out, PREPARED, force=force, inputs=paths_of(paths)) as folder:
         work = folder / "work"
         work.mkdir()
         positives = Interactions(encoder) if config.negatives else None
@@ -86,7 +88,7 @@ def prepare(
         if schema is not None:
             fitted = replace(fitted, schema=replace(schema, config=config))
         write_log(folder, dealt, fitted, inputs, progress)
-        report = report_of(paths)
+        report = None if isinstance(paths, MemoryLog) else report_of(paths)
         if report is not None:
             write_json(folder / REPORT_FILE, report)
         shutil.rmtree(work)
@@ -94,7 +96,7 @@ def prepare(
 
 
 def prepare_or_open(
-    paths: str | Path | Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path] | MemoryLog,
     out: str | Path,
     config: DataConfig,
     *,
@@ -109,7 +111,7 @@ def prepare_or_open(
     """
     if isinstance(paths, str | Path):
         paths = [paths]
-    if len(paths) == 1 and is_prepared(paths[0]):
+    if not isinstance(paths, MemoryLog) and len(paths) == 1 and is_prepared(paths[0]):
         return PreparedLog(paths[0])
     config = with_defaults(config)
     if is_prepared(out):
@@ -119,8 +121,10 @@ def prepare_or_open(
     return prepare(paths, out, config, force=True, progress=progress)
 
 
-def describe_inputs(paths: Sequence[str | Path], config: DataConfig) -> list[list[Any]]:
-    """Name, size and time of each file, to know whether they changed."""
+def describe_inputs(paths: Sequence[str | Path] | MemoryLog, config: DataConfig) -> list[list[Any]]:
+    """Name, size and time of each file (a digest of rows in memory), to know of changes."""
+    if isinstance(paths, MemoryLog):
+        return [[paths.fingerprint(config), paths.rows, 0]]
     return [
         [file.path.name, file.size, file.path.stat().st_mtime_ns]
         for file in find_files(paths, config)

@@ -6,6 +6,7 @@ from pathlib import Path
 from bitfold.data.batch import Batch
 from bitfold.data.columns import Encoder
 from bitfold.data.finishing import table_of
+from bitfold.data.frames import MemoryLog
 from bitfold.data.reading import Progress, read_chunks, total_bytes
 from bitfold.data.schema import Schema
 from bitfold.data.table import Table
@@ -13,10 +14,12 @@ from bitfold.errors import BitfoldError
 
 
 def read_batches(
-    paths: str | Path | Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path] | MemoryLog,
     schema: Schema,
     batch_size: int = 4096,
     progress: Progress | None = None,
+    *,
+    fields_only: bool = False,
 ) -> Iterator[Batch]:
     """Batches of raw rows in the input's order.
 
@@ -24,10 +27,13 @@ def read_batches(
     id of unseen values. Label, weight and group are read where the input has them.
 
     Args:
-        paths: files, patterns or folders of raw rows; they need not be packed or written as the
-            training log was.
+        paths: files, patterns or folders of raw rows, which need not be packed or written as the
+            training log was; or rows in memory.
         schema: how rows become ids and numbers.
         batch_size: B; the last batch may be smaller.
+        progress: is told how far the reading is.
+        fields_only: read neither labels nor weights nor groups, so that whatever they hold does
+            not matter.
 
     Raises:
         BitfoldError: for whatever cannot be read.
@@ -36,14 +42,18 @@ def read_batches(
         paths = [paths]
     if batch_size < 1:
         raise BitfoldError("the batch size is too small", got=batch_size, expected="1 or more")
-    return _batches(paths, schema, batch_size, progress)
+    return _batches(paths, schema, batch_size, progress, fields_only)
 
 
 def _batches(
-    paths: Sequence[str | Path], schema: Schema, batch_size: int, progress: Progress | None
+    paths: Sequence[str | Path] | MemoryLog,
+    schema: Schema,
+    batch_size: int,
+    progress: Progress | None,
+    fields_only: bool,
 ) -> Iterator[Batch]:
     config = schema.config
-    encoder = Encoder(config, scoring=True)
+    encoder = Encoder(config, scoring=True, fields_only=fields_only)
     total = total_bytes(paths, config)
     held: list[Table] = []
     waiting = done = 0

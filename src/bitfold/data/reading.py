@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from bitfold.data.config import DataConfig
 from bitfold.data.files import LogFile, find_files, pick
+from bitfold.data.frames import MemoryLog
 from bitfold.data.rows import Rows
 from bitfold.data.sequences import Sequences, estimate_pairs, read_sequences, sequence_layout
 from bitfold.data.text import TextLayout, estimate_rows, open_text, text_layout, why_text_failed
@@ -38,7 +39,7 @@ def column_names(file: LogFile, config: DataConfig) -> list[str]:
 
 
 def read_chunks(
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Path] | MemoryLog,
     config: DataConfig,
     required: Sequence[str],
     optional: Sequence[str] = (),
@@ -50,12 +51,16 @@ def read_chunks(
     file is no late surprise.
 
     Args:
+        paths: files in order, or rows in memory.
         required: columns that every file must have.
         optional: columns that are read where a file has them.
 
     Raises:
         BitfoldError: for whatever cannot be read, with the file and, where known, the line.
     """
+    if isinstance(paths, MemoryLog):
+        yield from paths.read(config, required, optional, chunk_rows)
+        return
     files = find_files(paths, config)
     plans = [_look_at(file, config, required, optional) for file in files]
     done = 0
@@ -79,13 +84,17 @@ def read_chunks(
         )
 
 
-def total_bytes(paths: Sequence[str | Path], config: DataConfig) -> int:
-    """Bytes of all files on the disk."""
+def total_bytes(paths: Sequence[str | Path] | MemoryLog, config: DataConfig) -> int:
+    """Bytes of all files on the disk; rows of what is in memory."""
+    if isinstance(paths, MemoryLog):
+        return paths.rows
     return sum(file.size for file in find_files(paths, config))
 
 
-def count_rows(paths: Sequence[str | Path], config: DataConfig) -> int:
-    """About how many rows a log has: exact for Parquet, estimated for text."""
+def count_rows(paths: Sequence[str | Path] | MemoryLog, config: DataConfig) -> int:
+    """About how many rows a log has: exact for Parquet and in memory, estimated for text."""
+    if isinstance(paths, MemoryLog):
+        return paths.rows
     total = 0
     for file in find_files(paths, config):
         if file.kind == "parquet":

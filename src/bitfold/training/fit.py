@@ -13,6 +13,7 @@ import bitfold
 from bitfold import run as runs
 from bitfold.bytesize import full_bytes
 from bitfold.data.config import DataConfig
+from bitfold.data.frames import MemoryLog
 from bitfold.data.prepared import PreparedLog
 from bitfold.data.vocabulary import Vocabulary
 from bitfold.embedding import EmbeddingCollection
@@ -69,8 +70,8 @@ def train(
     """Train a click model on a log, and leave a run in `out`.
 
     Args:
-        data_paths: raw files (paths or patterns), or one prepared log. Raw rows are prepared
-            into `out/log` first.
+        data_paths: raw files (paths or patterns), rows in memory, or one prepared log. Raw rows are
+            prepared into `out/log` first.
         data_config: how raw rows are read; None for a prepared log, or with `from_run`.
         train_config: how the model is trained; None for the words of `from_run` or of the run
             that is resumed, or else the defaults.
@@ -106,7 +107,8 @@ def train(
     if resume and runs.is_complete(out):
         return _finished(out)
     try:
-        return _Job(out, config, base, fabric, tell).run()
+        memory = data_paths if isinstance(data_paths, MemoryLog) else None
+        return _Job(out, config, base, fabric, tell, memory).run()
     except (BitfoldError, OSError):
         if made and fabric.is_global_zero and not checkpoint.exists(out / folder.CHECKPOINT):
             folder.discard(out)
@@ -143,6 +145,7 @@ class _Job:
     base: Run | None
     fabric: "Fabric"
     progress: Progress
+    memory: MemoryLog | None = None
 
     def run(self) -> RunResult:
         log, own = self._open_log()
@@ -186,8 +189,9 @@ class _Job:
         own = self.out / folder.LOG
         if self.fabric.is_global_zero and not is_prepared(own):
             schema = None if self.base is None else self.base.schema
+            rows = paths if self.memory is None else self.memory
             prepare(
-                paths, own, self.config.data, schema=schema, force=True, progress=self._preparing
+                rows, own, self.config.data, schema=schema, force=True, progress=self._preparing
             )
         self.fabric.barrier()
         return PreparedLog(own), True

@@ -6,6 +6,7 @@ from pathlib import Path
 from bitfold import run as runs
 from bitfold.config import parse_words, to_json
 from bitfold.data.config import DataConfig
+from bitfold.data.frames import MemoryLog
 from bitfold.data.prepared import looks_prepared
 from bitfold.errors import BitfoldError
 from bitfold.evaluate import READING
@@ -15,7 +16,7 @@ from bitfold.run import Run, RunConfig
 from bitfold.training import folder
 from bitfold.training.config import TrainConfig
 
-Paths = str | Path | Sequence[str | Path]
+Paths = str | Path | Sequence[str | Path] | MemoryLog
 
 
 def check_words(config: TrainConfig) -> None:
@@ -44,12 +45,17 @@ def run_config(
                 expected="raw files, or a prepared log",
             )
         return None if runs.is_complete(out) else begun
-    paths = [data_paths] if isinstance(data_paths, str | Path) else list(data_paths)
     base = None if from_run is None else runs.load(from_run).config
+    reading = data_config or (base.data if base else DataConfig())
+    if isinstance(data_paths, MemoryLog):
+        named: tuple[str, ...] = (data_paths.fingerprint(reading),)
+    else:
+        paths = [data_paths] if isinstance(data_paths, str | Path) else list(data_paths)
+        named = tuple(folder.absolute(path) for path in paths)
     asked = RunConfig(
-        data_config or (base.data if base else DataConfig()),
+        reading,
         train_config or (base.train if base else TrainConfig()),
-        tuple(folder.absolute(path) for path in paths),
+        named,
         None if from_run is None else folder.absolute(from_run),
     )
     if begun is not None:

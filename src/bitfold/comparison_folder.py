@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bitfold.board import CompareConfig
 from bitfold.config import renamed, to_json
 from bitfold.data.config import DataConfig
+from bitfold.data.frames import MemoryLog
 from bitfold.errors import BitfoldError
 from bitfold.files import read_json
 from bitfold.grid import GRID_WORDS
@@ -22,12 +23,17 @@ WORDS_FILE = "compare.json"
 
 
 def said_words(
-    paths: Sequence[str | Path], data: DataConfig, train: "TrainConfig", words: CompareConfig
+    paths: Sequence[str | Path] | MemoryLog,
+    data: DataConfig,
+    train: "TrainConfig",
+    words: CompareConfig,
 ) -> dict[str, Any]:
     """Everything that decides the board, as it is saved."""
     return {
         "format": FORMAT_VERSION,
-        "paths": [_fingerprint(Path(path)) for path in paths],
+        "paths": [{"path": paths.fingerprint(data)}]
+        if isinstance(paths, MemoryLog)
+        else [_fingerprint(Path(path)) for path in paths],
         "data": to_json(data),
         "train": to_json(train),
         "compare": to_json(words),

@@ -1,0 +1,323 @@
+"""The public functions: `bitfold.prepare`, `train`, `compare` and `inspect`.
+
+They take files or rows in memory, and the options of the command of the same name as keyword
+arguments: `--vector-width 8` is `vector_width=8`, `--fields user,item` is `fields=["user", "item"]`
+or `fields="user,item"`.
+"""
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from bitfold.bars import Drawing, listening
+from bitfold.config import RENAMED, to_json
+from bitfold.data.config import DataConfig
+from bitfold.data.frames import Data, MemoryLog, in_memory
+from bitfold.data.prepared import PreparedLog, looks_prepared
+from bitfold.errors import BitfoldError, unknown_name
+from bitfold.files import read_json
+from bitfold.progress import reading
+
+if TYPE_CHECKING:
+    from bitfold.comparison import Comparison
+    from bitfold.data.schema import Schema
+    from bitfold.inspection import Inspection
+    from bitfold.run import Run
+
+T = TypeVar("T")
+
+
+def prepare(
+    data: Data,
+    out: str | Path | None = None,
+    *,
+    force: bool = False,
+    schema: "Schema | None" = None,
+    progress: Drawing = None,
+    **options: Any,
+) -> PreparedLog:
+    """Read a raw log once: hash its values, split it, and write it prepared.
+
+    Args:
+        data: paths, patterns or folders; or rows in memory: a pandas or Polars frame, an Arrow
+            table, columns by name, or any iterable of dictionaries.
+        out: the folder to write. Without one a temporary folder is used, which lives as long as
+            the log that is returned.
+        force: replace the prepared log that is in `out`.
+        schema: that of an earlier log or run, to give the same values the same ids.
+        progress: None draws bars in a terminal or a notebook and nothing elsewhere; False draws
+            nothing; a function is told (`bitfold.progress.Progress`).
+        options: those of `bitfold prepare`, such as `label`, `fields`, `numeric`, `split`.
+
+    Raises:
+        BitfoldError: options, rows or an output that cannot be.
+
+    Example:
+        >>> log = prepare(
+        ...     {"user": [1, 2, 3, 4] * 5, "clicked": [0, 1, 1, 0] * 5},
+        ...     label="clicked", fields="user", split="random:0.6,0.2,0.2",
+        ... )
+        >>> sum(log.rows.values()), log.schema.field_names
+        (20, ['user'])
+    """
+    from bitfold.data.prepare import prepare as run
+
+    (config,) = configs((DataConfig,), options, {} if schema is None else to_json(schema.config))
+    with listening(progress) as tell:
+        folder = _Folder(out, "log")
+        log = folder.made(
+            lambda place: run(
+                _source(data), place, config, force=force, schema=schema, progress=reading(tell)
+            )
+        )
+    return log
+
+
+def train(
+    data: Data,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    from_run: "Run | str | Path | None" = None,
+    progress: Drawing = None,
+    **options: Any,
+) -> "Run":
+    """Train a click model whose embeddings fit in a byte budget.
+
+    Args:
+        data: as for `prepare`, or a prepared log.
+        out: the run's folder. Without one a temporary folder is used, which lives as long as the
+            run that is returned; `Run.save` keeps it.
+        resume: go on with the training in `out` that was stopped; give the same data and options.
+        force: replace the run that is in `out`.
+        from_run: a run to go on from: its options hold where none is said.
+        progress: as for `prepare`.
+        options: those of `bitfold train`, such as `label`, `fields`, `method`, `budget`, `epochs`.
+
+    Returns:
+        The finished run, loaded: `run.metrics`, `run.predict(rows)`.
+
+    Raises:
+        BitfoldError: options, rows, a budget or an output that cannot be.
+
+    Example:
+        >>> rows = {"user": [1, 2, 3, 4] * 50, "clicked": [0, 1, 1, 0] * 50}
+        >>> run = train(rows, label="clicked", fields="user", method="full", width=4, hidden=[8])
+        >>> run.predict({"user": [1, 2]}).shape
+        (2,)
+    """
+    from bitfold import run as runs
+    from bitfold.training import TrainConfig
+    from bitfold.training import train as job
+
+    base: dict[str, Any] = {}
+    start = from_run.path if isinstance(from_run, runs.Run) else from_run
+    settled = out if resume and out is not None else start
+    if settled is not None and (Path(settled) / runs.CONFIG).is_file():
+        found = runs.RunConfig.from_json(read_json(Path(settled) / runs.CONFIG))
+        base = to_json(found.data) | to_json(found.train)
+    words, reading_words = configs((TrainConfig, DataConfig), options, base)
+    source = _source(data)
+    _check_settled(source, options)
+    with listening(progress) as tell:
+        folder = _Folder(out, "run")
+        return folder.made(
+            lambda place: runs.load(
+                job(
+                    source,
+                    reading_words,
+                    words,
+                    place,
+                    resume=resume,
+                    force=force,
+                    from_run=start,
+                    progress=tell,
+                ).path
+            )
+        )
+
+
+def compare(
+    data: Data,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    progress: Drawing = None,
+    **options: Any,
+) -> "Comparison":
+    """Train methods at equal bytes on one log, and table quality against bytes.
+
+    Args:
+        data: as for `train`.
+        out: the folder of the results and the page. Without one a temporary folder is used, which
+            lives as long as the comparison that is returned.
+        resume: keep the cells that `out` has already.
+        force: replace the comparison that is in `out`.
+        progress: as for `prepare`.
+        options: those of `bitfold compare`, such as `methods`, `budgets`, `seeds`, and those of
+            `train`.
+
+    Returns:
+        The figures: `.lines`, `.results`, `.to_frame()`; and `.page`, the page's path.
+
+    Raises:
+        BitfoldError: options, rows, budgets or an output that cannot be.
+
+    Example:
+        >>> rows = {"user": list(range(40)) * 20, "clicked": [0, 1] * 400}
+        >>> found = compare(
+        ...     rows, label="clicked", fields="user", methods="full,hash", budgets="2x", seeds=1,
+        ...     width=4, hidden=[8], epochs=1, floors=False, diagnosis=False,
+        ... )
+        >>> [(line.method, line.budget) for line in found.lines]
+        [('full', '1x'), ('hash', '2x')]
+    """
+    from bitfold.board import CompareConfig
+    from bitfold.comparison import compare as job
+    from bitfold.training import TrainConfig
+
+    board, words, reading_words = configs((CompareConfig, TrainConfig, DataConfig), options, {})
+    source = _source(data)
+    _check_settled(source, options)
+    with listening(progress, keep=("cells",)) as tell:
+        folder = _Folder(out, "board")
+        return folder.made(
+            lambda place: job(
+                source,
+                reading_words,
+                words,
+                board,
+                place,
+                resume=resume,
+                force=force,
+                progress=tell,
+            )
+        )
+
+
+def inspect(
+    data: Data,
+    *,
+    width: int = 16,
+    quick: bool = False,
+    progress: Drawing = None,
+    **options: Any,
+) -> "Inspection":
+    """Say what a log holds: parts, clicks, fields, their ids, skew, missing and unseen values.
+
+    Args:
+        data: a prepared log; or raw files or rows, which are prepared first, in a temporary folder.
+        width: `D`, for the bytes of the full table.
+        quick: only what `prepare` counts: no pass over the rows.
+        progress: as for `prepare`.
+        options: those of `bitfold prepare`, for raw data.
+
+    Returns:
+        The figures by name (`found["rows"]`), with `.to_frame()`, a row a field.
+
+    Raises:
+        BitfoldError: options or rows that cannot be.
+
+    Example:
+        >>> found = inspect(
+        ...     {"user": [1, 2, 3, 4] * 5, "clicked": [0, 1, 1, 0] * 5},
+        ...     label="clicked", fields="user", split="random:0.6,0.2,0.2",
+        ... )
+        >>> found["fields"][0]["name"], found["fields"][0]["distinct"]
+        ('user', 4)
+    """
+    from bitfold.data.inspection import inspect as job
+    from bitfold.inspection import Inspection
+
+    if isinstance(width, bool) or not isinstance(width, int) or width < 1:
+        raise BitfoldError("width is out of range", got=width, expected="1 or more")
+    with listening(progress) as tell:
+        source = _source(data)
+        _check_settled(source, options)
+        if isinstance(source, list) and len(source) == 1 and looks_prepared(Path(source[0])):
+            log = PreparedLog(source[0])
+        else:
+            log = prepare(data if source is data else source, progress=tell, **options)
+        return Inspection(job(log, width, quick=quick, progress=tell))
+
+
+def configs(
+    kinds: Sequence[type[Any]], options: Mapping[str, Any], base: Mapping[str, Any]
+) -> list[Any]:
+    """Configurations of some kinds out of keyword options.
+
+    Args:
+        kinds: dataclasses of options; no two have an option of one name.
+        options: what was said; None is not said.
+        base: values for what was not said, instead of the defaults.
+
+    Raises:
+        UnknownName: an option that none of them has; it names the nearest.
+    """
+    from bitfold.cli.words import parse, words_of
+
+    words = [words_of(kind) for kind in kinds]
+    known = {name: word for each in words for name, word in each.items()}
+    values = {name: parse(known[name], value) for name, value in base.items() if name in known}
+    for name, value in options.items():
+        now = name if name in known else RENAMED.get(name, name)
+        if now not in known:
+            raise unknown_name("option", name, known)
+        if value is not None:
+            values[now] = parse(known[now], _plain(value))
+    return [
+        kind(**{name: values[name] for name in each if name in values})
+        for kind, each in zip(kinds, words, strict=True)
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """An option's value as JSON has it: any collection but a mapping is a list."""
+    if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
+        return value
+    return [item if isinstance(item, int | float) else str(item) for item in value]
+
+
+def _source(data: Data) -> "list[str | Path] | MemoryLog":
+    """Paths, or rows in memory that can be read more than once."""
+    if isinstance(data, PreparedLog):
+        return [data.path]
+    memory = in_memory(data, keep=True)
+    if memory is not None:
+        return memory
+    return [data] if isinstance(data, str | Path) else list(data)  # type: ignore[arg-type]
+
+
+def _check_settled(source: "list[str | Path] | MemoryLog", options: Mapping[str, Any]) -> None:
+    """Refuse options of reading that a prepared log has settled otherwise."""
+    from bitfold.cli.options import said
+    from bitfold.cli.runs import check_reading
+
+    if isinstance(source, list):
+        plain = {name: _plain(value) for name, value in options.items()}
+        check_reading(tuple(map(str, source)), said(DataConfig, plain))
+
+
+class _Folder:
+    """Where a result is written: the user's folder, or a temporary one that lives with it."""
+
+    def __init__(self, out: str | Path | None, name: str) -> None:
+        self._temporary = tempfile.mkdtemp(prefix="bitfold-") if out is None else None
+        self.path = Path(out) if out is not None else Path(str(self._temporary)) / name
+
+    def made(self, make: Callable[[Path], T]) -> T:
+        """What `make` makes of the path; a temporary folder goes when the result does."""
+        try:
+            result = make(self.path)
+        except BaseException:
+            if self._temporary is not None:
+                shutil.rmtree(self._temporary, ignore_errors=True)
+            raise
+        if self._temporary is not None:
+            weakref.finalize(result, shutil.rmtree, self._temporary, ignore_errors=True)
+        return result

@@ -1,0 +1,318 @@
+"""Compare methods at equal bytes: one log, one split, one network, one set of training words.
+
+Each cell of the comparison (a method, a budget, a seed) is one run of `bitfold.training.train`
+with the same words. Its figures are written as it ends, so an interrupted comparison goes on
+where it stopped. `full` has no budget: it appears once, as `1x`, at its best epoch.
+
+    OUT/compare.json    the words; `--config OUT/compare.json` says them again
+    OUT/log/            the prepared log (when DATA was raw)
+    OUT/cells/          the figures of each finished cell, with every point of a grid tried
+    OUT/runs/           the run of the cell at work; all of them with `keep_runs`
+    OUT/floors.json     the floors and ceilings that need no training
+    OUT/results.json    all figures, with results.csv beside it
+    OUT/board.html      the page, if the packages of `bitfold[report]` are there
+
+What makes it fair is in files of its own: `grid` (the same search for everybody), `opponents`
+(equal bytes), `differences` (over seeds), `floors` (what the figures lie between).
+"""
+
+import contextlib
+import dataclasses
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bitfold.board import (
+    FULL,
+    FULL_BUDGET,
+    HASH,
+    Cell,
+    CompareConfig,
+    Line,
+    Variant,
+    cells,
+    lines,
+    options_of,
+    write_results,
+)
+from bitfold.comparison_folder import WORDS_FILE, claim, said_words
+from bitfold.config import to_json
+from bitfold.data.config import DataConfig
+from bitfold.data.frames import MemoryLog
+from bitfold.differences import differences
+from bitfold.errors import BitfoldError, BudgetTooSmall
+from bitfold.files import read_json, without_nan, write_json
+from bitfold.floors import logistic_cell, reference_lines, references
+from bitfold.grid import Grid
+from bitfold.opponents import Key, opponents
+from bitfold.progress import Progress, reading, silent
+from bitfold.unseen import unseen_shares
+
+if TYPE_CHECKING:
+    from bitfold.data.prepared import PreparedLog
+    from bitfold.survey import Survey
+    from bitfold.training import TrainConfig
+
+CELLS = "cells"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found.
+
+    `results` has a row of figures for each cell, `refused` a row for each method and budget that
+    cannot be built, with the least bytes it needs; `more` the other parts of `results.json`. `page`
+    is the page, None without the packages that draw it.
+    """
+
+    out: Path
+    results: tuple[Mapping[str, Any], ...]
+    refused: tuple[Mapping[str, Any], ...]
+    more: Mapping[str, Any]
+    page: Path | None = None
+
+    @property
+    def lines(self) -> list[Line]:
+        """Means and spreads over the seeds, a method and budget a line; the references last."""
+        found = lines(self.results, self.refused)
+        whole = [line.means.get("auc") for line in found if line.budget == FULL_BUDGET]
+        return found + reference_lines(self.more["references"], whole[0] if whole else None)
+
+
+def compare(
+    paths: Sequence[str | Path] | MemoryLog,
+    data: DataConfig,
+    train: "TrainConfig",
+    words: CompareConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Train every method at every budget and seed on one log, and write the board.
+
+    Args:
+        paths: a prepared log, raw files, or rows in memory.
+        data: how raw files are read.
+        train: the words of training, the same for every cell. Their `set` may hold
+            `option=value` (for each method that has it) and `method.option=value`; their
+            `method`, `budget` and `seed` are the cell's.
+        words: which methods, budgets and seeds.
+        out: the directory to write; its layout stands at the top of this file.
+        resume: keep the cells that `out` already has. Methods, budgets and seeds may be added;
+            the log, the words of training and the grid must be the same.
+        force: write over a comparison that exists.
+        progress: the stage `"cells"` counts finished cells, the others are training's.
+
+    Raises:
+        BitfoldError: unknown methods or options, an `out` that exists, changed words; whatever
+            preparing and training raise.
+    """
+    tell = progress or silent
+    out = Path(out)
+    known = {variant.method: option_names(variant.method) for variant in words.variants}
+    options = {variant.name: options_of(variant, train.set, known) for variant in words.variants}
+    said = said_words(paths, data, train, words)
+    fresh = claim(out, said, resume=resume, force=force)
+    try:
+        log = _log(paths, data, out, tell)
+        grid = Grid.of(words, train)
+        grid.check(log)
+        possible, refused, facing = _planned(words, train, options, log)
+    except BaseException:
+        if fresh:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+    write_json(out / WORDS_FILE, said)
+    (out / CELLS).mkdir(exist_ok=True)
+    results: list[Mapping[str, Any]] = []
+    floor, floor_words = logistic_cell(train)
+    total, done = grid.trainings([*possible, *[floor] * words.floors]), 0
+    between: dict[str, Any] = {}
+    surveyed: Survey | None = None
+
+    def trained(cell: Cell, mine: "TrainConfig") -> dict[str, Any]:
+        nonlocal done, surveyed
+        row = _kept(out, cell)
+        if row is None:
+            tell("cells", done, total, now=cell.title)
+            if words.diagnosis:
+                surveyed = surveyed or _survey(log, tell)
+            row = _run(cell, log, surveyed, mine, out, tell, keep=words.keep_runs)
+        done += 1
+        return row
+
+    def found() -> Comparison:
+        more = {
+            "grid": grid.to_json(),
+            "differences": differences(results, facing),
+            "references": between,
+            "unseen": unseen_shares(log),
+        }
+        write_results(out, results, refused, more)
+        return Comparison(out, tuple(results), tuple(refused), more)
+
+    found()
+    try:
+        for cell in possible:
+            mine = replace(
+                train,
+                method=cell.variant.method,
+                budget=None if cell.variant.method == FULL else cell.budget,
+                seed=cell.seed,
+                set=options[cell.variant.name],
+            )
+            results.append(grid.best(cell, mine, trained))
+            found()
+        if words.floors:
+            between |= references(log, out, grid.best(floor, floor_words, trained), tell)
+    except BaseException:
+        with contextlib.suppress(BitfoldError):  # why it stopped matters more
+            _page(out, results)
+        raise
+    tell("cells", total, total)
+    if not words.keep_runs:
+        shutil.rmtree(out / "runs", ignore_errors=True)
+    made = found()
+    return replace(made, page=_page(out, results))
+
+
+def option_names(method: str) -> tuple[str, ...]:
+    """The options that a method has; an unknown method raises and names the nearest."""
+    from bitfold.method.registry import method_kind
+
+    return tuple(field.name for field in dataclasses.fields(method_kind(method)))
+
+
+def _log(
+    paths: Sequence[str | Path] | MemoryLog, data: DataConfig, out: Path, tell: Progress
+) -> "PreparedLog":
+    """The prepared log that every cell trains on."""
+    from bitfold.data.prepare import prepare_or_open
+    from bitfold.data.prepared import PreparedLog, looks_prepared
+
+    if not isinstance(paths, MemoryLog) and len(paths) == 1 and looks_prepared(Path(paths[0])):
+        return PreparedLog(paths[0])
+    return prepare_or_open(paths, out / "log", data, progress=reading(tell))
+
+
+def _planned(
+    words: CompareConfig,
+    train: "TrainConfig",
+    options: Mapping[str, Mapping[str, Any]],
+    log: "PreparedLog",
+) -> tuple[list[Cell], list[dict[str, Any]], dict[Key, Key]]:
+    """The cells that can be built, a row for each method and budget that cannot, and the line of
+    the hash trick that weighs as much as each other line.
+    """
+    import bitfold
+
+    fields = log.schema.embedding_fields()
+    refused: dict[Key, dict[str, Any]] = {}
+    sizes: dict[Key, int] = {}
+
+    def weigh(variant: Variant, budget: str) -> int | None:
+        """Serving bytes; None, and a row in `refused`, where nothing fits."""
+        key = (variant.name, budget)
+        if key in sizes or key in refused:
+            return sizes.get(key)
+        try:
+            sizes[key] = bitfold.plan(
+                fields,
+                train.vector_width,
+                method=variant.method,
+                budget=budget,
+                **options[variant.name],
+            ).bytes
+        except BudgetTooSmall as error:
+            refused[key] = {
+                "method": variant.name,
+                "budget": budget,
+                "minimum": error.minimum,
+                "reason": f"needs {error.minimum:,} bytes or more",
+            }
+        return sizes.get(key)
+
+    wanted = cells(words, train.seed)
+    possible = [
+        cell
+        for cell in wanted
+        if cell.variant.method == FULL or weigh(cell.variant, cell.budget) is not None
+    ]
+    hashed = next((variant for variant in words.variants if variant.method == HASH), None)
+    facing: dict[Key, Key] = {}
+    if hashed is not None:
+        facing, more = opponents(
+            dict(sizes), hashed.name, words.equal_within, lambda budget: weigh(hashed, budget)
+        )
+        possible += [
+            Cell(hashed, budget, train.seed + step)
+            for step in range(words.seeds)
+            for budget in more
+        ]
+    return sorted(possible, key=lambda cell: cell.seed), list(refused.values()), facing
+
+
+def _kept(out: Path, cell: Cell) -> dict[str, Any] | None:
+    """The figures of a finished cell."""
+    path = out / CELLS / f"{cell.slug}.json"
+    return read_json(path) if path.is_file() else None
+
+
+def _page(out: Path, results: Sequence[Mapping[str, Any]]) -> Path | None:
+    """Write the page of what is there; None without the packages, or without an AUC to show."""
+    from bitfold.report import missing, write_page
+
+    shown = any(row.get("auc") is not None for row in results)
+    return write_page(out) if shown and missing() is None else None
+
+
+def _survey(log: "PreparedLog", tell: Progress) -> "Survey":
+    """What the diagnosis of every cell needs of the log."""
+    from bitfold.survey import survey
+
+    tell("reading ids", 0)
+    return survey(log)
+
+
+def _run(
+    cell: Cell,
+    log: "PreparedLog",
+    known: "Survey | None",
+    words: "TrainConfig",
+    out: Path,
+    tell: Progress,
+    *,
+    keep: bool,
+) -> dict[str, Any]:
+    """Train one cell and write its figures; without a survey it is not diagnosed."""
+    from bitfold.diagnosis import diagnose
+    from bitfold.training import train
+
+    def inside(stage: str, done: int, total: int | None = None, **facts: object) -> None:
+        tell(f"{cell.title}: {stage}", done, total, **facts)
+
+    run = out / "runs" / cell.slug
+    run.parent.mkdir(exist_ok=True)
+    result = train([log.path], log.schema.config, words, run, resume=run.exists(), progress=inside)
+    row = {
+        "method": cell.variant.name,
+        "budget": cell.budget,
+        "seed": cell.seed,
+        **without_nan(result.metrics),
+        "embedding": cell.variant.method,
+        "options": dict(words.set),
+        "width": words.vector_width,
+        "network": words.network,
+        "lr": words.lr,
+        "embedding_decay": words.embedding_decay,
+        "data": to_json(log.schema.config),
+        **(diagnose(run, log, known, inside) if known is not None else {}),
+    }
+    write_json(out / CELLS / f"{cell.slug}.json", row)
+    if not keep:
+        shutil.rmtree(run)
+    return row

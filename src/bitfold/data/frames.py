@@ -1,0 +1,302 @@
+"""Rows in memory, where a log's files may stand: frames, tables, columns by name, dictionaries.
+
+A `MemoryLog` gives the same `Rows` as a file does. Its columns keep their types where they have
+one; a column of several types is turned into text value by value (`bitfold.canonical`), so that
+no value is read by its neighbours' type.
+"""
+
+import difflib
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from bitfold.data.columns_of import column_of, frame_column
+from bitfold.data.config import DataConfig
+from bitfold.data.files import pick
+from bitfold.data.rows import Rows
+from bitfold.errors import BitfoldError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+CHUNK_ROWS = 65_536
+NAME = Path("the rows given")
+"""What messages call rows that come from no file."""
+
+
+Chunks: TypeAlias = (
+    "Callable[[DataConfig, Sequence[str], Sequence[str], int], Iterator[pl.DataFrame]]"
+)
+
+
+class MemoryLog:
+    """Rows in memory that are read as a file is.
+
+    Args:
+        names: of the columns, for messages; None where the rows decide.
+        rows: how many there are; None if only reading them tells.
+        chunks: given a configuration, the columns that must be there, those that may, and the rows
+            of a chunk: the chunks in order.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str] | None,
+        rows: int | None,
+        chunks: "Chunks",
+    ) -> None:
+        self.names, self._rows, self._chunks = names, rows, chunks
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are; 0 if that is not known."""
+        return self._rows or 0
+
+    def read(
+        self,
+        config: DataConfig,
+        required: Sequence[str],
+        optional: Sequence[str] = (),
+        chunk_rows: int = CHUNK_ROWS,
+    ) -> Iterator[Rows]:
+        """The rows in order.
+
+        Raises:
+            BitfoldError: a column is missing, is there twice, or holds what cannot be read.
+        """
+        names = self.names
+        if names is not None:
+            pick(names, required, NAME)
+            optional = [name for name in optional if name in names]
+        first = 0
+        for frame in self._chunks(config, required, optional, chunk_rows):
+            yield Rows(frame, NAME, first, False, first + frame.height)
+            first += frame.height
+
+    def fingerprint(self, config: DataConfig) -> str:
+        """What tells these rows from others, for a training that is resumed."""
+        from bitfold.data.columns import Encoder
+        from bitfold.data.formats import with_defaults
+
+        config = with_defaults(config)
+        columns = Encoder(config).required
+        digest = hashlib.blake2b(digest_size=12)
+        for rows in self.read(config, columns):
+            digest.update(rows.frame.write_ipc(None, compression="uncompressed").getbuffer())
+        return f"memory:{digest.hexdigest()}"
+
+
+Data: TypeAlias = "str | Path | Sequence[str | Path] | MemoryLog | Any"
+"""Files, or rows in memory: whatever `in_memory` understands."""
+
+
+def in_memory(data: Any, *, keep: bool = False) -> MemoryLog | None:
+    """Rows in memory as a log; None for paths.
+
+    Args:
+        data: a pandas or Polars frame, an Arrow table, a NumPy array with named fields, columns
+            by name, one dictionary, or any iterable of dictionaries.
+        keep: read an iterable at once, so that it can be read again and its rows are counted.
+
+    Raises:
+        BitfoldError: it is neither rows nor paths.
+
+    Example:
+        >>> in_memory({"user": [1, 2], "item": ["a", "b"]}).rows
+        2
+        >>> in_memory("clicks.csv") is None
+        True
+    """
+    if isinstance(data, MemoryLog):
+        return data
+    if isinstance(data, str | bytes | Path):
+        return None
+    whole = type(data).__module__.split(".")[0]
+    if whole == "polars":
+        return _polars(data)
+    if whole == "pandas" and hasattr(data, "columns"):
+        return _pandas(data)
+    if whole == "pyarrow" and (hasattr(data, "column_names") or hasattr(data, "schema")):
+        return _arrow(data)
+    if isinstance(data, np.ndarray) and data.dtype.names is not None:
+        return _columns({name: data[name] for name in data.dtype.names})
+    if isinstance(data, Mapping):
+        return _columns(data)
+    if hasattr(data, "__arrow_c_stream__"):
+        import pyarrow as pa
+
+        return _arrow(pa.RecordBatchReader.from_stream(data))
+    if isinstance(data, Iterable):
+        return _rows(data, keep)
+    raise BitfoldError(
+        "this is neither rows nor paths",
+        got=f"a {type(data).__name__}",
+        expected="paths, a frame, an Arrow table, columns by name, or dictionaries",
+    )
+
+
+def paths_of(data: Data) -> list[str | Path]:
+    """The paths that data names; none for rows in memory.
+
+    Example:
+        >>> paths_of("clicks.csv"), paths_of({"user": [1]})
+        (['clicks.csv'], [])
+    """
+    if isinstance(data, str | Path):
+        return [data]
+    if isinstance(data, list | tuple):
+        return [path for path in data if isinstance(path, str | Path)]
+    return []
+
+
+def _polars(data: Any) -> MemoryLog:
+    import polars as pl
+
+    if isinstance(data, pl.LazyFrame):
+        data = data.collect()
+    if not isinstance(data, pl.DataFrame):
+        raise BitfoldError(
+            "one column is no frame",
+            got=f"a Polars {type(data).__name__}",
+            expected="a frame of columns",
+        )
+    return _lazy(data.columns, data.height, lambda name: data[name])
+
+
+def _pandas(data: Any) -> MemoryLog:
+    names = [str(name) for name in data.columns]
+    place = {name: index for index, name in enumerate(names)}
+    return _lazy(names, len(data), lambda name: data.iloc[:, place[name]])
+
+
+def _arrow(data: Any) -> MemoryLog:
+    if hasattr(data, "read_all"):  # a RecordBatchReader
+        data = data.read_all()
+    if not hasattr(data, "column_names"):
+        import pyarrow as pa
+
+        data = pa.Table.from_batches([data])
+    names = list(data.schema.names)
+    return _lazy(names, data.num_rows, lambda name: data.column(names.index(name)))
+
+
+def _lazy(names: Sequence[str], rows: int, column: Callable[[str], Any]) -> MemoryLog:
+    """A frame whose columns are sliced, then turned into Polars' a chunk at a time."""
+
+    def chunks(
+        config: DataConfig, required: Sequence[str], optional: Sequence[str], size: int
+    ) -> Iterator["pl.DataFrame"]:
+        import polars as pl
+
+        wanted = [*required, *optional]
+        held = {name: column(name) for name in wanted}
+        for start in range(0, rows, size):
+            stop = min(start + size, rows)
+            made = [
+                frame_column(_cut(values, start, stop), name, config)
+                for name, values in held.items()
+            ]
+            yield pl.DataFrame(made) if made else pl.DataFrame(height=stop - start)
+
+    return MemoryLog(names, rows, chunks)
+
+
+def _cut(values: Any, start: int, stop: int) -> Any:
+    if type(values).__module__.split(".")[0] == "pandas":
+        return values.iloc[start:stop]
+    return values.slice(start, stop - start) if hasattr(values, "slice") else values[start:stop]
+
+
+def _is_column(value: Any) -> bool:
+    """Whether a value is a column of values rather than a value."""
+    if isinstance(value, str | bytes | Mapping) or getattr(value, "ndim", 1) == 0:
+        return False
+    return isinstance(value, Iterable)
+
+
+def _columns(data: Mapping[Any, Any]) -> MemoryLog:
+    """Columns by name; or one row, if a column that holds one value a row holds no list."""
+    columns = {str(name): value for name, value in data.items()}
+    listed = {name: value for name, value in columns.items() if _is_column(value)}
+    if len(listed) < len(columns):
+        # A list beside single values is one row's bag.
+        return _dictionaries([data])
+    held = {
+        name: value if hasattr(value, "__len__") and hasattr(value, "__getitem__") else list(value)
+        for name, value in listed.items()
+    }
+    lengths = {name: len(value) for name, value in held.items()}
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(
+            f"{name} {length:,}" for name, length in itertools.islice(lengths.items(), 8)
+        )
+        raise BitfoldError(
+            "the columns are not of one length",
+            got=shown,
+            expected="as many values in each column",
+        )
+    return _lazy(list(held), next(iter(lengths.values()), 0), held.__getitem__)
+
+
+def _rows(data: Iterable[Any], keep: bool) -> MemoryLog | None:
+    """Dictionaries, one a row; None if the first is a path."""
+    rest = iter(data)
+    head = list(itertools.islice(rest, 1))
+    if head and isinstance(head[0], str | Path):
+        return None
+    rows: Any = data if isinstance(data, Sequence) else itertools.chain(head, rest)
+    return _dictionaries(list(rows) if keep else rows)
+
+
+def _dictionaries(rows: Iterable[Any]) -> MemoryLog:
+    def chunks(
+        config: DataConfig, required: Sequence[str], optional: Sequence[str], size: int
+    ) -> Iterator["pl.DataFrame"]:
+        import polars as pl
+
+        waiting, done = iter(rows), 0
+        wanted: list[str] | None = None
+        while part := list(itertools.islice(waiting, size)):
+            for index, row in enumerate(part):
+                check_row(row, required, done + index)
+            if wanted is None:
+                met = [name for name in optional if any(name in row for row in part)]
+                wanted = [*required, *met]
+            made = [column_of([row.get(name) for row in part], name, config) for name in wanted]
+            yield pl.DataFrame(made) if made else pl.DataFrame(height=len(part))
+            done += len(part)
+
+    return MemoryLog(None, len(rows) if isinstance(rows, Sequence) else None, chunks)
+
+
+def check_row(row: Any, wanted: Sequence[str], index: int) -> None:
+    """Refuse what is no dictionary, or a name that is none of the columns but nearly one.
+
+    A key that a row lacks is a missing value. A row is judged by itself: which keys the other
+    rows have changes nothing.
+    """
+    if not isinstance(row, Mapping):
+        raise BitfoldError(
+            f"row {index + 1} is no dictionary",
+            got=f"a {type(row).__name__}",
+            expected="a value by column name, such as {'user': 5}",
+        )
+    lacking = [name for name in wanted if name not in row]
+    if not lacking:
+        return
+    others = [str(name) for name in row if name not in wanted]
+    for name in lacking:
+        near = difflib.get_close_matches(name, others, n=1, cutoff=0.8)
+        if near or len(lacking) == len(wanted):
+            raise BitfoldError(
+                f"row {index + 1} has no column {name!r}",
+                got=", ".join(str(key) for key in row) or "an empty row",
+                expected=", ".join(wanted),
+                fix=f"did you mean {near[0]!r}?"
+                if near
+                else "give the row's values by column name",
+            )

@@ -1,0 +1,56 @@
+"""What `bitfold.inspect` returns: the figures of a log, as a mapping and as a table."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bitfold.showing import html_table, plain_table
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_COLUMNS = ("name", "kind", "distinct", "missing", "full_bytes", "share", "head_share", "once")
+
+
+@dataclass(frozen=True)
+class Inspection(Mapping[str, Any]):
+    """The figures of a log, by name: what `bitfold inspect --json` prints.
+
+    Args:
+        figures: plain JSON values.
+    """
+
+    figures: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.figures[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.figures)
+
+    def __len__(self) -> int:
+        return len(self.figures)
+
+    def records(self) -> list[dict[str, Any]]:
+        """One row a field: its ids, bytes, skew, missing and unseen values."""
+        rows = []
+        for field in self.figures["fields"]:
+            row = {name: field.get(name) for name in _COLUMNS}
+            row |= {f"unseen_{part}": share for part, share in field.get("unseen", {}).items()}
+            rows.append(row)
+        return rows
+
+    def to_frame(self) -> "pl.DataFrame":
+        """One row a field, as a Polars frame."""
+        import polars as pl
+
+        return pl.DataFrame(self.records(), infer_schema_length=None)
+
+    def __repr__(self) -> str:
+        figures = self.figures
+        rows = ", ".join(f"{part} {count:,}" for part, count in figures["rows"].items())
+        return f"Inspection({rows})\n{plain_table(self.records())}"
+
+    def _repr_html_(self) -> str:
+        rows = ", ".join(f"{part} {count:,}" for part, count in self.figures["rows"].items())
+        return html_table(self.records(), caption=f"{self.figures['log']}: {rows}")
