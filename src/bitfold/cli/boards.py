@@ -95,7 +95,7 @@ def no_page(out: Path) -> str | None:
     return f"no page: {INSTALL}, then bitfold report {out}" if missing() else None
 
 
-@click.command(short_help="Make the page of a comparison again.")
+@click.command(cls=WordCommand, short_help="Make the page of a comparison again.")
 @click.argument("out", metavar="OUT")
 @click.option(
     "--format",

@@ -53,7 +53,7 @@ def methods(name: str | None) -> None:
 
 
 @click.command(cls=WordCommand, short_help="Say how a budget is spent.")
-@click.argument("log", required=False)
+@click.argument("log", required=False, metavar="LOG")
 @click.option(
     "--fields",
     metavar="NAME=V,...",

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
+from bitfold.cli.completion import offered
 from bitfold.cli.words import Word, parse, words_of
 from bitfold.config import RENAMED
 from bitfold.errors import BitfoldError, unknown_name
@@ -47,6 +49,15 @@ def words(*kinds: type[Any], without: Sequence[str] = ()) -> Callable[[Command],
     return decorate
 
 
+FIRST = ("label", "fields", "methods", "budgets", "method", "budget", "out")
+"""The options that a first call needs; the help of a command with many options begins with them."""
+
+PATHS = ("FILE", "RUN", "DIR", "OUT", "LOG", "DATA", "INPUT")
+"""What the help calls arguments and options that are files or folders."""
+
+MANY = 20
+COMMON = "Common options"
+
 TITLES = {
     "DataConfig": "How raw files are read",
     "TrainConfig": "Training",
@@ -56,15 +67,25 @@ TITLES = {
 
 
 class WordOption(click.Option):
-    """An option that knows under which title `--help` shows it."""
+    """An option that knows under which title `--help` shows it, and what its values may be."""
 
-    def __init__(self, *args: Any, title: str, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, word: Word, title: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.title = title
+        self.word, self.title = word, title
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The values that the shell offers."""
+        return offered(self.word, incomplete)
 
 
 class WordCommand(click.Command):
     """A command whose `--help` groups its options by what they configure."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for param in self.params:
+            if (param.metavar or "").rstrip(".") in PATHS and param.type is click.STRING:
+                param.type = click.Path()  # the shell completes the names of files
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the command line; an option's former name still works, and names the new one."""
@@ -78,12 +99,16 @@ class WordCommand(click.Command):
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options under their titles."""
-        titles: dict[str, list[tuple[str, str]]] = {"Options": []}
-        for param in self.get_params(ctx):
+        """Write the options under their titles, those that most people need first."""
+        params = self.get_params(ctx)
+        named = {param.name for param in params}
+        first = [name for name in FIRST if name in named] if len(params) > MANY else []
+        titles: dict[str, list[tuple[str, str]]] = {COMMON: [], "Options": []}
+        for param in sorted(params, key=lambda each: (*first, each.name).index(each.name)):
             record = param.get_help_record(ctx)
             if record is not None and isinstance(param, click.Option):
                 title = param.title if isinstance(param, WordOption) else "Options"
+                title = COMMON if param.name in first else title
                 titles.setdefault(title, []).append(record)
         for title, records in titles.items():
             if records:
@@ -96,7 +121,13 @@ def _option(word: Word, title: str) -> Callable[[Command], Command]:
     if word.type is bool:
         name = word.name.replace("_", "-")
         return click.option(
-            f"--{name}/--no-{name}", word.name, default=None, help=help, cls=WordOption, title=title
+            f"--{name}/--no-{name}",
+            word.name,
+            default=None,
+            help=help,
+            cls=WordOption,
+            word=word,
+            title=title,
         )
     metavar = word.metavar or ("|".join(word.choices) if word.choices else None)
     if metavar is None:
@@ -114,6 +145,7 @@ def _option(word: Word, title: str) -> Callable[[Command], Command]:
         help=help,
         metavar=metavar,
         cls=WordOption,
+        word=word,
         title=title,
     )
 

@@ -14,14 +14,7 @@ from pathlib import Path
 
 from bitfold.errors import BitfoldError, unknown_name
 from bitfold.method.base import Method
-
-BUILT_IN = {
-    "full": "bitfold.method.full:Full",
-    "hash": "bitfold.method.hash:Hash",
-    "multi-hash": "bitfold.method.multi_hash:MultiHash",
-    "binary-code": "bitfold.method.binary_code:BinaryCode",
-}
-GROUP = "bitfold.methods"
+from bitfold.method.names import BUILT_IN, GROUP
 
 _plugins: dict[str, type[Method]] = {}
 

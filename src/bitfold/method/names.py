@@ -1,0 +1,21 @@
+"""The names of the methods, known without loading any of them."""
+
+from importlib.metadata import entry_points
+
+BUILT_IN = {
+    "full": "bitfold.method.full:Full",
+    "hash": "bitfold.method.hash:Hash",
+    "multi-hash": "bitfold.method.multi_hash:MultiHash",
+    "binary-code": "bitfold.method.binary_code:BinaryCode",
+}
+GROUP = "bitfold.methods"
+
+
+def known_names() -> list[str]:
+    """The built-in methods and those of installed packages, as the command completes them.
+
+    Example:
+        >>> known_names()[:2]
+        ['full', 'hash']
+    """
+    return [*BUILT_IN, *sorted(entry.name for entry in entry_points(group=GROUP))]
