@@ -74,6 +74,29 @@ def test_raw_rows_become_a_run(raw, tmp_path):
     assert list((tmp_path / "run" / "logs").glob("events.out.tfevents.*"))
 
 
+def test_speed_leaves_out_the_first_steps_which_compile(log, tmp_path, monkeypatch):
+    from bitfold.training import loop
+
+    clock = [0.0]
+    step = loop.Loop._step
+
+    def slow_at_first(self, batch):
+        clock[0] += 100.0 if self.steps < loop.WARM_UP else 1.0
+        return step(self, batch)
+
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(loop.Loop, "_step", slow_at_first)
+    result = train([log], None, replace(TINY, batch_size=100, epochs=1), tmp_path / "run")
+    steps = -(-result.metrics["rows"]["train"] // 100)
+    timed = result.metrics["rows"]["train"] - 100 * loop.WARM_UP
+    assert result.metrics["rows_per_second"] == pytest.approx(timed / (steps - loop.WARM_UP))
+    # A training of first steps alone has their speed.
+    result = train([log], None, replace(TINY, batch_size=1000, epochs=1), tmp_path / "short")
+    steps = -(-result.metrics["rows"]["train"] // 1000)
+    rows = result.metrics["rows"]["train"]
+    assert result.metrics["rows_per_second"] == pytest.approx(rows / (100.0 * steps))
+
+
 def test_the_same_words_give_the_same_weights(log, tmp_path):
     words = replace(TINY, dropout=0.3)
     for name, seed in (("one", 0), ("same", 0), ("other", 1)):

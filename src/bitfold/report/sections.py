@@ -412,7 +412,8 @@ def speed(board: Board) -> Section | None:
         "Bar chart of the rows trained a second.",
     )  # fmt: skip
     said = [
-        "Rows trained a second, validation left out. Whatever else the machine was doing is in "
+        "Rows trained a second; validation and the first steps, which compile the kernels, are "
+        "left out. Whatever else the machine was doing is in "
         "these figures too; measure speed on a quiet one."
     ]
     columns = ("method", "budget", "rows/s", "± over seeds", "seconds in all", "epochs")

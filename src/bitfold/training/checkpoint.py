@@ -28,7 +28,8 @@ class Position:
     """Where training stands, apart from tensors.
 
     `epoch` and `batch` name the next batch; `step` counts all steps; `rows` and `step_seconds`
-    those trained so far; `seconds` the whole time, validation included. Losses are summed over
+    those trained so far, of which `warm_rows` and `warm_seconds` are those of each process's first
+    steps; `seconds` the whole time, validation included. Losses are summed over
     rows, in the epoch and since the last line of the log.
     """
 
@@ -38,6 +39,8 @@ class Position:
     rows: int = 0
     seconds: float = 0.0
     step_seconds: float = 0.0
+    warm_rows: int = 0
+    warm_seconds: float = 0.0
     epoch_loss: float = 0.0
     epoch_rows: int = 0
     window_loss: float = 0.0
@@ -50,6 +53,14 @@ class Position:
     finished: bool = False
     best_file: str | None = None
     valid: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows trained a second, without the first steps, which compile the kernels."""
+        rows, seconds = self.rows - self.warm_rows, self.step_seconds - self.warm_seconds
+        if rows == 0:  # nothing but first steps
+            rows, seconds = self.rows, self.step_seconds
+        return rows / max(seconds, 1e-9)
 
 
 def save(

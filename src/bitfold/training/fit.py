@@ -309,7 +309,7 @@ class _Job:
             "training_bytes": position.training_bytes,
             "map_bytes": schema.map_bytes + (rows.dense.bytes if rows.dense else 0),
             "network_bytes": sum(t.nbytes for t in model.network.state_dict().values()),
-            "rows_per_second": position.rows / max(position.step_seconds, 1e-9),
+            "rows_per_second": position.rows_per_second,
             "epochs": position.epoch,
             "best_epoch": position.best_epoch,
             "seconds": position.seconds,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from bitfold.data.batch import Batch
 
 PROGRESS_SECONDS = 0.1
+WARM_UP = 3  # steps of a process that its speed leaves out: they compile the kernels
 
 
 def make_optimizers(model: ClickModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
@@ -111,6 +112,7 @@ class Trainer:
     progress: Progress
     negative_rate: float | None = None
     before_measuring: Callable[[], object] | None = None
+    steps: int = 0  # of this process
 
     def run(self) -> None:
         """Train to the end, or to where early stopping ends it."""
@@ -147,7 +149,11 @@ class Trainer:
             now, loss = time.perf_counter(), float(loss_sum)
             if not math.isfinite(loss):
                 raise _diverged(at.step, config)
-            for name in ("step_seconds", "seconds"):
+            names = ["step_seconds", "seconds"]
+            if self.steps <= WARM_UP:
+                names.append("warm_seconds")
+                at.warm_rows += pending * world
+            for name in names:
                 setattr(at, name, getattr(at, name) + now - began)
             at.rows += pending * world
             at.epoch_loss += loss
@@ -165,6 +171,9 @@ class Trainer:
             pending += size
             at.batch += 1
             at.step += 1
+            self.steps += 1
+            if self.steps == WARM_UP:
+                settle()
             now = time.perf_counter()
             if now - shown > PROGRESS_SECONDS:
                 shown, mean = now, settle()
@@ -264,7 +273,7 @@ class Trainer:
             rows=at.rows,
             seconds=at.seconds,
             loss=loss,
-            rows_per_second=at.rows / max(at.step_seconds, 1e-9),
+            rows_per_second=at.rows_per_second,
             **figures,
         )
 
@@ -285,7 +294,7 @@ class Trainer:
         facts = {"loss": round(loss, 4)}
         if at.best_auc is not None:
             facts["valid_auc"] = round(at.best_auc, 4)
-        speed = round(at.rows / max(at.step_seconds, 1e-9))
+        speed = round(at.rows_per_second)
         done = at.epoch_rows if done is None else done
         self.progress(stage, done, rows, rows_per_second=speed, **facts)
 
