@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bitfold.bytesize import memory
 from bitfold.errors import BitfoldError, Diverged
 from bitfold.evaluate import EVALUATION_ROWS, score
 from bitfold.kernels.lookup import moving_bytes
@@ -62,10 +63,9 @@ def make_optimizers(model: ClickModel, config: TrainConfig) -> list[torch.optim.
 
 def training_bytes(model: ClickModel, optimizers: Sequence[torch.optim.Optimizer]) -> int:
     """Bytes of the embeddings while they are trained: weights, gradients, optimizer state."""
-    tensors: list[Tensor] = list(model.embeddings.buffers())
+    tensors: list[Tensor] = []
     moved = 0
     for weight in model.embeddings.parameters():
-        tensors.append(weight)
         for optimizer in optimizers:
             state = optimizer.state.get(weight, {})
             tensors.extend(value for value in state.values() if isinstance(value, Tensor))
@@ -76,7 +76,7 @@ def training_bytes(model: ClickModel, optimizers: Sequence[torch.optim.Optimizer
             tensors.extend(
                 [weight.grad._values(), weight.grad._indices()] if sparse else [weight.grad]
             )
-    return sum(tensor.nbytes for tensor in tensors) + moved
+    return memory(model.embeddings).total + sum(tensor.nbytes for tensor in tensors) + moved
 
 
 class Logits(nn.Module):
