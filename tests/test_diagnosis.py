@@ -166,7 +166,7 @@ def test_the_curve_has_each_epoch_with_its_own_speed(run: Path) -> None:
 def test_a_diagnosis_of_dense_and_hashed_ids(
     log: PreparedLog, known: Survey, tmp_path: Path, method: str
 ) -> None:
-    words = replace(TINY, embedding=method, budget=None if method == "full" else "2x")
+    words = replace(TINY, method=method, budget=None if method == "full" else "2x")
     result = train([log.path], log.schema.config, words, tmp_path / "run")
     found = diagnose(tmp_path / "run", log, known)
     assert sum(found["by_kind"].values()) == result.metrics["bytes"]

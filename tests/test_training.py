@@ -78,14 +78,14 @@ def test_speed_leaves_out_the_first_steps_which_compile(log, tmp_path, monkeypat
     from bitfold.training import loop
 
     clock = [0.0]
-    step = loop.Loop._step
+    step = loop.Trainer._step
 
     def slow_at_first(self, batch):
         clock[0] += 100.0 if self.steps < loop.WARM_UP else 1.0
         return step(self, batch)
 
     monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(loop.Loop, "_step", slow_at_first)
+    monkeypatch.setattr(loop.Trainer, "_step", slow_at_first)
     result = train([log], None, replace(TINY, batch_size=100, epochs=1), tmp_path / "run")
     steps = -(-result.metrics["rows"]["train"] // 100)
     timed = result.metrics["rows"]["train"] - 100 * loop.WARM_UP
