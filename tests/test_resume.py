@@ -229,8 +229,11 @@ def test_a_damaged_checkpoint_is_named(log, tmp_path):
     write_tensors(state, tensors, notes | {"format": "99"})
     with pytest.raises(BitfoldError, match="another format"):
         train([log], None, STEPS, run, resume=True)
-    del tensors["model.network.bias"]
-    write_tensors(state, tensors, notes)
+    write_tensors(state, tensors | {"model.network.bias": torch.ones(1)}, notes)
+    with pytest.raises(BitfoldError, match="not what was saved"):
+        train([log], None, STEPS, run, resume=True)
+    del tensors["model.network.bias"], notes["digest"]
+    write_tensors(state, tensors, notes, seal=True)
     with pytest.raises(BitfoldError, match="another model"):
         train([log], None, STEPS, run, resume=True)
 

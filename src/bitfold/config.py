@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from bitfold.errors import BitfoldError, unknown_name
 
 T = TypeVar("T")
+Scalar = str | int | float | bool | None
 
 RENAMED = {"embedding": "method"}
 """Options that had another name once: files and command lines that say it are still read."""
@@ -66,15 +67,28 @@ def to_json(config: Any) -> dict[str, Any]:
     return out
 
 
-def from_json(kind: type[T], words: Mapping[str, Any]) -> T:
-    """Build a configuration of `kind` from JSON values; unknown words raise `UnknownName`."""
+def from_json(kind: type[T], words: Mapping[str, Any], where: object = "the configuration") -> T:
+    """Build a configuration of `kind` from JSON values; `where` is what an error calls them.
+
+    Raises:
+        UnknownName: an option that `kind` does not have.
+        BitfoldError: an option is missing, of the wrong type, or out of range.
+    """
+    from bitfold.records import broken, record
+
+    if not isinstance(words, Mapping):
+        raise broken(where, type(words).__name__, "options by name", "write it again")
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    hints = get_type_hints(kind)
     values: dict[str, Any] = {}
     for said, value in words.items():
         name = said if said in fields else RENAMED.get(said, said)
         if name not in fields:
             raise unknown_name("word", name, fields)
-        values[name] = tuple(value) if isinstance(value, list) else value
+        hint = hints[name]
+        # Options of methods and networks may have been given as numbers.
+        hint = dict[str, Scalar] if hint == dict[str, str] else hint
+        values[name] = record(value, hint, f"the option {name} of {where}")
     required = [
         name
         for name, field in fields.items()
@@ -87,7 +101,10 @@ def from_json(kind: type[T], words: Mapping[str, Any]) -> T:
             got=", ".join(values) or "no words",
             expected=f"at least {', '.join(required)}",
         )
-    return kind(**values)
+    try:
+        return kind(**values)
+    except (TypeError, OverflowError, AttributeError) as error:
+        raise broken(where, error, f"options of a {kind.__name__}", "write it again") from None
 
 
 def parse_words(kind: type[T], words: Mapping[str, Any], what: str = "option") -> T:
@@ -104,6 +121,7 @@ def parse_words(kind: type[T], words: Mapping[str, Any], what: str = "option") -
     """
     hints = get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    hints = get_type_hints(kind)
     values: dict[str, Any] = {}
     for name, value in words.items():
         if name not in names:

@@ -7,8 +7,6 @@ guards against bad arguments in general catches it too.
 import difflib
 from collections.abc import Iterable
 
-from bitfold.terminal import printable
-
 
 class BitfoldError(ValueError):
     """A mistake the caller can mend.
@@ -39,11 +37,10 @@ class BitfoldError(ValueError):
         self.got = got
         self.expected = expected
         self.fix = fix
-        # Values, names and paths of the user's are in it: a terminal must not obey them.
-        lines = [printable(problem, lines=True)]
+        lines = [problem]
         for word, text in (("got", got), ("expected", expected), ("fix", fix)):
             if text is not None:
-                lines.append(f"  {word}: {printable(text, lines=True)}")
+                lines.append(f"  {word}: {text}")
         super().__init__("\n".join(lines))
 
 

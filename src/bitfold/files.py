@@ -15,8 +15,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import xxhash
+
 from bitfold.errors import BitfoldError
 from bitfold.outputs.place import cannot_write
+from bitfold.records import DIGEST, file_size, read_object, unreadable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,48 +118,119 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        BitfoldError: the file is missing, damaged, or holds something else.
+        BitfoldError: the file is missing, may not be read, is damaged, or holds something else.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BitfoldError(f"{path} is missing", got="no file", expected="a JSON file") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BitfoldError(f"{path} is damaged", got=str(error), expected="JSON") from None
-    if not isinstance(value, dict):
-        raise BitfoldError(f"{path} is damaged", got=type(value).__name__, expected="an object")
-    return value
+    return read_object(path)
 
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, "Tensor"], notes: Mapping[str, str] | None = None
+    path: Path,
+    tensors: Mapping[str, "Tensor"],
+    notes: Mapping[str, str] | None = None,
+    *,
+    seal: bool = False,
 ) -> None:
-    """Write tensors as one safetensors file, atomically; `notes` go into its header."""
+    """Write tensors as one safetensors file, atomically; `notes` go into its header.
+
+    With `seal`, so does a digest of the tensors and the notes, which `read_tensors` then checks.
+    """
     import safetensors
     import safetensors.torch
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = dict(notes or {})
+    if seal:
+        header[DIGEST] = tensor_digest(plain, header)
     with atomic(path) as part:
         try:
-            safetensors.torch.save_file(plain, part, metadata=dict(notes or {}))
+            safetensors.torch.save_file(plain, part, metadata=header)
         except safetensors.SafetensorError as error:
             raise OSError(str(error)) from error
 
 
-def read_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
+def read_tensors(
+    path: Path, *, sealed: bool = False, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> tuple[dict[str, "Tensor"], dict[str, str]]:
     """The tensors and the notes of a safetensors file.
 
+    Args:
+        path: the file.
+        sealed: check the digest that the file was written with.
+        shapes: those that the tensors must have, checked before any is read.
+
     Raises:
-        BitfoldError: the file is missing, truncated or damaged.
+        BitfoldError: the file is missing, may not be read, is truncated, damaged, or not what was
+            saved.
     """
     import safetensors
 
+    file_size(path)  # a missing file, and one that may not be read, are told as such
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except FileNotFoundError:
-        raise BitfoldError(f"{path} is missing", got="no file") from None
-    except (safetensors.SafetensorError, OSError) as error:
+            notes = file.metadata() or {}
+            names = list(file.keys())
+            if shapes is not None:
+                found = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+                _check_shapes(path, found, shapes)
+            tensors = {name: file.get_tensor(name) for name in names}
+    except PermissionError as error:
+        raise unreadable(path, error) from None
+    except BitfoldError:
+        raise
+    except (
+        safetensors.SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError,
+        AttributeError, OverflowError,
+    ) as error:  # fmt: skip
+        got = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise BitfoldError(
-            f"{path} is damaged", got=str(error), expected="a whole safetensors file"
+            f"{path} is damaged", got=got, expected="a whole safetensors file"
         ) from None
+    if sealed:
+        check_seal(path, tensors, notes)
+    return tensors, notes
+
+
+def check_seal(path: Path, tensors: Mapping[str, "Tensor"], notes: dict[str, str]) -> None:
+    """Raise unless the tensors and notes of a file are those that its digest was made of.
+
+    The digest is taken out of the notes.
+    """
+    if notes.pop(DIGEST, None) != tensor_digest(tensors, notes):
+        raise BitfoldError(
+            f"{path} is not what was saved",
+            got="another digest of its tensors",
+            expected="the file as bitfold wrote it",
+            fix="train anew with --force",
+        )
+
+
+def _check_shapes(
+    path: Path, found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]
+) -> None:
+    for name in [*wanted, *found]:
+        if found.get(name) != wanted.get(name):
+            raise BitfoldError(
+                f"{path} does not hold the weights that are expected there",
+                got=f"{name}: {_shape(found.get(name))}",
+                expected=_shape(wanted.get(name)),
+                fix="copy the whole folder again",
+            )
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "no such tensor" if shape is None else f"shape {list(shape)}"
+
+
+def tensor_digest(tensors: Mapping[str, "Tensor"], notes: Mapping[str, str]) -> str:
+    """The XXH3-128 of tensors, their names, types and shapes, and some notes."""
+    import torch
+
+    digest = xxhash.xxh3_128()
+    digest.update(json.dumps(sorted(notes.items())).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        if tensor.numel():
+            content: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+            digest.update(content)
+    return digest.hexdigest()

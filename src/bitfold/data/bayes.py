@@ -3,24 +3,34 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
 from bitfold.config import from_json
 from bitfold.data.manifest import PARTS
 from bitfold.data.splits import random_parts
+from bitfold.data.stats import REPORT_FILE
 from bitfold.data.synthetic import FORMAT_VERSION, SynthConfig, generate
 from bitfold.errors import BitfoldError
-from bitfold.files import read_json
 from bitfold.outputs import settle
+from bitfold.records import Count, read_object, record
 
 if TYPE_CHECKING:
     from bitfold.data.prepared import PreparedLog
 
-REPORT_FILE = "synth.json"
-"""The report of `bitfold synth`, kept in a log that was prepared from a synthetic one."""
+
+class _Report(msgspec.Struct):
+    """What is needed of a report of `bitfold synth`."""
+
+    format_version: int
+    rows: Count
+    bayes_auc: Annotated[float, Meta(ge=0, le=1)]
+    config: dict[str, Any]
+
 
 _NODES = 64  # of the quadrature over the noise
 
@@ -37,10 +47,10 @@ def report_of(paths: Sequence[str | Path]) -> dict[str, Any] | None:
     if not path.exists() or file is None:
         return None
     try:
-        report = read_json(file)
+        report = read_object(file)
+        known = record(report, _Report, file).format_version == FORMAT_VERSION
     except BitfoldError:
         return None  # another's file: its name is no promise
-    known = report.get("format_version") == FORMAT_VERSION and "bayes_auc" in report
     return report if known else None
 
 
@@ -61,24 +71,28 @@ def bayes(log: "PreparedLog", part: str) -> dict[str, Any] | None:
     """
     from bitfold import metrics
 
-    file, words = log.path / REPORT_FILE, log.schema.config
+    words = log.schema.config
     rule = words.label_rule
-    if not file.is_file() or rule is None or (rule.column, rule.compare) != ("label", None):
+    if (
+        not log.manifest.names(log.path, REPORT_FILE)
+        or rule is None
+        or (rule.column, rule.compare) != ("label", None)
+    ):
         return None
     if words.weight is not None or words.negative_rate is not None:
         return None
-    report = read_json(file)
-    if sum(log.rows.values()) != report["rows"]:
+    file = log.file(REPORT_FILE)
+    report = record(read_object(file), _Report, file)
+    if sum(log.rows.values()) != report.rows:
         return None
     split = words.split_rule
     if split.kind != "random":
-        return {"auc": report["bayes_auc"], "logloss": None, "rows": "all, expected"}
-    labels, logits = _rows(
-        from_json(SynthConfig, report["config"]), part, split.fractions, words.split_seed
-    )
+        return {"auc": report.bayes_auc, "logloss": None, "rows": "all, expected"}
+    config = from_json(SynthConfig, report.config, file)
+    labels, logits = _rows(config, part, split.fractions, words.split_seed)
     if len(labels) != log.rows[part]:
         return None
-    chances = clicked(logits, float(report["config"]["noise"]))
+    chances = clicked(logits, config.noise)
     return {
         "auc": metrics.auc(labels, logits),
         "logloss": metrics.logloss(labels, chances),

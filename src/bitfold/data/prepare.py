@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bitfold.data.bayes import REPORT_FILE, report_of
+from bitfold.data.bayes import report_of
 from bitfold.data.columns import Encoder
 from bitfold.data.config import DataConfig
 from bitfold.data.dealing import deal
@@ -15,15 +15,15 @@ from bitfold.data.fitting import fit
 from bitfold.data.formats import with_defaults
 from bitfold.data.frames import MemoryLog, paths_of
 from bitfold.data.interactions import Interactions
-from bitfold.data.manifest import PARTS, write_json
+from bitfold.data.manifest import PARTS
 from bitfold.data.negatives import add_negatives
 from bitfold.data.prepared import PreparedLog, is_prepared, looks_prepared
 from bitfold.data.reading import Progress
 from bitfold.data.schema import Schema
+from bitfold.data.stats import REPORT_FILE
 from bitfold.data.writing import write_log
 from bitfold.errors import BitfoldError
 from bitfold.outputs import Kind, new_folder
-from bitfold.terminal import printable
 
 PREPARED = Kind(
     "prepared log",
@@ -88,10 +88,8 @@ def prepare(
         fitted = fit(config, encoder.specs, dealt, progress)
         if schema is not None:
             fitted = replace(fitted, schema=replace(schema, config=config))
-        write_log(folder, dealt, fitted, inputs, progress)
         report = None if isinstance(paths, MemoryLog) else report_of(paths)
-        if report is not None:
-            write_json(folder / REPORT_FILE, report)
+        write_log(folder, dealt, fitted, inputs, progress, report)
         shutil.rmtree(work)
     return PreparedLog(out)
 
@@ -127,7 +125,7 @@ def describe_inputs(paths: Sequence[str | Path] | MemoryLog, config: DataConfig)
     if isinstance(paths, MemoryLog):
         return [[paths.fingerprint(config), paths.rows, 0]]
     return [
-        [printable(file.path.name), file.size, file.real.stat().st_mtime_ns]
+        [file.path.name, file.size, file.path.stat().st_mtime_ns]
         for file in find_files(paths, config)
     ]
 

@@ -11,10 +11,15 @@ import numpy.typing as npt
 
 from bitfold.data.batch import Batch
 from bitfold.data.finishing import assemble
-from bitfold.data.manifest import PARTS, Manifest, ShardInfo
-from bitfold.data.schema import SCHEMA_FILE, Schema, read_json
+from bitfold.data.manifest import AGAIN, PARTS, Manifest, ShardInfo, check_digest
+from bitfold.data.schema import SCHEMA_FILE, Schema
+from bitfold.data.stats import STATS_FILE, read_stats
 from bitfold.data.table import Bags, Table
 from bitfold.errors import BitfoldError, unknown_name
+from bitfold.records import unreadable
+
+_CHECKED: set[tuple[str, int, int, str]] = set()
+"""Shards whose digests were found right, by path, inode, time and digest: once a process."""
 
 
 class PreparedLog:
@@ -36,8 +41,8 @@ class PreparedLog:
                 expected="a folder that prepare wrote",
                 fix="run bitfold prepare, or check the path",
             )
-        self.schema = Schema.load(self.path)
-        manifest = Manifest.load(self.path)
+        self.manifest = manifest = Manifest.load(self.path)
+        self.schema = Schema.load(self.path, self.file)
         self._shards = manifest.shards
         self.inputs = manifest.inputs
         self.rows: dict[str, int] = {
@@ -49,10 +54,18 @@ class PreparedLog:
         """Bytes of the shards on the disk."""
         return sum(shard.size for shards in self._shards.values() for shard in shards)
 
+    def file(self, name: str) -> Path:
+        """The path of a file of the log beside its shards, once its digest is found right.
+
+        Raises:
+            BitfoldError: it does not belong to the log, or is not what was saved.
+        """
+        return self.manifest.check(self.path, name)
+
     @cached_property
     def stats(self) -> dict[str, Any]:
         """Counts per field over the training part: distinct, missing, head, unseen."""
-        return read_json(self.path / "stats.json", "bitfold.stats", 1)
+        return read_stats(self.file(STATS_FILE), self.schema)
 
     def num_batches(
         self, part: str, batch_size: int, world_size: int = 1, drop_last: bool = False
@@ -178,26 +191,61 @@ class PreparedLog:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        path = self.path / shard.name
+        path = self._whole(shard)
         try:
             with pq.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
+                self._fits(shard, file)
                 table = file.read(columns=only, use_threads=False).combine_chunks()
-        except (pa.ArrowException, OSError) as error:
+            out = {name: _plain(table.column(name)) for name in table.column_names}
+        except PermissionError as error:
+            raise unreadable(path, error) from None
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            if isinstance(error, BitfoldError):
+                raise
             raise BitfoldError(
                 f"the shard {path} cannot be read",
-                got=str(error).splitlines()[0],
+                got=(str(error).splitlines() or [type(error).__name__])[0],
                 expected="the shard that prepare wrote",
-                fix="prepare the log again",
+                fix=AGAIN,
             ) from error
-        out: dict[str, Any] = {}
-        for name in table.column_names:
-            column = table.column(name).chunk(0)
-            if pa.types.is_large_list(column.type) or pa.types.is_list(column.type):
-                offsets = column.offsets.to_numpy().astype(np.int64, copy=False)
-                out[name] = Bags(column.values.to_numpy(), offsets)
-            else:
-                out[name] = column.to_numpy()
         return out
+
+    def _whole(self, shard: ShardInfo) -> Path:
+        """The shard's path, its digest checked when it is read for the first time."""
+        path = self.path / shard.name
+        if shard.digest is not None:
+            try:
+                found = path.stat()
+            except OSError as error:
+                raise unreadable(path, error) from None
+            mark = (str(path.absolute()), found.st_ino, found.st_mtime_ns, shard.digest)
+            if mark not in _CHECKED:
+                check_digest(self.path, shard.name, shard.digest)
+                _CHECKED.add(mark)
+        return path
+
+    def _fits(self, shard: ShardInfo, file: Any) -> None:
+        """Raise unless a shard's own rows and columns are the manifest's and the schema's."""
+        types = {field.name: str(field.type) for field in file.schema_arrow}
+        wrong = None
+        if file.metadata.num_rows != shard.rows:
+            wrong = f"{file.metadata.num_rows:,} rows for {shard.rows:,}"
+        for info in self.schema.fields:
+            kinds = ("large_list", "list") if info.kind == "bag" else ("int64",)
+            if not types.get(f"id:{info.name}", "").startswith(kinds):
+                wrong = wrong or f"no ids of {info.name!r}"
+        for name in self.schema.numeric_names:
+            if types.get(f"number:{name}") != "float":
+                wrong = wrong or f"no numbers of {name!r}"
+        if self.schema.config.label is not None and "label" not in types:
+            wrong = wrong or "no labels"
+        if wrong:
+            raise BitfoldError(
+                f"the shard {self.path / shard.name} cannot be read",
+                got=wrong,
+                expected="the shard that prepare wrote",
+                fix=AGAIN,
+            )
 
     def _ids(self, columns: dict[str, Any]) -> list[npt.NDArray[np.int64] | Bags]:
         return [columns[f"id:{name}"] for name in self.schema.field_names]
@@ -221,6 +269,19 @@ class PreparedLog:
             raise BitfoldError(
                 "the batch size is too small", got=batch_size, expected="1 or more", fix="try 2048"
             )
+
+
+def _plain(column: Any) -> Any:
+    """A column as an array, or as bags."""
+    import pyarrow as pa
+
+    chunk = column.chunk(0) if column.num_chunks else pa.array([], column.type)
+    if pa.types.is_large_list(chunk.type) or pa.types.is_list(chunk.type):
+        if chunk.null_count or chunk.values.null_count:
+            raise ValueError("missing ids")
+        offsets = chunk.offsets.to_numpy().astype(np.int64, copy=False)
+        return Bags(chunk.values.to_numpy(), offsets)
+    return chunk.to_numpy()
 
 
 def looks_prepared(path: Path) -> bool:

@@ -1,23 +1,27 @@
 """What a prepared log, and a run trained on it, know of their columns."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
 from bitfold.config import from_json, to_json
 from bitfold.data.config import DataConfig
 from bitfold.data.vocabulary import Vocabulary
 from bitfold.errors import BitfoldError
 from bitfold.fields import Field
-from bitfold.hashing import HASH_VERSION
+from bitfold.hashing import HASH_VERSION, missing_id
+from bitfold.records import Count, Form, Name, Number, broken, build, checked, record
 
-FORMAT = "bitfold.schema"
-VERSION = 1
+AGAIN = "prepare the log again"
+SCHEMA = Form("bitfold.schema", 1, "format", "version", fix=AGAIN)
 SCHEMA_FILE = "schema.json"
 VOCABULARY_FILE = "vocabulary.safetensors"
 
@@ -34,12 +38,12 @@ class FieldInfo:
             `1 + b` the bucket `b`.
     """
 
-    name: str
+    name: Name
     kind: str
-    distinct: int
+    distinct: Count
     exact: bool = True
-    num_embeddings: int | None = None
-    edges: tuple[float, ...] = ()
+    num_embeddings: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
+    edges: tuple[Number, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,21 @@ class NumericInfo:
     and `x` itself for `standard`. A missing number becomes 0, which is the mean.
     """
 
-    name: str
-    mean: float
-    deviation: float
+    name: Name
+    mean: Number
+    deviation: Annotated[float, Meta(gt=0, le=1.7976931348623157e308)]
+
+
+class _Record(msgspec.Struct, forbid_unknown_fields=True):
+    """What schema.json holds; its parts are read one by one."""
+
+    format: str
+    version: int
+    hash_version: int
+    data: dict[str, Any]
+    fields: list[dict[str, Any]]
+    numeric: list[dict[str, Any]]
+    vocabulary: bool
 
 
 @dataclass(frozen=True)
@@ -106,9 +122,7 @@ class Schema:
 
     def to_json(self) -> dict[str, Any]:
         """The schema as JSON values, the vocabulary left out."""
-        return {
-            "format": FORMAT,
-            "version": VERSION,
+        return SCHEMA.head() | {
             "hash_version": HASH_VERSION,
             "data": to_json(self.config),
             "fields": [asdict(info) | {"edges": list(info.edges)} for info in self.fields],
@@ -116,50 +130,89 @@ class Schema:
             "vocabulary": self.vocabulary is not None,
         }
 
-    def save(self, folder: str | Path) -> None:
-        """Write the schema, and the vocabulary if there is one, into a folder."""
+    def save(self, folder: str | Path) -> list[str]:
+        """Write the schema, and the vocabulary if there is one; returns their names."""
         folder = Path(folder)
+        names = [SCHEMA_FILE]
         if self.vocabulary is not None:
             self.vocabulary.save(folder / VOCABULARY_FILE)
+            names.append(VOCABULARY_FILE)
         text = json.dumps(self.to_json(), indent=1, ensure_ascii=False)
         (folder / SCHEMA_FILE).write_text(text + "\n", encoding="utf-8")
+        return names
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Schema":
+    def load(cls, folder: str | Path, check: Callable[[str], Path] | None = None) -> "Schema":
         """Read a saved schema.
+
+        Args:
+            folder: where it lies.
+            check: gives the path of a file of the folder once it is found whole, and raises if it
+                does not belong there; without it, files are taken as they are.
 
         Raises:
             BitfoldError: if it is missing, broken, or of a newer format.
         """
-        path = Path(folder) / SCHEMA_FILE
-        words = read_json(path, FORMAT, VERSION)
-        try:
-            if words["hash_version"] != HASH_VERSION:
-                raise BitfoldError(
-                    f"{path} was written with another hash",
-                    got=f"hash version {words['hash_version']}",
-                    expected=f"version {HASH_VERSION}",
-                    fix="use the bitfold that wrote it, or prepare the log again",
-                )
-            vocabulary = None
-            if words["vocabulary"]:
-                vocabulary = Vocabulary.load(path.parent / VOCABULARY_FILE)
-            return cls(
-                from_json(DataConfig, words["data"]),
-                tuple(
-                    FieldInfo(**(info | {"edges": tuple(info["edges"])}))
-                    for info in words["fields"]
-                ),
-                tuple(NumericInfo(**info) for info in words["numeric"]),
-                vocabulary,
-            )
-        except (KeyError, TypeError, AttributeError) as error:
+        place = check or Path(folder).joinpath
+        path = place(SCHEMA_FILE)
+        value = checked(path, SCHEMA)
+        version = value.get("hash_version")
+        if version != HASH_VERSION:
             raise BitfoldError(
-                f"{path} is broken",
-                got=f"{type(error).__name__}: {error}",
-                expected="a schema as prepare writes it",
-                fix="prepare the log again",
-            ) from error
+                f"{path} was written with another hash",
+                got=f"hash version {version!r}"[:80],
+                expected=f"version {HASH_VERSION}",
+                fix=f"use the bitfold that wrote it, or {AGAIN}",
+            )
+        found = record(value, _Record, path, fix=AGAIN)
+        fields = tuple(build(info, FieldInfo, path, fix=AGAIN) for info in found.fields)
+        numeric = tuple(build(info, NumericInfo, path, fix=AGAIN) for info in found.numeric)
+        config = from_json(DataConfig, found.data, path)
+        vocabulary = Vocabulary.load(place(VOCABULARY_FILE)) if found.vocabulary else None
+        schema = cls(config, fields, numeric, vocabulary)
+        wrong = schema._contradiction()
+        if wrong:
+            raise broken(path, wrong, "a schema as prepare writes it", AGAIN)
+        return schema
+
+    def _contradiction(self) -> str | None:
+        """What of the fields, numbers and maps does not fit the options; None if all does."""
+        from bitfold.data.columns import field_specs
+
+        buckets = self.config.transform.kind == "buckets"
+        kinds = [(spec.name, spec.kind) for spec in field_specs(self.config)]
+        kinds = [pair for pair in kinds if pair[1] != "bucket"]
+        kinds += [(name, "bucket") for name in self.config.numeric if buckets]
+        if kinds != [(info.name, info.kind) for info in self.fields]:
+            return "fields that are not those of its options"
+        if self.numeric_names != ([] if buckets else list(self.config.numeric)):
+            return "numeric columns that are not those of its options"
+        for info in self.fields:
+            bounds = list(info.edges)
+            if bounds != sorted(set(bounds)) or (info.kind != "bucket" and bounds):
+                return f"bounds of {info.name!r} that do not rise"
+            if info.kind == "bucket" and info.num_embeddings != len(bounds) + 2:
+                return f"another number of buckets than {info.name!r} has bounds for"
+        if (self.vocabulary is not None) != any(self._mapped(info) for info in self.fields):
+            return "a vocabulary where none belongs, or none where one does"
+        if self.vocabulary is not None:
+            return self._contradiction_of(self.vocabulary)
+        return None
+
+    def _mapped(self, info: FieldInfo) -> bool:
+        return self.config.ids == "vocabulary" and info.kind != "bucket"
+
+    def _contradiction_of(self, vocabulary: Vocabulary) -> str | None:
+        if len(vocabulary.maps) != len(self.fields):
+            return f"{len(self.fields)} fields, and a vocabulary of {len(vocabulary.maps)}"
+        for info, fmap in zip(self.fields, vocabulary.maps, strict=True):
+            if (fmap is not None) != self._mapped(info):
+                return f"a vocabulary without {info.name!r}, or with it where none belongs"
+            if fmap is not None and fmap.num_embeddings != info.num_embeddings:
+                return f"{fmap.num_embeddings:,} ids of {info.name!r} in the vocabulary"
+            if fmap is not None and fmap.missing != missing_id(self.config.hash_seed):
+                return f"another id for missing values of {info.name!r}"
+        return None
 
 
 def shape(column: npt.NDArray[np.float64], kind: str) -> npt.NDArray[np.float64]:
@@ -168,29 +221,3 @@ def shape(column: npt.NDArray[np.float64], kind: str) -> npt.NDArray[np.float64]
         return column
     logs: npt.NDArray[np.float64] = np.sign(column) * np.log1p(np.abs(column))
     return logs
-
-
-def read_json(path: Path, kind: str, version: int) -> dict[str, Any]:
-    """A JSON object of a given format, of this version or an older one."""
-    try:
-        words = json.loads(path.read_text(encoding="utf-8"))
-        found = (words["format"], int(words["version"]))
-    except FileNotFoundError:
-        raise BitfoldError(
-            f"{path} does not exist", expected="a folder that bitfold wrote", fix="check the path"
-        ) from None
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise BitfoldError(
-            f"{path} is broken",
-            got=f"{type(error).__name__}: {error}",
-            expected=f"a whole {kind} file",
-            fix="write it again",
-        ) from error
-    if found[0] != kind or found[1] > version:
-        raise BitfoldError(
-            f"{path} cannot be read by this bitfold",
-            got=f"{found[0]} version {found[1]}",
-            expected=f"{kind} version {version} or older",
-            fix="use a newer bitfold",
-        )
-    return words  # type: ignore[no-any-return]

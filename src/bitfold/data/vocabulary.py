@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bitfold.errors import BitfoldError
 from bitfold.fields import Field
+from bitfold.records import Form, broken, check_form, file_size, unreadable
 
 if TYPE_CHECKING:
     from bitfold.data.batch import Batch
@@ -143,21 +144,24 @@ class Vocabulary:
         """Write the map as safetensors: `I.keys`, `I.ids` and `I.missing` of field I."""
         from safetensors.numpy import save_file
 
+        from bitfold.files import whole
+
         tensors: dict[str, npt.NDArray[np.generic]] = {}
         for index, fmap in enumerate(self.maps):
             if fmap is not None:
                 tensors[f"{index}.keys"] = fmap.keys
                 tensors[f"{index}.ids"] = fmap.ids
                 tensors[f"{index}.missing"] = np.array([fmap.missing], np.int64)
-        save_file(
-            tensors,
-            str(path),
-            metadata={
-                "format": "bitfold.vocabulary",
-                "version": "1",
-                "fields": str(len(self.maps)),
-            },
-        )
+        with whole(Path(path)):
+            save_file(
+                tensors,
+                str(path),
+                metadata={
+                    "format": "bitfold.vocabulary",
+                    "version": "1",
+                    "fields": str(len(self.maps)),
+                },
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
@@ -168,28 +172,61 @@ class Vocabulary:
         """
         from safetensors import SafetensorError, safe_open
 
+        path = Path(path)
+        file_size(path)  # a missing file, and one that may not be read, are told as such
         try:
             with safe_open(str(path), framework="np") as file:
-                count = int(file.metadata()["fields"])
+                notes = file.metadata() or {}
+                check_form(_numbered(notes), VOCABULARY, path)
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return cls(tuple(_field_map(tensors, index) for index in range(count)))
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise BitfoldError(
-                f"{path} is missing or broken",
-                got=f"{type(error).__name__}: {error}",
-                expected="the vocabulary that prepare wrote",
-                fix="prepare the log again",
-            ) from error
+            count = int(notes["fields"])
+            if not 0 <= count <= MOST_FIELDS:
+                raise ValueError(f"{count} fields")
+            maps = tuple(_field_map(tensors, index) for index in range(count))
+            if len(tensors) != 3 * sum(m is not None for m in maps):
+                raise ValueError("maps that belong to no field")
+            return cls(maps)
+        except PermissionError as error:
+            raise unreadable(path, error) from None
+        except BitfoldError:
+            raise
+        except (
+            OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError, IndexError
+        ) as error:  # fmt: skip
+            got = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise broken(
+                path, got, "the vocabulary that prepare wrote", "prepare the log again"
+            ) from None
+
+
+MOST_FIELDS = 1 << 20
+VOCABULARY = Form("bitfold.vocabulary", 1, "format", "version", fix="prepare the log again")
+
+
+def _numbered(notes: Mapping[str, str]) -> dict[str, object]:
+    """The notes of a file with its version as a number: safetensors keeps texts only."""
+    version = notes.get("version", "")
+    return {**notes, "version": int(version) if version.isdecimal() else version}
 
 
 def _field_map(tensors: Mapping[str, npt.NDArray[np.generic]], index: int) -> FieldMap | None:
     if f"{index}.keys" not in tensors:
         return None
-    keys = tensors[f"{index}.keys"].astype(np.int64, copy=False)
-    ids = tensors[f"{index}.ids"].astype(np.int32, copy=False)
-    if len(keys) != len(ids) or (len(keys) > 1 and not bool((keys[1:] > keys[:-1]).all())):
+    names = ("keys", "ids", "missing")
+    parts: list[npt.NDArray[Any]] = [np.asarray(tensors[f"{index}.{name}"]) for name in names]
+    keys, ids, missing = parts
+    kinds = [(each.dtype, each.ndim) for each in parts]
+    right = [(np.dtype(np.int64), 1), (np.dtype(np.int32), 1), (np.dtype(np.int64), 1)]
+    if kinds != right or len(keys) != len(ids) or len(missing) != 1:
+        raise ValueError(f"the map of field {index} is of another shape or type")
+    if len(keys) > 1 and not bool((keys[1:] > keys[:-1]).all()):
         raise ValueError(f"the map of field {index} is not sorted")
-    return FieldMap(keys, ids, int(tensors[f"{index}.missing"][0]))
+    ranks = np.zeros(len(ids), bool)
+    if len(ids) and int(ids.min()) >= FIRST and int(ids.max()) < len(ids) + FIRST:
+        ranks[ids - FIRST] = True
+    if not bool(ranks.all()):
+        raise ValueError(f"the map of field {index} does not give each id once")
+    return FieldMap(keys.astype(np.int64), ids.astype(np.int32), int(missing[0]))
 
 
 def vocabulary_of(maps: Iterable[FieldMap | None]) -> Vocabulary | None:

@@ -15,8 +15,10 @@ from bitfold.data.manifest import PARTS, Manifest, ShardInfo, write_json
 from bitfold.data.reading import Progress
 from bitfold.data.schema import Schema
 from bitfold.data.statistics import IdCounter
+from bitfold.data.stats import REPORT_FILE, STATS, STATS_FILE
 from bitfold.data.table import Bags
 from bitfold.data.vocabulary import UNSEEN
+from bitfold.records import file_digest
 
 Column = npt.NDArray[np.int64] | Bags
 
@@ -33,8 +35,12 @@ def write_log(
     fitted: Fitted,
     inputs: list[list[Any]],
     progress: Progress | None = None,
+    report: dict[str, Any] | None = None,
 ) -> None:
-    """Write all files of a prepared log into `folder`; `schema.json` comes last."""
+    """Write all files of a prepared log into `folder`; the manifest, `log.json`, comes last.
+
+    `report` is that of a synthetic log, if it is one.
+    """
     schema = fitted.schema
     shards: dict[str, list[ShardInfo]] = {part: [] for part in PARTS}
     unseen = np.zeros((len(PARTS), len(schema.fields), 2), np.int64)
@@ -60,9 +66,12 @@ def write_log(
             if progress is not None:
                 progress("writing", done, index + 1, len(dealt.paths))
         _collect(writing, shards)
-    write_json(folder / "stats.json", statistics(dealt, fitted, unseen))
-    Manifest(shards, inputs).save(folder)
-    schema.save(folder)
+    write_json(folder / STATS_FILE, statistics(dealt, fitted, unseen))
+    files = [STATS_FILE, *schema.save(folder)]
+    if report is not None:
+        write_json(folder / REPORT_FILE, report)
+        files.append(REPORT_FILE)
+    Manifest(shards, inputs).save(folder, files)
 
 
 def _collect(writing: list[Future[ShardInfo]], shards: dict[str, list[ShardInfo]]) -> None:
@@ -136,7 +145,7 @@ def write_shard(folder: Path, stem: str, schema: Schema, piece: Piece) -> ShardI
         write_statistics=False,
         row_group_size=max(table.num_rows, 1),
     )
-    return ShardInfo(name, table.num_rows, path.stat().st_size)
+    return ShardInfo(name, table.num_rows, path.stat().st_size, file_digest(path))
 
 
 def _count_unseen(columns: list[Column], fitted: Fitted) -> npt.NDArray[np.int64]:
@@ -184,9 +193,7 @@ def statistics(dealt: Dealt, fitted: Fitted, unseen: npt.NDArray[np.int64]) -> d
         }
         words["head"] = _head(field, dealt)
         fields[info.name] = words
-    return {
-        "format": "bitfold.stats",
-        "version": 1,
+    return STATS.head() | {
         "rows": dealt.rows,
         "train_rows": fitted.train_rows,
         "train_positives": fitted.positives,

@@ -3,7 +3,8 @@
 A checkpoint is one safetensors file: the model, the optimizers' states, the random state, and in
 its header the position as JSON. It replaces the one before in one rename, so a process that is
 killed while writing leaves the old one whole. The best weights so far lie in a file of their own
-that is written before the checkpoint that names it.
+that is written before the checkpoint that names it. Each file has a digest of its tensors and its
+notes (XXH3-128); checkpoints of format 2 have none.
 """
 
 import dataclasses
@@ -11,16 +12,23 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
 from bitfold.errors import BitfoldError
-from bitfold.files import read_tensors, remove_parts, write_tensors
+from bitfold.files import check_seal, read_tensors, remove_parts, without_nan, write_tensors
+from bitfold.records import Count, Number, broken, build, inside, parse_object
 
-FORMAT = 2
+FORMAT = 3
+OLDEST = 2
 FILE = "state.safetensors"
+ANEW = "train anew with --force"
+
+
+BestFile = Annotated[str, Meta(pattern=r"^best-[0-9]{1,9}\.safetensors$")]
 
 
 @dataclass
@@ -30,29 +38,30 @@ class Position:
     `epoch` and `batch` name the next batch; `step` counts all steps; `rows` and `step_seconds`
     those trained so far, of which `warm_rows` and `warm_seconds` are those of each process's first
     steps; `seconds` the whole time, validation included. Losses are summed over
-    rows, in the epoch and since the last line of the log.
+    rows, in the epoch and since the last line of the log. `sealed`: the best weights have a digest.
     """
 
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    rows: int = 0
-    seconds: float = 0.0
-    step_seconds: float = 0.0
-    warm_rows: int = 0
-    warm_seconds: float = 0.0
-    epoch_loss: float = 0.0
-    epoch_rows: int = 0
-    window_loss: float = 0.0
-    window_rows: int = 0
-    best_auc: float | None = None
-    best_epoch: int = 0
-    worse_epochs: int = 0
-    training_bytes: int = 0
-    log_size: int = 0
+    epoch: Count = 0
+    batch: Count = 0
+    step: Count = 0
+    rows: Count = 0
+    seconds: Number = 0.0
+    step_seconds: Number = 0.0
+    warm_rows: Count = 0
+    warm_seconds: Number = 0.0
+    epoch_loss: Number = 0.0
+    epoch_rows: Count = 0
+    window_loss: Number = 0.0
+    window_rows: Count = 0
+    best_auc: Number | None = None
+    best_epoch: Count = 0
+    worse_epochs: Count = 0
+    training_bytes: Count = 0
+    log_size: Count = 0
     finished: bool = False
-    best_file: str | None = None
-    valid: list[dict[str, Any]] = field(default_factory=list)
+    best_file: BestFile | None = None
+    valid: list[dict[str, Number | None]] = field(default_factory=list)
+    sealed: bool = True
 
     @property
     def rows_per_second(self) -> float:
@@ -83,10 +92,10 @@ def save(
     tensors |= {f"random.{name}": state for name, state in random.items()}
     notes = {
         "format": str(FORMAT),
-        "position": json.dumps(dataclasses.asdict(position)),
+        "position": json.dumps(without_nan(dataclasses.asdict(position))),
         "optimizer": json.dumps(scalars),
     }
-    write_tensors(folder / FILE, tensors, notes)
+    write_tensors(folder / FILE, tensors, notes, seal=True)
     for old in folder.glob("best-*.safetensors"):
         if old.name != position.best_file:
             old.unlink(missing_ok=True)
@@ -94,15 +103,17 @@ def save(
 
 def save_best(folder: Path, position: Position, model: nn.Module) -> None:
     """Keep the model's weights as the best so far; the next checkpoint names them."""
+    position.sealed = True
     position.best_file = f"best-{position.best_epoch}.safetensors"
-    write_tensors(folder / position.best_file, model.state_dict())
+    write_tensors(folder / position.best_file, model.state_dict(), {"format": "3"}, seal=True)
 
 
 def load_best(folder: Path, position: Position, model: nn.Module) -> None:
     """Put the best weights into the model; nothing happens if none were kept."""
     if position.best_file is not None:
-        tensors, _ = read_tensors(folder / position.best_file)
-        model.load_state_dict(tensors)
+        path = inside(folder, position.best_file, fix=ANEW)
+        tensors, _ = read_tensors(path, sealed=position.sealed, shapes=shapes_of(model))
+        _load(model, tensors)
 
 
 def exists(folder: Path) -> bool:
@@ -119,32 +130,82 @@ def load(
         BitfoldError: the checkpoint is damaged, of a newer format, or of another model.
     """
     remove_parts(folder)
-    tensors, notes = read_tensors(folder / FILE)
-    if notes.get("format") != str(FORMAT):
+    path = folder / FILE
+    tensors, notes = read_tensors(path)
+    try:
+        version = int(notes.get("format", ""))
+    except ValueError:
+        version = 0
+    if not OLDEST <= version <= FORMAT:
+        newer = version > FORMAT
         raise BitfoldError(
             "the checkpoint is of another format",
-            got=notes.get("format"),
-            expected=FORMAT,
-            fix="resume with the bitfold that wrote it, or train anew with --force",
+            got=f"format {notes.get('format')}"[:80],
+            expected=f"{OLDEST} to {FORMAT}",
+            fix="install a newer bitfold"
+            if newer
+            else f"resume with the one that wrote it, or {ANEW}",
         )
+    if version >= 3:
+        check_seal(path, tensors, notes)
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "random": {}}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
+        if part not in parts:
+            raise broken(path, f"a tensor {name!r}"[:80], "the tensors of a checkpoint", ANEW)
         parts[part][rest] = tensor
+    found = parse_object(notes.get("position", "").encode(), path, fix=ANEW)
+    position = build(found, Position, path, fix=ANEW)
+    position.sealed = position.sealed and version >= 3
+    _load(model, parts["model"])
+    scalars = parse_object(notes.get("optimizer", "").encode(), path, fix=ANEW)
+    states: list[dict[int, dict[str, Any]]] = [{} for _ in optimizers]
     try:
-        model.load_state_dict(parts["model"])
-    except RuntimeError as error:
+        for name, value in [*parts["optimizer"].items(), *scalars.items()]:
+            which, number, key = name.split(".", 2)
+            states[int(which)].setdefault(int(number), {})[key] = value
+        for optimizer, state in zip(optimizers, states, strict=True):
+            _check_state(optimizer, state)
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
+    except BitfoldError:
+        raise
+    except (ValueError, IndexError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+        raise broken(path, error, "the optimizers' states", ANEW) from None
+    if position.best_epoch > len(position.valid):
+        raise broken(path, f"the best epoch {position.best_epoch}", "one that was measured", ANEW)
+    return position, parts["random"]
+
+
+def _load(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put weights into the model."""
+    try:
+        model.load_state_dict(tensors)
+    except (RuntimeError, BitfoldError) as error:
         raise BitfoldError(
             "the checkpoint is of another model",
             got=str(error).splitlines()[-1].strip(),
             expected="the weights of this configuration",
-            fix="resume with the same words, or train anew with --force",
+            fix=f"resume with the same options, or {ANEW}",
         ) from None
-    states: list[dict[int, dict[str, Any]]] = [{} for _ in optimizers]
-    for name, value in [*parts["optimizer"].items(), *json.loads(notes["optimizer"]).items()]:
-        which, number, key = name.split(".", 2)
-        states[int(which)].setdefault(int(number), {})[key] = value
-    for optimizer, state in zip(optimizers, states, strict=True):
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
-    return Position(**json.loads(notes["position"])), parts["random"]
+
+
+def _check_state(optimizer: torch.optim.Optimizer, state: dict[int, dict[str, Any]]) -> None:
+    """Raise unless every tensor of an optimizer's state is as large as its parameter, a row of it,
+    or one number: kernels take their sizes from the parameter.
+    """
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    for number, values in state.items():
+        parameter = parameters[number] if 0 <= number < len(parameters) else None
+        for key, value in values.items():
+            if parameter is None:
+                raise ValueError(f"a state of parameter {number}, of {len(parameters)}")
+            if isinstance(value, Tensor) and tuple(value.shape) not in (
+                (), (1,), tuple(parameter.shape), tuple(parameter.shape[:1])
+            ):  # fmt: skip
+                raise ValueError(f"{key} of shape {list(value.shape)} for {list(parameter.shape)}")
+
+
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shapes of a model's state, by name."""
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
