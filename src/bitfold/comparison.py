@@ -37,7 +37,7 @@ from bitfold.board import (
     options_of,
     write_results,
 )
-from bitfold.comparison_folder import WORDS_FILE, claim, said_words
+from bitfold.comparison_folder import CELLS, RUNS, WORDS_FILE, claim, said_words
 from bitfold.config import to_json
 from bitfold.data.config import DataConfig
 from bitfold.data.frames import MemoryLog
@@ -54,8 +54,6 @@ if TYPE_CHECKING:
     from bitfold.data.prepared import PreparedLog
     from bitfold.survey import Survey
     from bitfold.training import TrainConfig
-
-CELLS = "cells"
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,8 @@ def compare(
         out: the directory to write; its layout stands at the top of this file.
         resume: keep the cells that `out` already has. Methods, budgets and seeds may be added;
             the log, the words of training and the grid must be the same.
-        force: write over a comparison that exists.
+        force: replace a comparison that exists, when the new one is whole. Until then the new
+            one is in a hidden folder beside it, and `resume` goes on with it.
         progress: the stage `"cells"` counts finished cells, the others are training's.
 
     Raises:
@@ -116,18 +115,36 @@ def compare(
     known = {variant.method: option_names(variant.method) for variant in words.variants}
     options = {variant.name: options_of(variant, train.set, known) for variant in words.variants}
     said = said_words(paths, data, train, words)
-    fresh = claim(out, said, resume=resume, force=force)
-    try:
-        log = _log(paths, data, out, tell)
-        grid = Grid.of(words, train)
-        grid.check(log)
-        possible, refused, facing = _planned(words, train, options, log)
-    except BaseException:
-        if fresh:
-            shutil.rmtree(out, ignore_errors=True)
-        raise
-    write_json(out / WORDS_FILE, said)
-    (out / CELLS).mkdir(exist_ok=True)
+    with claim(out, paths, said, resume=resume, force=force) as work:
+        try:
+            log = _log(paths, data, work.folder, tell)
+            grid = Grid.of(words, train)
+            grid.check(log)
+            planned = _planned(words, train, options, log)
+        except Exception:
+            if work.fresh:
+                work.discard()
+            raise
+        write_json(work.folder / WORDS_FILE, said)
+        (work.folder / CELLS).mkdir(exist_ok=True)
+        made = _compare(words, train, options, log, grid, planned, work.folder, out, tell)
+    page = made.page and out / made.page.name
+    return replace(made, out=out, page=page)
+
+
+def _compare(
+    words: CompareConfig,
+    train: "TrainConfig",
+    options: Mapping[str, dict[str, str]],
+    log: "PreparedLog",
+    grid: Grid,
+    planned: tuple[list[Cell], list[dict[str, Any]], dict[Key, Key]],
+    out: Path,
+    name: Path,
+    tell: Progress,
+) -> Comparison:
+    """Every cell of a comparison in `out`, which will be called `name`."""
+    possible, refused, facing = planned
     results: list[Mapping[str, Any]] = []
     floor, floor_words = logistic_cell(train)
     total, done = grid.trainings([*possible, *[floor] * words.floors]), 0
@@ -145,14 +162,17 @@ def compare(
         done += 1
         return row
 
-    def found() -> Comparison:
+    there = _rows_there(out)
+
+    def found(*, whole: bool = False) -> Comparison:
         more = {
             "grid": grid.to_json(),
             "differences": differences(results, facing),
             "references": between,
             "unseen": unseen_shares(log),
         }
-        write_results(out, results, refused, more)
+        if whole or len(results) >= there:  # resumed: what is there says more, until all is read
+            write_results(out, results, refused, more)
         return Comparison(out, tuple(results), tuple(refused), more)
 
     found()
@@ -171,13 +191,21 @@ def compare(
             between |= references(log, out, grid.best(floor, floor_words, trained), tell)
     except BaseException:
         with contextlib.suppress(BitfoldError):  # why it stopped matters more
-            _page(out, results)
+            _page(out, results, name)
         raise
     tell("cells", total, total)
     if not words.keep_runs:
-        shutil.rmtree(out / "runs", ignore_errors=True)
-    made = found()
-    return replace(made, page=_page(out, results))
+        shutil.rmtree(out / RUNS, ignore_errors=True)
+    made = found(whole=True)
+    return replace(made, page=_page(out, results, name))
+
+
+def _rows_there(out: Path) -> int:
+    """How many cells the results that are there already show."""
+    try:
+        return len(read_json(out / "results.json")["results"])
+    except (BitfoldError, KeyError, TypeError):
+        return 0
 
 
 def option_names(method: str) -> tuple[str, ...]:
@@ -262,12 +290,12 @@ def _kept(out: Path, cell: Cell) -> dict[str, Any] | None:
     return read_json(path) if path.is_file() else None
 
 
-def _page(out: Path, results: Sequence[Mapping[str, Any]]) -> Path | None:
+def _page(out: Path, results: Sequence[Mapping[str, Any]], name: Path) -> Path | None:
     """Write the page of what is there; None without the packages, or without an AUC to show."""
     from bitfold.report import missing, write_page
 
     shown = any(row.get("auc") is not None for row in results)
-    return write_page(out) if shown and missing() is None else None
+    return write_page(out, name) if shown and missing() is None else None
 
 
 def _survey(log: "PreparedLog", tell: Progress) -> "Survey":
@@ -295,9 +323,9 @@ def _run(
     def inside(stage: str, done: int, total: int | None = None, **facts: object) -> None:
         tell(f"{cell.title}: {stage}", done, total, **facts)
 
-    run = out / "runs" / cell.slug
+    run = out / RUNS / cell.slug
     run.parent.mkdir(exist_ok=True)
-    result = train([log.path], log.schema.config, words, run, resume=run.exists(), progress=inside)
+    result = train([log.path], log.schema.config, words, run, resume=True, progress=inside)
     row = {
         "method": cell.variant.name,
         "budget": cell.budget,

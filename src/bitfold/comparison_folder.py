@@ -2,17 +2,17 @@
 
 import contextlib
 import json
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bitfold import outputs
 from bitfold.board import CompareConfig
 from bitfold.config import renamed, to_json
 from bitfold.data.config import DataConfig
-from bitfold.data.frames import MemoryLog
+from bitfold.data.frames import MemoryLog, paths_of
 from bitfold.errors import BitfoldError
-from bitfold.files import read_json
+from bitfold.files import read_json, remove_parts, write_json
 from bitfold.grid import GRID_WORDS
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 WORDS_FILE = "compare.json"
+CELLS, RUNS = "cells", "runs"
 
 
 def said_words(
@@ -49,32 +50,53 @@ def _fingerprint(path: Path) -> dict[str, Any]:
     return {"path": str(path)}  # a pattern, or missing: whoever reads it will say so
 
 
-def claim(out: Path, said: dict[str, Any], *, resume: bool, force: bool) -> bool:
-    """Make `out` ready to be written; True when nothing of value stands in it."""
-    file = out / WORDS_FILE
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        out.mkdir(parents=True, exist_ok=True)
-        return True
-    if not file.is_file():
-        raise BitfoldError(
-            f"{out} exists and is no comparison",
-            got=f"a {'directory' if out.is_dir() else 'file'} without {WORDS_FILE}",
-            expected="a new directory, or an earlier comparison",
-            fix="name another --out",
-        )
-    if resume:
-        _check_same(file, said)
-        return False
-    if not force:
-        raise BitfoldError(
-            f"{out} holds a comparison already",
-            got=str(out),
-            expected="a new directory",
-            fix="--resume goes on with it, --force begins anew in its place",
-        )
-    shutil.rmtree(out)
-    out.mkdir()
-    return True
+@contextlib.contextmanager
+def claim(
+    out: Path,
+    paths: Sequence[str | Path] | MemoryLog,
+    said: dict[str, Any],
+    *,
+    resume: bool,
+    force: bool,
+) -> Iterator[outputs.Work]:
+    """Hold `out` for a comparison: begun, or gone on with.
+
+    Raises:
+        BitfoldError: there is something else; a comparison, and neither `resume` nor `force`; one
+            of other options or another log; or the log lies in `out`, or `out` in the log.
+    """
+    outputs.refuse_overlap(out, paths_of(paths))
+
+    def begin(folder: Path) -> None:
+        write_json(folder / WORDS_FILE, said)
+
+    with outputs.work(out, comparison(), begin, resume=resume, force=force) as work:
+        if not work.fresh:
+            _check_same(work.folder / WORDS_FILE, said)
+            for folder in (work.folder, work.folder / CELLS):
+                remove_parts(folder)
+        yield work
+        if not work.discarded:
+            for folder in (work.folder, work.folder / RUNS):
+                outputs.sweep(folder)
+            work.finish()
+
+
+def comparison() -> outputs.Kind:
+    """What a comparison's folder holds."""
+    from bitfold.data.prepare import PREPARED
+    from bitfold.training.folder import RUN
+
+    return outputs.Kind(
+        "comparison",
+        (
+            *(WORDS_FILE, "floors.json", "results.json", "results.csv"),
+            *("board.html", "board-*.png", f"{CELLS}/*.json"),
+            *PREPARED.within("log"),
+            *RUN.within(f"{RUNS}/*"),
+        ),
+        lambda folder: (folder / WORDS_FILE).is_file(),
+    )
 
 
 def _check_same(file: Path, said: Mapping[str, Any]) -> None:

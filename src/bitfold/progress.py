@@ -4,6 +4,7 @@ Work that takes long (preparing, generating, training, comparing) accepts `progr
 command passes a function that draws a bar; a notebook may pass its own.
 """
 
+import os
 from collections.abc import Callable
 from typing import Protocol
 
@@ -24,6 +25,11 @@ class Progress(Protocol):
             total: how many there will be; None if that is not known.
             facts: what is worth showing beside the bar, such as `loss=0.431`.
         """
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks: of several that train together (`--devices`) the first does."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def silent(stage: str, done: int, total: int | None = None, **facts: object) -> None:

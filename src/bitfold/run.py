@@ -45,6 +45,7 @@ KIND = "bitfold run"
 FORMAT = 1
 CONFIG, PLAN, WEIGHTS = "config.json", "plan.json", "weights.safetensors"
 METRICS, MANIFEST, DENSE = "metrics.json", "manifest.json", "dense.safetensors"
+PARTS = (CONFIG, "schema.json", "vocabulary.safetensors", DENSE, PLAN, WEIGHTS, METRICS)
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,8 @@ def save(
 
 
 def _belongs(file: Path) -> bool:
-    return file.is_file() and not file.name.startswith(".") and file.name != MANIFEST
+    """Whether a file is one that a run is made of; somebody may have put others beside them."""
+    return file.is_file() and file.name in PARTS
 
 
 def is_run(folder: Path) -> bool:

@@ -3,7 +3,6 @@
 Both listen as `bitfold.progress.Progress` does: `draw(stage, done, total, **facts)`.
 """
 
-import os
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -22,15 +21,10 @@ from rich.progress import (
 )
 
 from bitfold.progress import Progress as Listener
-from bitfold.progress import silent
+from bitfold.progress import is_first_process, silent
 
 QUIET_SECONDS = 15.0  # a file of progress needs a line only now and then
 REDRAW_SECONDS = 0.1
-
-
-def is_first_process() -> bool:
-    """Whether this process speaks: of several that train together (`--devices`) the first does."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 @contextmanager

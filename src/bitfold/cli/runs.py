@@ -53,7 +53,7 @@ def train(
     """
     known = [*words_of(TrainConfig), *words_of(DataConfig)]
     file = file_words(config_file, known)
-    begun = Path(out) / "config.json"
+    begun = _begun(out) if resume else Path(out) / "config.json"
     for settled in (begun if resume else None, from_run and Path(from_run) / "config.json"):
         if settled and settled.is_file():
             file = read_config(str(settled), known) | file
@@ -84,6 +84,13 @@ def train(
     figures = {name: result.metrics[name] for name in SHOWN if result.metrics.get(name) is not None}
     show(metrics_table(f"{out}: {config.method}, {config.network}", figures))
     show(f"next: bitfold predict {out} ROWS --out scores.parquet")
+
+
+def _begun(out: str) -> Path:
+    """The options of the training that --resume goes on with."""
+    from bitfold.training.folder import under_way
+
+    return under_way(Path(out)) / "config.json"
 
 
 def check_reading(data: tuple[str, ...], spoken: dict[str, Any]) -> None:

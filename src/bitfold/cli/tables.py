@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bitfold.board import NO_BUDGET, Line
-from bitfold.cli.progress import is_first_process
+from bitfold.progress import is_first_process
 
 BOARD_WIDTH = 132  # columns that a whole board takes
 FILE_WIDTH = 160  # where no terminal says how wide it is, nothing is cut

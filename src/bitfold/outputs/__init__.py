@@ -11,7 +11,7 @@ overlap   an output is never an input
 from bitfold.outputs.kinds import Kind
 from bitfold.outputs.making import new_file, new_folder
 from bitfold.outputs.overlap import refuse_overlap
-from bitfold.outputs.place import cannot_write, hidden, hold, settle, sweep
+from bitfold.outputs.place import cannot_write, hidden, hold, settle, settled, sweep, unsettled
 from bitfold.outputs.work import Work, under_way, work
 
 __all__ = [
@@ -24,7 +24,9 @@ __all__ = [
     "new_folder",
     "refuse_overlap",
     "settle",
+    "settled",
     "sweep",
     "under_way",
+    "unsettled",
     "work",
 ]

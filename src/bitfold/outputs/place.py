@@ -19,6 +19,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ from bitfold.outputs.renames import exchange, rename_new
 SUFFIX = ".bitfold"
 LOCK, MAKING, UNFINISHED, BESIDE = "lock", "making", "unfinished", "beside"
 OLD, PLACING = "old", "placing"
+_UNFINISHED = re.compile(r"(?<=/)\.([^/]+)\.bitfold/unfinished(?=/|$)")
 _LONGEST = 200  # bytes of a name that can bear our prefix and suffix
 
 
@@ -228,6 +230,32 @@ def settle(out: str | Path) -> None:
 
 def _output_of(folder: Path) -> Path:
     return folder.with_name(folder.name[1 : -len(SUFFIX)])
+
+
+def settled(path: str) -> str:
+    """What a path in unfinished work will be called once the work has taken its place.
+
+    Example:
+        >>> settled("/a/.board.bitfold/unfinished/log")
+        '/a/board/log'
+    """
+    return _UNFINISHED.sub(r"\1", path)
+
+
+def unsettled(path: str, within: Path) -> str:
+    """The inverse of `settled`, for work that is done in `within`.
+
+    Example:
+        >>> unsettled("/a/board/log", Path("/a/.board.bitfold/unfinished/runs/x"))
+        '/a/.board.bitfold/unfinished/log'
+        >>> unsettled("/a/board/log", Path("/a/board/runs/x"))
+        '/a/board/log'
+    """
+    for folder in (within, *within.parents):
+        final = settled(str(folder))
+        if folder.name == UNFINISHED and final != str(folder) and path.startswith(final + "/"):
+            return str(folder) + path[len(final) :]
+    return path
 
 
 def _lock(place: Place, wait: bool) -> int:

@@ -22,7 +22,7 @@ class Work:
     Attributes:
         folder: where it is done.
         fresh: whether it has just begun.
-        resumable: whether it is worth keeping, should it be interrupted.
+        discarded: whether it came to nothing.
     """
 
     def __init__(self, place: Place, kind: Kind, folder: Path, *, fresh: bool) -> None:
@@ -30,6 +30,7 @@ class Work:
         self._kind = kind
         self.folder = folder
         self.fresh = fresh
+        self.discarded = False
 
     @property
     def hidden(self) -> bool:
@@ -46,6 +47,7 @@ class Work:
 
     def discard(self) -> None:
         """It came to nothing: remove what it made. What it would have replaced stays."""
+        self.discarded = True
         if self.hidden:
             self._place.keep = False
         elif self._kind.foreign(self.folder):

@@ -23,8 +23,10 @@ PAGE = "board.html"
 __all__ = ["INSTALL", "PAGE", "check_packages", "missing", "write_page", "write_pictures"]
 
 
-def write_page(out: Path) -> Path:
+def write_page(out: Path, name: Path | None = None) -> Path:
     """Write `out/board.html` from the figures in `out`, and return its path.
+
+    `name` is what the folder will be called, where it is not in its place yet.
 
     Raises:
         BitfoldError: `out` holds no comparison with a finished run, or a package is missing.
@@ -33,7 +35,7 @@ def write_page(out: Path) -> Path:
     from bitfold.report.reading import read_board
 
     check_packages()
-    text = page(read_board(out), str(out))
+    text = page(read_board(out), str(name or out))
     with new_file(out / PAGE, force=True, wait=True) as part:
         part.write_text(text, encoding="utf-8")
     return out / PAGE

@@ -1,5 +1,6 @@
 """The whole job of `bitfold train`: from a log to a run."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,12 +18,13 @@ from bitfold.data.frames import MemoryLog
 from bitfold.data.prepared import PreparedLog
 from bitfold.data.vocabulary import Vocabulary
 from bitfold.embedding import EmbeddingCollection
-from bitfold.errors import BitfoldError
+from bitfold.errors import BitfoldError, Diverged
 from bitfold.evaluate import EVALUATION_ROWS, same_ids, score
 from bitfold.method.registry import method_kind
 from bitfold.model import ClickModel
 from bitfold.optim import RowOptimizer
-from bitfold.progress import Progress, silent
+from bitfold.outputs import Work
+from bitfold.progress import Progress, is_first_process, silent
 from bitfold.run import Run, RunConfig
 from bitfold.training import checkpoint, folder
 from bitfold.training.checkpoint import Position
@@ -78,7 +80,8 @@ def train(
         out: the run's folder.
         resume: go on with the training in `out`, if one was begun; the first three arguments
             may then be None.
-        force: replace a run that is in `out`.
+        force: replace a run that is in `out`, when the new one is whole. Until then the training
+            is in a hidden folder beside it, and `resume` goes on with it.
         from_run: a run to go on from: its schema reads the new rows, its weights are the start.
         progress: told of the rows done, with `loss`, `rows_per_second` and `valid_auc`.
 
@@ -87,32 +90,44 @@ def train(
         for bit, whether the training was interrupted or not.
 
     Raises:
-        BitfoldError: words, data, budget or `out` that cannot be; nothing is left in `out` then.
+        BitfoldError: words, data, budget or `out` that cannot be; what was in `out` is as it was.
     """
     out = Path(out)
     tell = progress or silent
-    config = run_config(data_paths, data_config, train_config, out, resume, from_run)
+    first = is_first_process()
+    begun = folder.under_way(out) if resume and first else out
+    config = run_config(data_paths, data_config, train_config, begun, resume, from_run)
     if config is None:
+        if first:
+            folder.complete(out)
         return _finished(out)
     base = runs.load(config.from_run) if config.from_run else None
     if base is not None:
         config = agree(config, base)
     check_words(config.train)
     fabric = make_fabric(config.train)
-    made = False
     tell = tell if fabric.is_global_zero else silent
-    if fabric.is_global_zero:
-        made = folder.claim(out, config, resume=resume, force=force)
-    fabric.barrier()
-    if resume and runs.is_complete(out):
-        return _finished(out)
-    try:
+    with contextlib.ExitStack() as stack:
+        work: Work | None = None
+        if fabric.is_global_zero:
+            work = stack.enter_context(folder.claim(out, config, resume=resume, force=force))
+            folder.sweep(work.folder)
+        place = Path(fabric.broadcast(str(work.folder if work else "")))
         memory = data_paths if isinstance(data_paths, MemoryLog) else None
-        return _Job(out, config, base, fabric, tell, memory).run()
-    except (BitfoldError, OSError):
-        if made and fabric.is_global_zero and not checkpoint.exists(out / folder.CHECKPOINT):
-            folder.discard(out)
-        raise
+        try:
+            if not runs.is_complete(place):
+                _Job(place, config, base, fabric, tell, memory).run()
+        except (BitfoldError, OSError) as error:
+            # What diverged once diverges again, so there would be nothing to resume.
+            kept = checkpoint.exists(place / folder.CHECKPOINT)
+            if work is not None and (isinstance(error, Diverged) or (work.fresh and not kept)):
+                work.discard()
+            raise
+        if work is not None:
+            folder.tidy(work.folder, keep_log=config.train.keep_log)
+            work.finish()
+        fabric.barrier()
+    return _finished(out)
 
 
 def make_fabric(config: TrainConfig) -> "Fabric":
@@ -147,8 +162,8 @@ class _Job:
     progress: Progress
     memory: MemoryLog | None = None
 
-    def run(self) -> RunResult:
-        log, own = self._open_log()
+    def run(self) -> None:
+        log = self._open_log()
         if self.config.data != log.schema.config:
             self.config = replace(self.config, data=log.schema.config)
             if self.fabric.is_global_zero:
@@ -171,12 +186,10 @@ class _Job:
                 metrics=metrics,
                 dense=dense,
             )
-            folder.tidy(self.out, keep_log=self.config.train.keep_log or not own)
         self.fabric.barrier()
-        return _finished(self.out)
 
-    def _open_log(self) -> tuple[PreparedLog, bool]:
-        """The prepared log, and whether it is the run's own."""
+    def _open_log(self) -> PreparedLog:
+        """The prepared log: given, or the run's own."""
         from bitfold.data.prepare import prepare
         from bitfold.data.prepared import is_prepared, looks_prepared
 
@@ -185,7 +198,7 @@ class _Job:
             log = PreparedLog(paths[0])
             if self.base is not None:
                 same_ids(log.schema, self.base.schema)
-            return log, False
+            return log
         own = self.out / folder.LOG
         if self.fabric.is_global_zero and not is_prepared(own):
             schema = None if self.base is None else self.base.schema
@@ -194,7 +207,7 @@ class _Job:
                 rows, own, self.config.data, schema=schema, force=True, progress=self._preparing
             )
         self.fabric.barrier()
-        return PreparedLog(own), True
+        return PreparedLog(own)
 
     def _preparing(self, stage: str, rows: int, done: int, total: int) -> None:
         self.progress(f"preparing: {stage}", done, total, rows=rows)

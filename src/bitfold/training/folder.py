@@ -1,18 +1,35 @@
-"""The folder of a run while it is trained: claimed, resumed, tidied."""
+"""The folder of a run while it is trained: begun, resumed, tidied."""
 
 import os
 import shutil
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bitfold import outputs
 from bitfold import run as runs
 from bitfold.config import to_json
+from bitfold.data.prepare import PREPARED
 from bitfold.errors import BitfoldError
 from bitfold.files import read_json, remove_parts, write_json
+from bitfold.outputs import Kind, Work
 from bitfold.run import RunConfig
 
 CHECKPOINT, LOG, LOGS = "checkpoint", "log", "logs"
 FREE = ("checkpoint_steps", "log_steps", "keep_log")  # words that change no weight
+
+RUN = Kind(
+    "run",
+    (
+        *(*runs.PARTS, runs.MANIFEST),
+        f"{CHECKPOINT}/*.safetensors",
+        *(f"{LOGS}/training.csv", f"{LOGS}/events.out.tfevents.*"),
+        f"{LOGS}/*/events.out.tfevents.*",
+        *PREPARED.within(LOG),
+    ),
+    runs.is_run,
+)
 
 
 def absolute(path: str | Path) -> str:
@@ -20,61 +37,43 @@ def absolute(path: str | Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100  (a pattern is no path to resolve)
 
 
-def claim(out: Path, config: RunConfig, *, resume: bool, force: bool) -> bool:
-    """Make `out` ready for a training; returns whether it is new.
+def claim(
+    out: Path, config: RunConfig, *, resume: bool, force: bool
+) -> AbstractContextManager[Work]:
+    """Hold `out` for a training: begun, or gone on with.
 
     Raises:
-        BitfoldError: there is something else, or a run and neither `resume` nor `force`.
+        BitfoldError: there is something else, or a run and neither `resume` nor `force`; or the
+            log lies in the output, or the output in the log.
     """
-    if out.exists() and not out.is_dir():
-        raise BitfoldError(f"{out} is a file", got="a file", expected="a folder, or nothing")
-    begun = out.is_dir() and any(out.iterdir())
-    if begun and not runs.is_run(out):
-        # A process killed at its very start leaves temporary files only.
-        if not all(file.name.startswith(".") for file in out.iterdir()):
-            raise BitfoldError(
-                f"{out} exists and is no run, so it is left alone",
-                got=", ".join(sorted(file.name for file in out.iterdir())[:5]),
-                expected="a new or empty folder",
-                fix="name another folder",
-            )
-        begun = False
-    if begun and resume:
-        remove_parts(out)
-        return False
-    if begun and not force:
-        ended = runs.is_complete(out)
-        raise BitfoldError(
-            f"{out} exists",
-            got="a finished run" if ended else "a training that has not ended",
-            expected="a new folder",
-            fix="say --force to replace it" if ended else "say --resume to go on, or --force",
-        )
-    if begun:
-        _empty(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BitfoldError(f"cannot make {out}", got=error.strerror or str(error)) from error
-    remove_parts(out)
-    try:
-        write_config(out, config)
-    except BitfoldError:
-        discard(out)
-        raise
-    return True
+    outputs.refuse_overlap(out, [*config.paths, config.from_run])
+
+    def begin(folder: Path) -> None:
+        write_config(folder, config)
+
+    return outputs.work(out, RUN, begin, resume=resume, force=force, ended=runs.is_complete)
+
+
+def under_way(out: Path) -> Path:
+    """The folder of the training that `resume` would go on with; `out` if there is none."""
+    return outputs.under_way(out, RUN) or out
 
 
 def write_config(out: Path, config: RunConfig) -> None:
-    """Save the words."""
-    write_json(out / runs.CONFIG, config.to_json())
+    """Save the words. The log of a comparison that is not in its place yet is named as it will be
+    called, since the run outlives the move.
+    """
+    paths = tuple(outputs.settled(path) for path in config.paths)
+    write_json(out / runs.CONFIG, replace(config, paths=paths).to_json())
 
 
 def read_config(out: Path) -> RunConfig | None:
     """The words of the run in `out`, or None."""
     if not (out / runs.CONFIG).is_file():
         return None
-    return RunConfig.from_json(read_json(out / runs.CONFIG))
+    config = RunConfig.from_json(read_json(out / runs.CONFIG))
+    where = out.resolve()
+    return replace(config, paths=tuple(outputs.unsettled(path, where) for path in config.paths))
 
 
 def check_same(begun: RunConfig, asked: RunConfig) -> None:
@@ -104,29 +103,28 @@ def check_same(begun: RunConfig, asked: RunConfig) -> None:
             )
 
 
-def _empty(out: Path) -> None:
-    """Remove what training makes; the manifest first, so that half a run is never taken for one."""
-    (out / runs.MANIFEST).unlink(missing_ok=True)
-    for name in (LOG, LOGS, CHECKPOINT):
-        shutil.rmtree(out / name, ignore_errors=True)
-    for file in out.iterdir():
-        if file.is_file():
-            file.unlink()
+def complete(out: Path) -> None:
+    """Put a training in its place that ended, but whose process died before it was there."""
+    with outputs.work(out, RUN, write_nothing, resume=True) as work:
+        config = read_config(work.folder)
+        tidy(work.folder, keep_log=config is None or config.train.keep_log)
+        work.finish()
 
 
-def discard(out: Path) -> None:
-    """Remove a run that came to nothing."""
-    _empty(out)
-    for left in out.iterdir():
-        if left.is_dir() and left.name.startswith((".", LOG)):
-            shutil.rmtree(left, ignore_errors=True)
-    if not any(out.iterdir()):
-        out.rmdir()
+def write_nothing(folder: Path) -> None:
+    """Begin nothing: there is something to go on with."""
 
 
-def tidy(out: Path, *, keep_log: bool) -> None:
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left half written in a training that goes on."""
+    for place in (folder, folder / CHECKPOINT):
+        remove_parts(place)
+    outputs.sweep(folder)
+
+
+def tidy(folder: Path, *, keep_log: bool) -> None:
     """Remove what a finished run does not need."""
-    shutil.rmtree(out / CHECKPOINT, ignore_errors=True)
+    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
     if not keep_log:
-        shutil.rmtree(out / LOG, ignore_errors=True)
-    remove_parts(out)
+        shutil.rmtree(folder / LOG, ignore_errors=True)
+    sweep(folder)
