@@ -1,14 +1,16 @@
 """Raw rows in, scores out, in the input's order."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sized
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from bitfold.data.frames import Data, paths_of
+from bitfold.data.single import FEW
 from bitfold.errors import BitfoldError
 from bitfold.evaluate import EVALUATION_ROWS, predict_batch
 from bitfold.outputs import new_file
@@ -17,14 +19,39 @@ from bitfold.progress import Progress, silent
 if TYPE_CHECKING:
     from bitfold.run import Run
 
+T = TypeVar("T")
 Scores = npt.NDArray[np.float32]
 
 
 def scores(run: "Run", data: Data, batch_size: int = EVALUATION_ROWS) -> Iterator[Scores]:
-    """Probabilities of raw rows, batch by batch, in the input's order."""
-    device = next(run.model.parameters()).device
-    for batch in run.batches(data, batch_size, fields_only=True):
-        yield predict_batch(run.model, batch.to(device), run.negative_rate)
+    """Probabilities of raw rows, batch by batch, in the input's order.
+
+    While the model scores a batch, a thread reads the next; a few rows need no thread.
+    """
+    batches = run.batches(data, batch_size, fields_only=True)
+    if not is_small(data):
+        batches = ahead(batches)
+    for batch in batches:
+        yield predict_batch(run.model, batch.to(run.device), run.negative_rate)
+
+
+def is_small(data: Data) -> bool:
+    """Whether the data are a few rows at most, as far as a look at their length tells."""
+    if isinstance(data, Mapping):
+        return all(not hasattr(each, "__len__") or len(each) <= FEW for each in data.values())
+    if isinstance(data, str | Path) or not isinstance(data, Sized):
+        return False
+    return len(data) <= FEW and not paths_of(data)
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, the next of which a thread makes while one is used."""
+    end = object()
+    with ThreadPoolExecutor(1, "bitfold-reading") as pool:
+        following = pool.submit(next, items, end)
+        while (item := following.result()) is not end:
+            following = pool.submit(next, items, end)
+            yield item  # type: ignore[misc]
 
 
 def predict(

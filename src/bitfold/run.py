@@ -40,6 +40,7 @@ from bitfold.training.config import TrainConfig
 if TYPE_CHECKING:
     from bitfold.data.batch import Batch
     from bitfold.data.frames import Data
+    from bitfold.data.single import RowEncoder
 
 KIND = "bitfold run"
 FORMAT = 1
@@ -128,12 +129,24 @@ class Run:
             batch_size: B; the last batch may be smaller.
             fields_only: leave out labels, weights and groups, whatever they hold.
         """
-        from bitfold.data.frames import in_memory
         from bitfold.data.raw import read_batches
 
-        source = in_memory(data) or data
-        for batch in read_batches(source, self.schema, batch_size, fields_only=fields_only):
+        for batch in read_batches(
+            data, self.schema, batch_size, fields_only=fields_only, encoder=self._encoder
+        ):
             yield batch if self.dense is None else self.dense.apply(batch)
+
+    @cached_property
+    def _encoder(self) -> "RowEncoder":
+        """What turns a few rows into ids, made once."""
+        from bitfold.data.single import RowEncoder
+
+        return RowEncoder(self.schema)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the model's weights are."""
+        return next(self.model.parameters()).device
 
     def predict(self, data: "Data", batch_size: int = 8192) -> npt.NDArray[np.float32]:
         """Probabilities `[B]` of raw rows, in the input's order.

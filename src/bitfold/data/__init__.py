@@ -4,7 +4,7 @@
     schema --writing--> prepared log --prepared--> batches
 
 - `config`, `words`, `formats`: what the user says.   - `files`, `text`, `reading`: raw rows.
-- `frames`, `columns_of`: rows in memory.
+- `frames`, `columns_of`, `records`, `single`: rows in memory.   - `types`: how values were spelt.
 - `columns`, `labels`, `rows`: chunks to ids and numbers.   - `splits`: train, valid, test.
 - `dealing`, `fitting`, `writing`, `prepare`: the three passes.   - `spill`: rows on the disk.
 - `statistics`, `vocabulary`, `schema`, `manifest`: what is learned and kept.

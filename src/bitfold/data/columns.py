@@ -1,6 +1,6 @@
 """One chunk of raw columns to ids, numbers, label, weight, group and time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ import numpy as np
 from bitfold.data.config import DataConfig
 from bitfold.data.labels import numbers, read_labels, read_times
 from bitfold.data.rows import Rows
+from bitfold.data.types import is_plain, respell, together, type_of
 from bitfold.errors import BitfoldError
 from bitfold.hashing import canonical_text, cross_ids, hash_expr
 
@@ -68,6 +69,8 @@ class Encoder:
         config: how rows are read.
         scoring: only the fields and numbers must be there.
         fields_only: nothing else is read, as scores need nothing else.
+        types: how the training part spelt the values of columns (`bitfold.data.types`); without
+            them they are found out.
 
     The frame of `n` rows has the columns `f0..` (Int64 ids, or lists of them for bags) for all
     fields but bucketised ones, `n0..` (Float64, NaN where missing) for numeric columns, and,
@@ -76,11 +79,18 @@ class Encoder:
     """
 
     def __init__(
-        self, config: DataConfig, *, scoring: bool = False, fields_only: bool = False
+        self,
+        config: DataConfig,
+        *,
+        scoring: bool = False,
+        fields_only: bool = False,
+        types: Mapping[str, str] | None = None,
     ) -> None:
         self.config = config
         self.scoring = scoring
         self.fields_only = fields_only
+        self.known_types = types
+        self.types: dict[str, str] = dict(types or {})
         self.specs = field_specs(config)
         self.texts: dict[str, dict[int, Any]] = {}
         if not self.specs and not config.numeric:
@@ -180,7 +190,7 @@ class Encoder:
         # text spelt out first.
         frame = pl.DataFrame(
             [
-                rows.frame[name] if self._is_simple(rows, name) else self._text(rows, name)
+                rows.frame[name] if self._is_simple(rows, name) else self._spelt(rows, name)
                 for name in sorted(names)
             ]
         )
@@ -194,8 +204,33 @@ class Encoder:
     def _is_simple(self, rows: Rows, name: str) -> bool:
         import polars as pl
 
-        kind = rows.frame[name].dtype
-        return (kind == pl.String or kind.is_integer()) and (rows.text or not self.config.missing)
+        column = rows.frame[name]
+        self._see_type(name, column, rows.text)
+        return (
+            (column.dtype == pl.String or column.dtype.is_integer())
+            and (rows.text or not self.config.missing)
+            and self._is_plain(name, column, rows.text)
+        )
+
+    def _is_plain(self, name: str, column: "pl.Series", from_text: bool) -> bool:
+        """Whether the training part spelt the values as this column does."""
+        known = (self.known_types or {}).get(name)
+        return known is None or is_plain(column, known, from_text=from_text)
+
+    def _see_type(self, name: str, column: "pl.Series", from_text: bool) -> None:
+        """Learn the column's type from a few values of each chunk."""
+        if self.known_types is None and not self.scoring:
+            found = type_of(column[:_TEXTS_A_CHUNK], from_text=from_text)
+            found = together(self.types.get(name), found)
+            if found is not None:
+                self.types[name] = found
+
+    def _spelt(self, rows: Rows, name: str) -> "pl.Series":
+        """The canonical texts of a column, as the training part spelt them."""
+        text = self._text(rows, name)
+        if self._is_plain(name, rows.frame[name], rows.text):
+            return text
+        return respell(text, self.types[name])
 
     def _remember(self, name: str, text: "pl.Series", ids: "pl.Series") -> None:
         """Keep the texts of a few values, so that statistics can name the frequent ones."""
@@ -231,7 +266,10 @@ class Encoder:
             kept = (values.is_not_null() & (values.cast(pl.String) != "")).to_numpy()
             ids = dense_ids(rows, name, values.filter(pl.Series(kept)))
         else:
+            self._see_type(name, values, rows.text)
             text = _without(canonical_text(values), self.config.missing)
+            if not self._is_plain(name, values, rows.text):
+                text = respell(text, self.types[name])
             kept = (text.is_not_null() & (text != "")).fill_null(False).to_numpy()
             text = text.filter(pl.Series(kept))
             ids = self._hash(text)

@@ -17,6 +17,7 @@ import numpy as np
 from bitfold.data.columns_of import column_of, frame_column
 from bitfold.data.config import DataConfig
 from bitfold.data.files import pick
+from bitfold.data.records import fits, records_of
 from bitfold.data.rows import Rows
 from bitfold.errors import BitfoldError
 
@@ -33,6 +34,9 @@ Chunks: TypeAlias = (
 )
 
 
+Plain: TypeAlias = "Callable[[Sequence[str], int], Iterator[list[Mapping[str, Any]]] | None]"
+
+
 class MemoryLog:
     """Rows in memory that are read as a file is.
 
@@ -41,6 +45,8 @@ class MemoryLog:
         rows: how many there are; None if only reading them tells.
         chunks: given a configuration, the columns that must be there, those that may, and the rows
             of a chunk: the chunks in order.
+        plain: given column names and rows a chunk, the same rows as dictionaries; None where they
+            would lose something.
     """
 
     def __init__(
@@ -48,13 +54,18 @@ class MemoryLog:
         names: Sequence[str] | None,
         rows: int | None,
         chunks: "Chunks",
+        plain: "Plain",
     ) -> None:
-        self.names, self._rows, self._chunks = names, rows, chunks
+        self.names, self._rows, self._chunks, self._plain = names, rows, chunks, plain
 
     @property
     def rows(self) -> int:
         """How many rows there are; 0 if that is not known."""
         return self._rows or 0
+
+    def is_few(self, most: int) -> bool:
+        """Whether there are `most` rows or fewer, as far as is known without reading them."""
+        return self._rows is not None and self._rows <= most
 
     def read(
         self,
@@ -76,6 +87,18 @@ class MemoryLog:
         for frame in self._chunks(config, required, optional, chunk_rows):
             yield Rows(frame, NAME, first, False, first + frame.height)
             first += frame.height
+
+    def records(
+        self, required: Sequence[str], size: int
+    ) -> Iterator[list[Mapping[str, Any]]] | None:
+        """The rows as dictionaries, `size` at a time; None where they would lose something.
+
+        Raises:
+            BitfoldError: a column is missing, or is there twice.
+        """
+        if self.names is not None:
+            pick(self.names, required, NAME)
+        return self._plain(required, size)
 
     def fingerprint(self, config: DataConfig) -> str:
         """What tells these rows from others, for a training that is resumed."""
@@ -197,15 +220,22 @@ def _lazy(names: Sequence[str], rows: int, column: Callable[[str], Any]) -> Memo
         for start in range(0, rows, size):
             stop = min(start + size, rows)
             made = [
-                frame_column(_cut(values, start, stop), name, config)
+                frame_column(cut(values, start, stop), name, config)
                 for name, values in held.items()
             ]
             yield pl.DataFrame(made) if made else pl.DataFrame(height=stop - start)
 
-    return MemoryLog(names, rows, chunks)
+    def plain(required: Sequence[str], size: int) -> Iterator[list[Mapping[str, Any]]] | None:
+        held = {name: column(name) for name in required}
+        if not all(map(fits, held.values())):
+            return None
+        return records_of(held, size, rows)  # type: ignore[return-value]
+
+    return MemoryLog(names, rows, chunks, plain)
 
 
-def _cut(values: Any, start: int, stop: int) -> Any:
+def cut(values: Any, start: int, stop: int) -> Any:
+    """Neighbouring values of a column of any kind."""
     if type(values).__module__.split(".")[0] == "pandas":
         return values.iloc[start:stop]
     return values.slice(start, stop - start) if hasattr(values, "slice") else values[start:stop]
@@ -270,7 +300,11 @@ def _dictionaries(rows: Iterable[Any]) -> MemoryLog:
             yield pl.DataFrame(made) if made else pl.DataFrame(height=len(part))
             done += len(part)
 
-    return MemoryLog(None, len(rows) if isinstance(rows, Sequence) else None, chunks)
+    def plain(required: Sequence[str], size: int) -> Iterator[list[Mapping[str, Any]]] | None:
+        waiting = iter(rows)
+        return iter(lambda: list(itertools.islice(waiting, size)), [])
+
+    return MemoryLog(None, len(rows) if isinstance(rows, Sequence) else None, chunks, plain)
 
 
 def check_row(row: Any, wanted: Sequence[str], index: int) -> None:
@@ -290,7 +324,7 @@ def check_row(row: Any, wanted: Sequence[str], index: int) -> None:
         return
     others = [str(name) for name in row if name not in wanted]
     for name in lacking:
-        near = difflib.get_close_matches(name, others, n=1, cutoff=0.8)
+        near = difflib.get_close_matches(name, others, n=1, cutoff=0.75)
         if near or len(lacking) == len(wanted):
             raise BitfoldError(
                 f"row {index + 1} has no column {name!r}",

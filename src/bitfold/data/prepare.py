@@ -76,7 +76,7 @@ def prepare(
         )
     if schema is not None:
         check_same_ids(schema.config, config)
-    encoder = Encoder(config)
+    encoder = Encoder(config, types=None if schema is None else schema.types)
     inputs = describe_inputs(paths, config)
     with new_folder(out, PREPARED, force=force, inputs=paths_of(paths)) as folder:
         work = folder / "work"
@@ -86,6 +86,7 @@ def prepare(
         if positives is not None:
             dealt = add_negatives(dealt, positives, work, progress)
         fitted = fit(config, encoder.specs, dealt, progress)
+        fitted = replace(fitted, schema=replace(fitted.schema, types=encoder.types))
         if schema is not None:
             fitted = replace(fitted, schema=replace(schema, config=config))
         report = None if isinstance(paths, MemoryLog) else report_of(paths)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from bitfold.data.config import DataConfig
 from bitfold.data.files import LogFile, find_files, pick
 from bitfold.data.frames import MemoryLog
-from bitfold.data.rows import Rows
+from bitfold.data.rows import Rows, frame_of
 from bitfold.data.sequences import Sequences, estimate_pairs, read_sequences, sequence_layout
 from bitfold.data.text import TextLayout, estimate_rows, open_text, text_layout, why_text_failed
 from bitfold.errors import BitfoldError
@@ -73,7 +73,7 @@ def read_chunks(
         else:
             chunks = _read_parquet(file, plan, done, chunk_rows)
         for chunk in chunks:
-            rows += chunk.frame.height
+            rows += chunk.height
             yield chunk
         done += file.size
     if rows == 0:
@@ -120,7 +120,6 @@ def _look_at(
 
 
 def _read_text(file: LogFile, layout: TextLayout, before: int) -> Iterator[Rows]:
-    import polars as pl
     import pyarrow as pa
 
     first = 0
@@ -128,7 +127,7 @@ def _read_text(file: LogFile, layout: TextLayout, before: int) -> Iterator[Rows]
         with open_text(file, layout) as (reader, position):
             for batch in reader:
                 if batch.num_rows:
-                    frame = pl.DataFrame(pa.Table.from_batches([batch]))
+                    frame = frame_of(batch)
                     yield Rows(frame, file.path, first, True, before + min(position(), file.size))
                     first += batch.num_rows
     except (pa.ArrowException, OSError) as error:
@@ -191,7 +190,6 @@ def _parquet_columns(
 def _read_parquet(
     file: LogFile, columns: list[str], before: int, chunk_rows: int
 ) -> Iterator[Rows]:
-    import polars as pl
     import pyarrow as pa
 
     handle = _open_parquet(file.path)
@@ -199,7 +197,7 @@ def _read_parquet(
     first = 0
     try:
         for batch in handle.iter_batches(batch_size=chunk_rows, columns=columns):
-            frame = pl.DataFrame(pa.Table.from_batches([batch])).select(columns)
+            frame = frame_of(batch).select(columns)
             done = before + file.size * (first + batch.num_rows) // total
             yield Rows(frame, file.path, first, False, done)
             first += batch.num_rows

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from bitfold.data.forks import polars_is_lost
 from bitfold.errors import BitfoldError
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ class Rows:
     first: int = 0
     text: bool = True
     done: int = 0
+
+    @property
+    def height(self) -> int:
+        """How many rows there are."""
+        return len(self.frame)
 
     def refuse(
         self,
@@ -54,3 +60,15 @@ class Rows:
             expected=expected,
             fix=fix,
         )
+
+
+def frame_of(batch: Any) -> "pl.DataFrame":
+    """A batch of Arrow's as a frame; as Arrow's table where a fork lost Polars' threads."""
+    import pyarrow as pa
+
+    table = pa.Table.from_batches([batch])
+    if polars_is_lost():
+        return table  # type: ignore[no-any-return]
+    import polars as pl
+
+    return pl.DataFrame(table)

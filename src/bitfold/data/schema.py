@@ -21,7 +21,9 @@ from bitfold.hashing import HASH_VERSION, missing_id
 from bitfold.records import Count, Form, Name, Number, broken, build, checked, record
 
 AGAIN = "prepare the log again"
-SCHEMA = Form("bitfold.schema", 1, "format", "version", fix=AGAIN)
+SCHEMA = Form("bitfold.schema", 2, "format", "version", fix=AGAIN)
+"""Version 2 added the types of columns; a schema of version 1 knows none."""
+
 SCHEMA_FILE = "schema.json"
 VOCABULARY_FILE = "vocabulary.safetensors"
 
@@ -69,6 +71,7 @@ class _Record(msgspec.Struct, forbid_unknown_fields=True):
     fields: list[dict[str, Any]]
     numeric: list[dict[str, Any]]
     vocabulary: bool
+    types: dict[Name, str] = {}
 
 
 @dataclass(frozen=True)
@@ -76,14 +79,16 @@ class Schema:
     """The columns of a log: how raw rows become ids and numbers.
 
     Everything that decides an id or a number is here: the words, the constants fitted on the
-    training part, the vocabulary, and the version of the hash. It is saved as JSON, with the
-    vocabulary (if there is one) as safetensors beside it.
+    training part, the vocabulary, the types of the raw columns (`bitfold.data.types`: how their
+    values were spelt), and the version of the hash. It is saved as JSON, with the vocabulary (if
+    there is one) as safetensors beside it.
     """
 
     config: DataConfig
     fields: tuple[FieldInfo, ...]
     numeric: tuple[NumericInfo, ...] = ()
     vocabulary: Vocabulary | None = field(default=None, compare=False)
+    types: dict[str, str] = field(default_factory=dict, compare=False)
 
     def embedding_fields(self) -> list[Field]:
         """The fields as an `EmbeddingCollection` wants them, in the order of `Batch.ids`."""
@@ -128,6 +133,7 @@ class Schema:
             "fields": [asdict(info) | {"edges": list(info.edges)} for info in self.fields],
             "numeric": [asdict(info) for info in self.numeric],
             "vocabulary": self.vocabulary is not None,
+            "types": dict(self.types),
         }
 
     def save(self, folder: str | Path) -> list[str]:
@@ -169,7 +175,7 @@ class Schema:
         numeric = tuple(build(info, NumericInfo, path, fix=AGAIN) for info in found.numeric)
         config = from_json(DataConfig, found.data, path)
         vocabulary = Vocabulary.load(place(VOCABULARY_FILE)) if found.vocabulary else None
-        schema = cls(config, fields, numeric, vocabulary)
+        schema = cls(config, fields, numeric, vocabulary, found.types)
         wrong = schema._contradiction()
         if wrong:
             raise broken(path, wrong, "a schema as prepare writes it", AGAIN)
@@ -178,6 +184,7 @@ class Schema:
     def _contradiction(self) -> str | None:
         """What of the fields, numbers and maps does not fit the options; None if all does."""
         from bitfold.data.columns import field_specs
+        from bitfold.data.types import is_type
 
         buckets = self.config.transform.kind == "buckets"
         kinds = [(spec.name, spec.kind) for spec in field_specs(self.config)]
@@ -193,6 +200,11 @@ class Schema:
                 return f"bounds of {info.name!r} that do not rise"
             if info.kind == "bucket" and info.num_embeddings != len(bounds) + 2:
                 return f"another number of buckets than {info.name!r} has bounds for"
+        parts = {part for spec in field_specs(self.config) for part in spec.parts}
+        parts |= {self.config.group or ""}
+        for name, kind in self.types.items():
+            if name not in parts or not is_type(kind):
+                return f"a type {kind!r} of the column {name!r}"
         if (self.vocabulary is not None) != any(self._mapped(info) for info in self.fields):
             return "a vocabulary where none belongs, or none where one does"
         if self.vocabulary is not None:

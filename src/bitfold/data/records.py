@@ -1,0 +1,74 @@
+"""Columns in memory as plain values, a dictionary a row, without a query of Polars."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bitfold.errors import BitfoldError
+
+
+def values_of(column: Any, name: str) -> list[Any]:
+    """The values of a column that keep what their text depends on, such as a float's width.
+
+    Raises:
+        BitfoldError: the column's type keeps its values from being read one by one.
+    """
+    home = type(column).__module__.split(".")[0]
+    if home == "polars":
+        kind = str(column.dtype)
+        values = column.to_list()
+        narrow = kind == "Float32"
+    elif home == "pyarrow":
+        import pyarrow as pa
+
+        kind = str(column.type)
+        narrow = pa.types.is_float32(column.type) or pa.types.is_float16(column.type)
+        try:
+            values = column.to_pylist()
+        except (ValueError, pa.ArrowException) as error:
+            raise BitfoldError(
+                f"the column {name!r} cannot be read", got=str(error), expected="plain values"
+            ) from error
+    elif home == "pandas":
+        kind = str(column.dtype)
+        values = list(column.array)
+        narrow = kind in ("Float32", "float[pyarrow]")
+    else:
+        values, kind, narrow = list(column), "", False
+    if narrow:
+        return [None if value is None else np.float32(value) for value in values]
+    return list(values)
+
+
+def fits(column: Any) -> bool:
+    """Whether `values_of` keeps all that a column's text depends on.
+
+    Polars and Arrow give moments of nanoseconds as those of microseconds.
+    """
+    home = type(column).__module__.split(".")[0]
+    if home == "polars":
+        kind = str(column.dtype)
+        return kind.startswith(("String", "Int", "UInt", "Float", "Boolean", "Date", "Null")) and (
+            "ns" not in kind
+        )
+    if home == "pyarrow":
+        kind = str(column.type)
+        return "[ns" not in kind and not kind.startswith(("decimal", "duration"))
+    if home == "pandas":
+        return not hasattr(column.dtype, "pyarrow_dtype")
+    return not hasattr(column, "detach")
+
+
+def records_of(columns: Mapping[str, Any], size: int, rows: int) -> Iterator[list[dict[str, Any]]]:
+    """Columns of `rows` values as lists of dictionaries, `size` at a time."""
+    from bitfold.data.frames import cut
+
+    names: Sequence[str] = list(columns)
+    for start in range(0, rows, size):
+        stop = min(start + size, rows)
+        lists = [values_of(cut(columns[name], start, stop), name) for name in names]
+        if lists:
+            yield [dict(zip(names, values, strict=True)) for values in zip(*lists, strict=True)]
+        else:
+            yield [{} for _ in range(start, stop)]
