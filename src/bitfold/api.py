@@ -321,3 +321,16 @@ class _Folder:
         if self._temporary is not None:
             weakref.finalize(result, shutil.rmtree, self._temporary, ignore_errors=True)
         return result
+
+
+def temporary_run(files: Mapping[str, bytes]) -> "Run":
+    """A run out of the content of its files, in a folder that lives as long as the run."""
+    from bitfold.run import load
+
+    def written(place: Path) -> "Run":
+        place.mkdir()
+        for name, content in files.items():
+            (place / Path(name).name).write_bytes(content)
+        return load(place)
+
+    return _Folder(None, "run").made(written)
