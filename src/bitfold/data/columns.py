@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitfold.data.config import DataConfig
-from bitfold.data.labels import numbers, read_labels, read_times
+from bitfold.data.labels import numbers, read_labels
 from bitfold.data.rows import Rows
+from bitfold.data.times import Times
 from bitfold.data.types import is_plain, respell, together, type_of
 from bitfold.errors import BitfoldError
 from bitfold.hashing import canonical_text, cross_ids, hash_expr
 
 if TYPE_CHECKING:
     import polars as pl
+
+_LARGEST_WEIGHT = 1e30
+"""Weights are float32, and so are their sums over a batch."""
 
 _TEXTS_A_CHUNK = 256
 _TEXTS_KEPT = 1 << 16
@@ -93,6 +97,7 @@ class Encoder:
         self.types: dict[str, str] = dict(types or {})
         self.specs = field_specs(config)
         self.texts: dict[str, dict[int, Any]] = {}
+        self._times = Times(config.time or "")
         if not self.specs and not config.numeric:
             raise BitfoldError(
                 "no fields are named",
@@ -287,21 +292,21 @@ class Encoder:
         out: dict[str, pl.Series] = {}
         rule = config.label_rule
         if rule is not None and rule.column in have:
-            out["label"] = read_labels(rows, rule)
+            out["label"] = read_labels(rows, rule, config.missing)
         if config.weight is not None and config.weight in have:
             weight = numbers(rows, config.weight, "the weight", config.missing)
             rows.refuse(
-                weight.is_nan() | (weight < 0),
+                weight.is_nan() | (weight < 0) | (weight > _LARGEST_WEIGHT),
                 config.weight,
                 "the weight is no weight",
-                "a number of 0 or more in every row",
+                f"a number from 0 to {_LARGEST_WEIGHT:g} in every row",
             )
             out["weight"] = weight.cast(pl.Float32)
         if config.group is not None and config.group in have:
             out["group"] = hashed[config.group]
         split = config.split_rule
         if not self.scoring and config.time and split.kind in ("time", "last"):
-            out["time"] = read_times(rows, config.time)
+            out["time"] = self._times.read(rows)
         if not self.scoring and split.column is not None:
             out["part"] = canonical_text(rows.frame[split.column])
         return out

@@ -24,6 +24,9 @@ AGAIN = "prepare the log again"
 SCHEMA = Form("bitfold.schema", 2, "format", "version", fix=AGAIN)
 """Version 2 added the types of columns; a schema of version 1 knows none."""
 
+LARGEST = 1000.0
+"""Standardised numbers are clipped to this: finite in float32, through every layer of a network."""
+
 SCHEMA_FILE = "schema.json"
 VOCABULARY_FILE = "vocabulary.safetensors"
 
@@ -53,7 +56,9 @@ class NumericInfo:
     """A numeric column as fitted on the training part.
 
     `x -> (t(x) - mean) / deviation`, where `t` is `sign(x) * log1p(|x|)` for the transform `log`
-    and `x` itself for `standard`. A missing number becomes 0, which is the mean.
+    and `x` itself for `standard`. A missing number becomes 0, which is the mean; one further than
+    1000 deviations from the mean counts as 1000 deviations from it, so that a slip of the pen
+    gives a score like any other.
     """
 
     name: Name
@@ -122,7 +127,9 @@ class Schema:
         out = np.empty((rows, len(columns)), np.float32)
         for index, (info, column) in enumerate(zip(self.numeric, columns, strict=True)):
             shaped = shape(column, self.config.transform.kind)
-            out[:, index] = np.nan_to_num((shaped - info.mean) / info.deviation, nan=0.0)
+            with np.errstate(over="ignore", under="ignore"):
+                standard = (shaped - info.mean) / info.deviation
+            out[:, index] = np.clip(np.nan_to_num(standard, nan=0.0), -LARGEST, LARGEST)
         return out
 
     def to_json(self) -> dict[str, Any]:

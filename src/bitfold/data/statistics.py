@@ -172,18 +172,34 @@ def hold_to(counters: Sequence[IdCounter], total: int) -> None:
             return
 
 
+LARGEST = 1e100
+"""Numbers beyond it count as it, in means and deviations: their squares must stay finite."""
+
+_ROUNDING = 64 * 2.0**-52
+
+
 class Moments:
-    """Count, mean and variance of a stream of numbers (Chan, Golub, LeVeque 1979)."""
+    """Count, mean and deviation of a stream of numbers (Chan, Golub, LeVeque 1979).
+
+    Example:
+        >>> moments = Moments()
+        >>> for chunk in ([0.1, 0.1], [0.1]):
+        ...     moments.add(np.array(chunk))
+        >>> moments.deviation  # all are equal: not the 1e-17 that rounding leaves
+        1.0
+    """
 
     def __init__(self) -> None:
         self.count = 0
         self.mean = 0.0
         self._squares = 0.0
+        self._largest = 0.0
 
     def add(self, values: npt.NDArray[np.float64]) -> None:
         """Take in some numbers without NaN."""
         if not len(values):
             return
+        values = np.clip(values, -LARGEST, LARGEST)
         mean = float(values.mean())
         squares = float(((values - mean) ** 2).sum())
         total = self.count + len(values)
@@ -191,12 +207,17 @@ class Moments:
         self._squares += squares + apart * apart * self.count * len(values) / total
         self.mean += apart * len(values) / total
         self.count = total
+        self._largest = max(self._largest, float(np.abs(values).max()))
 
     @property
     def deviation(self) -> float:
-        """The standard deviation; 1 where all numbers are equal, so that it can divide."""
+        """The standard deviation; 1 where all numbers are equal, so that it can divide.
+
+        Numbers that differ by no more than rounding count as equal: means and logarithms are off
+        by a few units in the last place of the largest number.
+        """
         spread = math.sqrt(self._squares / self.count) if self.count else 0.0
-        return spread if spread > 0 else 1.0
+        return spread if spread > _ROUNDING * self._largest else 1.0
 
 
 class Sample:

@@ -54,14 +54,16 @@ def parse_label(text: str) -> Label:
     compare = "==" if compare == "=" else compare
     if compare not in ("==", "!="):
         try:
-            float(value)
+            bound = float(value)
         except ValueError:
+            bound = math.nan
+        if not math.isfinite(bound):
             raise BitfoldError(
                 "the label is compared with what is no number",
                 got=repr(text),
                 expected=f"a number after {compare}",
                 fix="compare text with == or !=",
-            ) from None
+            )
     return Label(column, compare, value)
 
 
