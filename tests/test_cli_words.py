@@ -116,7 +116,7 @@ def test_said_is_what_the_command_line_says() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "is not JSON"), ("[1]", "not a JSON object"), ('{"sise": 3}', "did you mean 'size'")],
+    [("{", "cannot be read"), ("[1]", "but a list"), ('{"sise": 3}', "did you mean 'size'")],
 )
 def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "words.json"

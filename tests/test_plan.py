@@ -144,7 +144,7 @@ def test_a_plan_of_a_newer_method_is_refused():
 def test_a_plan_that_lacks_a_part_is_refused(part):
     values = saved()
     del values[part]
-    with pytest.raises(BitfoldError, match="lacks a part"):
+    with pytest.raises(BitfoldError, match=f"missing required field `{part}`"):
         Plan.from_json(values)
 
 

@@ -15,6 +15,7 @@ from bitfold.data.prepared import PreparedLog
 from bitfold.errors import BitfoldError
 from bitfold.evaluate import evaluate
 from bitfold.predict import predict
+from bitfold.records import sealed
 from bitfold.training import train
 from click_log import DATA, TINY, columns, write
 
@@ -193,16 +194,20 @@ def test_a_missing_file_is_named(copy):
     ("change", "match"),
     [
         ({"format": 99}, "newer format"),
-        ({"kind": "cake"}, "is not a run"),
-        ({"format": "one"}, "is not a run"),
+        ({"kind": "cake"}, "is no bitfold run file"),
+        ({"format": "one"}, "damaged"),
         ({"files": {}}, "damaged"),
         ({"files": {"weights.safetensors": 3}}, "damaged"),
+        ({"more": 1}, "damaged"),
     ],
 )
 def test_another_manifest(copy, change, match):
     manifest = json.loads((copy / "manifest.json").read_text())
-    (copy / "manifest.json").write_text(json.dumps(manifest | change))
+    (copy / "manifest.json").write_text(json.dumps(sealed(manifest | change)))
     with pytest.raises(BitfoldError, match=match):
+        bitfold.load(copy)
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"bitfold": "0.0"}))
+    with pytest.raises(BitfoldError, match="not what was saved"):
         bitfold.load(copy)
 
 

@@ -18,7 +18,6 @@ from bitfold.data.config import DataConfig
 from bitfold.data.frames import Data, MemoryLog, in_memory
 from bitfold.data.prepared import PreparedLog, looks_prepared
 from bitfold.errors import BitfoldError, unknown_name
-from bitfold.files import read_json
 from bitfold.progress import reading
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ def train(
     start = from_run.path if isinstance(from_run, runs.Run) else from_run
     settled = out if resume and out is not None else start
     if settled is not None and (Path(settled) / runs.CONFIG).is_file():
-        found = runs.RunConfig.from_json(read_json(Path(settled) / runs.CONFIG))
+        found = runs.RunConfig.load(Path(settled) / runs.CONFIG)
         base = to_json(found.data) | to_json(found.train)
     words, reading_words = configs((TrainConfig, DataConfig), options, base)
     source = _source(data)

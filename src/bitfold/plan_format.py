@@ -2,14 +2,17 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
+from msgspec import Meta
 
 from bitfold.address.program import Program
 from bitfold.bytesize import full_bytes
 from bitfold.errors import BitfoldError
 from bitfold.fields import Field
+from bitfold.records import Count, Name, build, record
 
 PLAN_VERSION = 1
 
@@ -150,34 +153,48 @@ class Plan:
         }
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Plan":
-        """The plan that `to_json` wrote.
+    def from_json(cls, values: dict[str, Any], where: object = "this plan") -> "Plan":
+        """The plan that `to_json` wrote; `where` is what an error calls it.
 
         Raises:
-            BitfoldError: if it was written by a newer bitfold, or lacks a part.
+            BitfoldError: if it was written by a newer bitfold, lacks a part, or has one that
+                cannot be.
         """
-        version = values.get("plan_version")
-        if not isinstance(version, int) or version > PLAN_VERSION:
+        version = values.get("plan_version") if isinstance(values, dict) else None
+        if isinstance(version, bool) or not isinstance(version, int) or version > PLAN_VERSION:
             raise BitfoldError(
                 "this plan has a format that is not known here",
-                got=f"plan_version {version}",
+                got=f"plan_version {version!r}"[:80],
                 expected=f"{PLAN_VERSION} or older",
                 fix="install the bitfold that wrote it, or a newer one",
             )
-        try:
-            return cls(
-                method=values["method"],
-                method_version=values["method_version"],
-                options=values["options"],
-                fields=tuple(Field(**each) for each in values["fields"]),
-                embedding_dim=values["embedding_dim"],
-                budget=values["budget"],
-                dtype=values["dtype"],
-                program=Program.from_json(values["program"]),
-                fusion=values["fusion"],
-                by_kind=values["by_kind"],
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise BitfoldError(
-                "this plan lacks a part", got=repr(error), expected="what Plan.to_json writes"
-            ) from error
+        fix = "plan it again"
+        found = record(values, _Record, where, fix=fix)
+        return cls(
+            method=found.method,
+            method_version=found.method_version,
+            options=found.options,
+            fields=tuple(build(each, Field, where, fix=fix) for each in found.fields),
+            embedding_dim=found.embedding_dim,
+            budget=found.budget,
+            dtype=found.dtype,
+            program=Program.from_json(found.program, where),
+            fusion=found.fusion,
+            by_kind=found.by_kind,
+        )
+
+
+class _Record(msgspec.Struct, forbid_unknown_fields=True):
+    """What a plan's JSON holds; fields and the program are read one by one."""
+
+    plan_version: int
+    method: Name
+    method_version: Count
+    options: dict[str, Any]
+    fields: list[dict[str, Any]]
+    embedding_dim: Annotated[int, Meta(ge=1, le=2**31)]
+    budget: Count | None
+    dtype: Name
+    program: dict[str, Any]
+    fusion: Name
+    by_kind: dict[str, Count]

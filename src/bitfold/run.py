@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -31,22 +32,34 @@ from bitfold.data.schema import Schema
 from bitfold.data.vocabulary import Vocabulary
 from bitfold.embedding import EmbeddingCollection
 from bitfold.errors import BitfoldError
-from bitfold.files import read_json, read_tensors, sha256, write_json, write_tensors
+from bitfold.files import read_tensors, write_json, write_tensors
 from bitfold.model import ClickModel
 from bitfold.networks import build_network, network_options
-from bitfold.plan_format import Plan
+from bitfold.plan_format import Plan, dtype_size
+from bitfold.records import broken, checked, file_size, read_object, record, sealed
+from bitfold.run_manifest import (
+    AGAIN,
+    CONFIG,
+    DENSE,
+    KIND,
+    MANIFEST,
+    METRICS,
+    PARTS,
+    PLAN,
+    RUN,
+    WEIGHTS,
+    is_complete,
+    is_run,
+    read_metrics,
+    verify,
+    write_manifest,
+)
 from bitfold.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from bitfold.data.batch import Batch
     from bitfold.data.frames import Data
     from bitfold.data.single import RowEncoder
-
-KIND = "bitfold run"
-FORMAT = 1
-CONFIG, PLAN, WEIGHTS = "config.json", "plan.json", "weights.safetensors"
-METRICS, MANIFEST, DENSE = "metrics.json", "manifest.json", "dense.safetensors"
-PARTS = (CONFIG, "schema.json", "vocabulary.safetensors", DENSE, PLAN, WEIGHTS, METRICS)
 
 
 @dataclass(frozen=True)
@@ -69,9 +82,7 @@ class RunConfig:
         """What config.json holds."""
         from bitfold.config import to_json
 
-        return {
-            "kind": KIND,
-            "format": FORMAT,
+        return RUN.head() | {
             "bitfold": bitfold.__version__,
             "paths": list(self.paths),
             "from_run": self.from_run,
@@ -79,22 +90,41 @@ class RunConfig:
             "train": to_json(self.train),
         }
 
+    def save(self, path: Path) -> None:
+        """Write config.json."""
+        write_json(path, sealed(self.to_json()))
+
     @classmethod
-    def from_json(cls, words: Mapping[str, Any]) -> "RunConfig":
-        """Read what `to_json` wrote."""
-        try:
-            return cls(
-                from_json(DataConfig, words["data"]),
-                from_json(TrainConfig, words["train"]),
-                tuple(words["paths"]),
-                words["from_run"],
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise BitfoldError(
-                "the run's config.json is damaged",
-                got=f"{type(error).__name__}: {error}",
-                expected="the words that train wrote",
-            ) from None
+    def load(cls, path: Path) -> "RunConfig":
+        """Read config.json.
+
+        Raises:
+            BitfoldError: it is missing, damaged, changed, or of a newer format.
+        """
+        return cls.from_json(checked(path, RUN), path)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], where: object = "config.json") -> "RunConfig":
+        """Read what `to_json` wrote; `where` is what an error calls it."""
+        found = record(values, _Config, where, fix="train anew")
+        return cls(
+            from_json(DataConfig, found.data, where),
+            from_json(TrainConfig, found.train, where),
+            found.paths,
+            found.from_run,
+        )
+
+
+class _Config(msgspec.Struct, forbid_unknown_fields=True):
+    """What config.json holds; the options are read one by one."""
+
+    kind: str
+    format: int
+    bitfold: str
+    paths: tuple[str, ...]
+    from_run: str | None
+    data: dict[str, Any]
+    train: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -245,100 +275,16 @@ def save(
     assert isinstance(embeddings, EmbeddingCollection)
     served = ClickModel(embeddings.serving(), model.network)
     try:
-        schema.save(folder)
+        names = schema.save(folder)
         if dense is not None:
             dense.save(folder / DENSE)
+            names.append(DENSE)
     except OSError as error:
         raise BitfoldError(f"cannot write {folder}", got=error.strerror or str(error)) from error
     write_json(folder / PLAN, plan.to_json())
     write_tensors(folder / WEIGHTS, served.state_dict())
     write_json(folder / METRICS, metrics)
-    names = sorted(file.name for file in folder.iterdir() if _belongs(file))
-    files = {
-        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
-        for name in names
-    }
-    manifest = {
-        "kind": KIND,
-        "format": FORMAT,
-        "bitfold": bitfold.__version__,
-        "files": files,
-    }
-    write_json(folder / MANIFEST, manifest)
-
-
-def _belongs(file: Path) -> bool:
-    """Whether a file is one that a run is made of; somebody may have put others beside them."""
-    return file.is_file() and file.name in PARTS
-
-
-def is_run(folder: Path) -> bool:
-    """Whether `folder` holds a run, finished or not."""
-    for name in (MANIFEST, CONFIG):
-        try:
-            if read_json(folder / name).get("kind") == KIND:
-                return True
-        except (BitfoldError, OSError):
-            continue
-    return False
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether the run in `folder` has ended."""
-    return (folder / MANIFEST).is_file()
-
-
-def verify(folder: Path) -> None:
-    """Check that a run is whole.
-
-    Raises:
-        BitfoldError: not a run, not finished, of a newer format, truncated or changed.
-    """
-    if not is_complete(folder):
-        unfinished = (folder / CONFIG).is_file()
-        raise BitfoldError(
-            f"{folder} is not a finished run",
-            got="a training that has not ended" if unfinished else "no manifest.json",
-            expected="a folder that train has finished",
-            fix="go on with --resume" if unfinished else "check the path",
-        )
-    manifest = read_json(folder / MANIFEST)
-    version = manifest.get("format")
-    if manifest.get("kind") != KIND or not isinstance(version, int):
-        raise BitfoldError(f"{folder} is not a run", got="another manifest", expected=KIND)
-    if version > FORMAT:
-        raise BitfoldError(
-            f"{folder} is of a newer format",
-            got=f"format {version}, written by bitfold {manifest.get('bitfold')}",
-            expected=f"format {FORMAT} or older",
-            fix="install a newer bitfold",
-        )
-    files = manifest.get("files")
-    if not isinstance(files, dict) or not {CONFIG, PLAN, WEIGHTS, METRICS} <= files.keys():
-        raise BitfoldError(
-            f"the manifest of {folder} is damaged", got="an incomplete list of files"
-        )
-    for name, seal in files.items():
-        file = folder / Path(name).name
-        if not file.is_file():
-            raise BitfoldError(
-                f"the run {folder} lacks {name}", got="no such file", fix="copy the whole folder"
-            )
-        size = file.stat().st_size
-        if size != seal["bytes"]:
-            raise BitfoldError(
-                f"{file} is not what was saved",
-                got=f"{size:,} bytes",
-                expected=f"{seal['bytes']:,} bytes",
-                fix="copy the run again",
-            )
-        if sha256(file) != seal["sha256"]:
-            raise BitfoldError(
-                f"{file} is not what was saved",
-                got="another SHA-256",
-                expected=seal["sha256"],
-                fix="copy the run again; a run's files must not be edited",
-            )
+    write_manifest(folder, [*names, CONFIG, PLAN, WEIGHTS, METRICS])
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> Run:
@@ -348,14 +294,17 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Run:
         BitfoldError: `path` is no finished run, is damaged, was changed, or is of a newer format.
     """
     folder = Path(path)
-    verify(folder)
-    config = RunConfig.from_json(read_json(folder / CONFIG))
-    schema = Schema.load(folder)
-    dense = Vocabulary.load(folder / DENSE) if (folder / DENSE).is_file() else None
-    plan = Plan.from_json(read_json(folder / PLAN))
+    files = verify(folder)
+    config = RunConfig.load(files.path(CONFIG))
+    schema = Schema.load(folder, files.path)
+    dense = Vocabulary.load(files.path(DENSE)) if DENSE in files else None
+    plan = Plan.from_json(read_object(files.path(PLAN), fix=AGAIN), files.path(PLAN))
+    _check_fields(folder, schema, dense, plan)
+    weights = files.path(WEIGHTS)
+    shapes = _shapes(folder, plan, schema, config.train, weights)
+    tensors, _ = read_tensors(weights, shapes=shapes)
     collection = EmbeddingCollection.from_plan(plan, mode=config.train.bags)
     model = build_model(collection.serving(), schema, config.train, seed=0)
-    tensors, _ = read_tensors(folder / WEIGHTS)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -365,4 +314,45 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Run:
             expected="tensors of the planned names and shapes",
         ) from None
     model.to(device).eval().requires_grad_(False)
-    return Run(folder, model, schema, config, read_json(folder / METRICS), plan, dense)
+    return Run(folder, model, schema, config, read_metrics(files.path(METRICS)), plan, dense)
+
+
+def _check_fields(folder: Path, schema: Schema, dense: Vocabulary | None, plan: Plan) -> None:
+    """Raise unless the plan's fields are those that rows are read into."""
+    fields = schema.embedding_fields()
+    if dense is not None and len(dense.maps) != len(fields):
+        raise broken(f"the run {folder}", "a map of other fields", "that of its schema", AGAIN)
+    fields = fields if dense is None else dense.fields(fields)
+    read = [(each.name, each.num_embeddings) for each in fields]
+    planned = [(each.name, each.num_embeddings) for each in plan.fields]
+    if read != planned:
+        raise broken(f"the run {folder}", "a plan of other fields", "those of its schema", AGAIN)
+
+
+def _shapes(
+    folder: Path, plan: Plan, schema: Schema, config: TrainConfig, weights: Path
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of the run's weights, by name; nothing of their size is allocated.
+
+    Raises:
+        BitfoldError: the run cannot be that large: its file of weights is smaller.
+    """
+    needed = plan.program.rows * (plan.embedding_dim // plan.program.chunks)
+    held = file_size(weights)
+    if needed * dtype_size(plan.dtype) > held:
+        raise BitfoldError(
+            f"the weights of {folder} are not those of its plan",
+            got=f"{held:,} bytes in {WEIGHTS}",
+            expected=f"{needed * dtype_size(plan.dtype):,} bytes for the embeddings alone",
+            fix=AGAIN,
+        )
+    with torch.device("meta"):
+        collection = EmbeddingCollection.from_plan(plan, mode=config.bags)
+        model = build_model(collection.serving(), schema, config, seed=0)
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+__all__ = [
+    "CONFIG", "DENSE", "KIND", "MANIFEST", "METRICS", "PARTS", "PLAN", "WEIGHTS", "Run",
+    "RunConfig", "build_model", "is_complete", "is_run", "load", "read_metrics", "save", "verify",
+]  # fmt: skip

@@ -22,11 +22,15 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 from bitfold.address.codes import deal_skip
 from bitfold.address.mixing import MIX_VERSION, mix_int, signed
 from bitfold.errors import BitfoldError
+from bitfold.records import record
 
 PROGRAM_VERSION = 2
 
@@ -108,6 +112,9 @@ class Program:
                     raise _senseless(lookup, f"a slice within {self.rows} rows")
                 if lookup.unsigned and not lookup.binary:
                     raise _senseless(lookup, "a power of two for a 64-bit code, or 63 bits")
+                source = lookup.source
+                if source.code_bits > source.mix_bits:
+                    raise _senseless(lookup, "no more bits in a code than are mixed")
                 if lookup.leading and lookup.source.salt is None:
                     raise _senseless(lookup, "a mixed code, which fills its bits")
 
@@ -210,16 +217,59 @@ class Program:
         }
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Program":
-        """The program that `to_json` wrote."""
+    def from_json(cls, values: dict[str, Any], where: object = "this plan") -> "Program":
+        """The program that `to_json` wrote; `where` is what an error calls it.
+
+        Raises:
+            BitfoldError: a part is missing, of another type, or makes no sense.
+        """
+        found = record(values, _Program, where, fix="plan it again")
         return cls(
-            chunks=values["chunks"],
-            rows=values["rows"],
+            chunks=found.chunks,
+            rows=found.rows,
             fields=tuple(
-                tuple(Lookup(**{**each, "source": Source(**each["source"])}) for each in lookups)
-                for lookups in values["fields"]
+                tuple(
+                    Lookup(
+                        Source(**msgspec.structs.asdict(each.source)),
+                        each.radix,
+                        each.base,
+                        each.divisor,
+                        each.offset,
+                        each.span,
+                        each.leading,
+                    )
+                    for each in lookups
+                )
+                for lookups in found.fields
             ),
         )
+
+
+_Size = Annotated[int, Meta(ge=0, le=2**62)]
+_Bits = Annotated[int, Meta(ge=1, le=64)]
+
+
+class _Source(msgspec.Struct, forbid_unknown_fields=True):
+    salt: int | None = None
+    mix_bits: _Bits = 64
+    code_bits: _Bits = 64
+    deal: _Bits = 1
+
+
+class _Lookup(msgspec.Struct, forbid_unknown_fields=True):
+    source: _Source
+    radix: _Size
+    base: _Size
+    divisor: int = 1
+    offset: _Size = 0
+    span: _Size = 0
+    leading: bool = False
+
+
+class _Program(msgspec.Struct, forbid_unknown_fields=True):
+    chunks: Annotated[int, Meta(ge=1, le=2**31)]
+    rows: _Size
+    fields: list[list[_Lookup]]
 
 
 def _senseless(got: object, expected: str) -> BitfoldError:

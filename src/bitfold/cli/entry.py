@@ -1,7 +1,7 @@
 """The group of commands, and how mistakes reach the user.
 
 Exit codes: 0 done; 2 a mistake the user can mend, told in one message on stderr; 130 stopped by
-Ctrl-C, 143 by SIGTERM. Anything else is a fault of bitfold's own and shows its traceback.
+Ctrl-C. Anything else is a fault of bitfold's own and shows its traceback.
 """
 
 import importlib
@@ -13,10 +13,7 @@ from typing import NoReturn
 import click
 
 from bitfold import __version__
-from bitfold.cli.stopping import code, going_on, signals
-from bitfold.cli.streams import steady
 from bitfold.errors import BitfoldError, unknown_name
-from bitfold.progress import is_first_process
 
 # name: (module under bitfold.cli, what it does). Listed here, so that the help imports nothing.
 COMMANDS = {
@@ -86,36 +83,28 @@ def cli(debug: bool) -> None:
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command and leave the process with its exit code."""
-    with steady():
-        code = _main(sys.argv[1:] if args is None else args)
-    sys.exit(code)
-
-
-def _main(words: list[str]) -> int:
-    """The exit code of one command line, `--debug` anywhere in it."""
+    words = sys.argv[1:] if args is None else args
     debug = bool(os.environ.get("BITFOLD_DEBUG")) or "--debug" in words
     # `--debug` is wanted most often after a command has failed, so it may stand anywhere.
     words = [word for word in words if word != "--debug"]
     if debug:
         words = ["--debug", *words]
-    return _run(words, debug)
+    sys.exit(_run(words, debug))
 
 
 def _run(words: list[str], debug: bool) -> int:
     """The exit code of one command line."""
     try:
-        with signals():
-            result = cli.main(words, prog_name="bitfold", standalone_mode=False)
+        result = cli.main(words, prog_name="bitfold", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except BrokenPipeError:  # `bitfold methods | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (click.Abort, KeyboardInterrupt) as error:
+    except (click.Abort, KeyboardInterrupt):
         if debug:
             traceback.print_exc()
-        if not is_first_process():
-            return code(error)
-        return _say(f"stopped; to go on:\n{going_on(words)}", code(error))
+        return _say("stopped", 130)
     except click.exceptions.NoArgsIsHelpError as error:
         return _say(error.ctx.get_help() if error.ctx else error.format_message(), 2, "")
     except click.UsageError as error:

@@ -81,13 +81,13 @@ def _inspect_run(path: Path, as_json: bool) -> None:
     from bitfold.cli.quotes import plan_parts
     from bitfold.cli.runs import SHOWN
     from bitfold.plan_format import Plan
-    from bitfold.run import METRICS, PLAN, RunConfig, verify
+    from bitfold.run import CONFIG, METRICS, PLAN, RunConfig, read_metrics, verify
 
-    verify(path)
-    words = read_json(path / "config.json")
-    config = RunConfig.from_json(words)
-    plan = Plan.from_json(read_json(path / PLAN))
-    metrics = read_json(path / METRICS)
+    files = verify(path)
+    words = read_json(files.path(CONFIG))
+    config = RunConfig.load(files.path(CONFIG))
+    plan = Plan.from_json(read_json(files.path(PLAN)), files.path(PLAN))
+    metrics = read_metrics(files.path(METRICS))
     if as_json:
         figures = {"run": str(path), "config": words, "metrics": metrics, "plan": plan.to_json()}
         click.echo(json.dumps(without_nan(figures), indent=1, ensure_ascii=False))

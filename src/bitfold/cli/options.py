@@ -6,7 +6,6 @@ line wins over the file, and the file over the default.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from bitfold.cli.completion import offered
 from bitfold.cli.words import Word, parse, words_of
 from bitfold.config import RENAMED
 from bitfold.errors import BitfoldError, unknown_name
+from bitfold.records import MissingFile, read_object
 
 C = TypeVar("C")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -165,23 +165,17 @@ def read_config(path: str, known: Sequence[str]) -> dict[str, Any]:
         BitfoldError: the file is not a JSON object, or holds a word that is not in `known`.
     """
     try:
-        loaded = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        loaded = read_object(Path(path))
+    except MissingFile:
         raise BitfoldError(
             "the file of --config does not exist", got=path, expected="a JSON file"
         ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except BitfoldError as error:
         raise BitfoldError(
-            "the file of --config is not JSON",
-            got=f"{path}: {error}",
+            "the file of --config cannot be read",
+            got=f"{path}: {error.got}",
             expected='a JSON object, such as {"label": "clicked", "epochs": 8}',
         ) from None
-    if not isinstance(loaded, dict):
-        raise BitfoldError(
-            "the file of --config is not a JSON object",
-            got=f"{path}: {type(loaded).__name__}",
-            expected='an object, such as {"label": "clicked", "epochs": 8}',
-        )
     flat: dict[str, Any] = {}
     for key, value in loaded.items():
         name = _name(key, known)
@@ -207,6 +201,7 @@ SECTIONS = ("data", "train", "compare", "synth")  # parts of a saved configurati
 NOTES = (
     "format",
     "version",
+    "digest",
     "bitfold",
     "paths",
     "kind",

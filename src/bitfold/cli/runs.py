@@ -13,7 +13,7 @@ from bitfold.cli.tables import metrics_table, show
 from bitfold.cli.words import words_of
 from bitfold.data.config import DataConfig
 from bitfold.errors import BitfoldError
-from bitfold.files import read_json, without_nan
+from bitfold.files import without_nan
 from bitfold.training.config import TrainConfig
 
 SHOWN = (
@@ -59,7 +59,9 @@ def train(
             file = read_config(str(settled), known) | file
             break
     if resume and not data and begun.is_file():
-        data = tuple(read_json(begun).get("paths", ()))
+        from bitfold.run import RunConfig
+
+        data = RunConfig.load(begun).paths
     if not data:
         raise BitfoldError(
             "there is no log to train on", expected="DATA: raw files, or a prepared log"

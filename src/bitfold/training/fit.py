@@ -340,9 +340,7 @@ def _versions() -> dict[str, str]:
 
 
 def _finished(out: Path) -> RunResult:
-    from bitfold.files import read_json
-
-    return RunResult(out, read_json(out / runs.METRICS))
+    return RunResult(out, runs.read_metrics(runs.verify(out).path(runs.METRICS)))
 
 
 def _set_random(fabric: "Fabric", random: dict[str, torch.Tensor]) -> None:

@@ -12,7 +12,7 @@ from bitfold import run as runs
 from bitfold.config import to_json
 from bitfold.data.prepare import PREPARED
 from bitfold.errors import BitfoldError
-from bitfold.files import read_json, remove_parts, write_json
+from bitfold.files import remove_parts
 from bitfold.outputs import Kind, Work
 from bitfold.run import RunConfig
 
@@ -64,14 +64,14 @@ def write_config(out: Path, config: RunConfig) -> None:
     called, since the run outlives the move.
     """
     paths = tuple(outputs.settled(path) for path in config.paths)
-    write_json(out / runs.CONFIG, replace(config, paths=paths).to_json())
+    replace(config, paths=paths).save(out / runs.CONFIG)
 
 
 def read_config(out: Path) -> RunConfig | None:
     """The words of the run in `out`, or None."""
     if not (out / runs.CONFIG).is_file():
         return None
-    config = RunConfig.from_json(read_json(out / runs.CONFIG))
+    config = RunConfig.load(out / runs.CONFIG)
     where = out.resolve()
     return replace(config, paths=tuple(outputs.unsettled(path, where) for path in config.paths))
 

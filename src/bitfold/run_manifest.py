@@ -1,0 +1,199 @@
+"""The manifest of a run: which files belong to it, with the size and SHA-256 of each.
+
+A file that the manifest does not name is not read. From format 2 on the manifest and config.json
+have a digest over their own content; runs of format 1 are read without.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+import bitfold
+from bitfold.data.schema import SCHEMA_FILE, VOCABULARY_FILE
+from bitfold.errors import BitfoldError
+from bitfold.files import sha256, write_json
+from bitfold.records import (
+    Count,
+    Form,
+    MissingFile,
+    broken,
+    checked,
+    file_size,
+    read_object,
+    record,
+    sealed,
+    unreadable,
+)
+
+KIND = "bitfold run"
+AGAIN = "copy the run again"
+RUN = Form(KIND, 2, sealed_from=2, fix=AGAIN)
+CONFIG, PLAN, WEIGHTS = "config.json", "plan.json", "weights.safetensors"
+METRICS, MANIFEST, DENSE = "metrics.json", "manifest.json", "dense.safetensors"
+PARTS = (CONFIG, SCHEMA_FILE, VOCABULARY_FILE, DENSE, PLAN, WEIGHTS, METRICS)
+NEEDED = (CONFIG, PLAN, WEIGHTS, METRICS, SCHEMA_FILE)
+
+PlainName = Annotated[str, Meta(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,200}$")]
+
+
+class _Seal(msgspec.Struct, forbid_unknown_fields=True):
+    bytes: Count
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Manifest(msgspec.Struct, forbid_unknown_fields=True):
+    kind: str
+    format: int
+    bitfold: str
+    files: dict[PlainName, _Seal]
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of a finished run, each found to be what was saved."""
+
+    folder: Path
+    names: frozenset[str]
+
+    def __contains__(self, name: str) -> bool:
+        """Whether the manifest names a file."""
+        return name in self.names
+
+    def path(self, name: str) -> Path:
+        """The path of a file of the run.
+
+        Raises:
+            BitfoldError: the manifest does not name it.
+        """
+        if name not in self.names:
+            raise broken(
+                f"the manifest of {self.folder}", f"no {name}", "every file of the run", AGAIN
+            )
+        return self.folder / name
+
+
+def write_manifest(folder: Path, names: Iterable[str]) -> None:
+    """Write the manifest of a run; it comes last and makes the run one."""
+    files = {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
+        for name in sorted(names)
+    }
+    value = RUN.head() | {"bitfold": bitfold.__version__, "files": files}
+    write_json(folder / MANIFEST, sealed(value))
+
+
+def is_run(folder: Path) -> bool:
+    """Whether `folder` holds a run, finished or not."""
+    for name in (MANIFEST, CONFIG):
+        try:
+            if read_object(folder / name).get("kind") == KIND:
+                return True
+        except BitfoldError:
+            continue
+    return False
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether the run in `folder` has ended."""
+    return os.path.isfile(folder / MANIFEST)  # noqa: PTH113  (False where it may not be looked at)
+
+
+def verify(folder: Path) -> RunFiles:
+    """Check that a run is whole, every file against its manifest.
+
+    Raises:
+        BitfoldError: not a run, not finished, of a newer format, truncated or changed.
+    """
+    if not is_complete(folder):
+        try:
+            os.stat(folder / MANIFEST)  # noqa: PTH116
+        except PermissionError as error:
+            raise unreadable(folder / MANIFEST, error) from None
+        except OSError:
+            pass
+        unfinished = os.path.isfile(folder / CONFIG)  # noqa: PTH113
+        raise BitfoldError(
+            f"{folder} is not a finished run",
+            got="a training that has not ended" if unfinished else "no manifest.json",
+            expected="a folder that train has finished",
+            fix="go on with --resume" if unfinished else "check the path",
+        )
+    path = folder / MANIFEST
+    manifest = record(checked(path, RUN), _Manifest, path, fix=AGAIN)
+    lacking = [name for name in NEEDED if name not in manifest.files]
+    if lacking:
+        raise broken(
+            f"the manifest of {folder}", f"no {lacking[0]}", "every file of the run", AGAIN
+        )
+    for name, seal in manifest.files.items():
+        _check(folder, name, seal)
+    return RunFiles(folder, frozenset(manifest.files))
+
+
+def _check(folder: Path, name: str, seal: _Seal) -> None:
+    file = folder / name
+    try:
+        size = file_size(file)
+        if size != seal.bytes:
+            raise BitfoldError(
+                f"{file} is not what was saved",
+                got=f"{size:,} bytes",
+                expected=f"{seal.bytes:,} bytes",
+                fix=AGAIN,
+            )
+        digest = sha256(file)
+    except MissingFile:
+        raise BitfoldError(
+            f"the run {folder} lacks {name}", got="no such file", fix="copy the whole folder"
+        ) from None
+    except OSError as error:
+        raise unreadable(file, error) from None
+    if digest != seal.sha256:
+        raise BitfoldError(
+            f"{file} is not what was saved",
+            got="another SHA-256",
+            expected=seal.sha256,
+            fix=f"{AGAIN}; a run's files must not be edited",
+        )
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """The figures of metrics.json as plain values, checked; unknown ones are left as they are.
+
+    Raises:
+        BitfoldError: a figure is of another type, or no finite number.
+    """
+    value = read_object(path, fix=AGAIN)
+    record(value, _Metrics, path, fix=AGAIN)
+    return value
+
+
+Figure = Annotated[float, Meta(ge=-1e300, le=1e300)] | None
+
+
+class _Metrics(msgspec.Struct):
+    epochs: Count
+    auc: Figure = None
+    logloss: Figure = None
+    gauc: Figure = None
+    calibration: Figure = None
+    ece: Figure = None
+    bytes: Count | None = None
+    ratio: Figure = None
+    training_bytes: Count | None = None
+    map_bytes: Count | None = None
+    network_bytes: Count | None = None
+    rows_per_second: Figure = None
+    best_epoch: Count | None = None
+    seconds: Figure = None
+    part: str | None = None
+    valid: Mapping[str, Figure] | None = None
+    rows: Mapping[str, Count] = {}
+    seed: int | None = None
+    versions: Mapping[str, str] = {}
+    finished: str | None = None
