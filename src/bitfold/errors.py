@@ -7,6 +7,8 @@ guards against bad arguments in general catches it too.
 import difflib
 from collections.abc import Iterable
 
+from bitfold.terminal import printable
+
 
 class BitfoldError(ValueError):
     """A mistake the caller can mend.
@@ -37,10 +39,11 @@ class BitfoldError(ValueError):
         self.got = got
         self.expected = expected
         self.fix = fix
-        lines = [problem]
+        # Values, names and paths of the user's are in it: a terminal must not obey them.
+        lines = [printable(problem, lines=True)]
         for word, text in (("got", got), ("expected", expected), ("fix", fix)):
             if text is not None:
-                lines.append(f"  {word}: {text}")
+                lines.append(f"  {word}: {printable(text, lines=True)}")
         super().__init__("\n".join(lines))
 
 

@@ -55,6 +55,12 @@ class DataConfig:
         "'tab' is a tab, and '::' may be doubled.",
         metavar="TEXT",
     )
+    quote: str = word(
+        "auto",
+        help="What encloses cells that hold the separator: double, single or none. auto: double, "
+        "but none in text with tabs unless a column is quoted throughout.",
+        choices=("auto", "none", "double", "single"),
+    )
     missing: tuple[str, ...] = word(
         (), help="Texts that mean a missing value, besides an empty cell.", metavar="TEXTS"
     )

@@ -24,6 +24,7 @@ from bitfold.data.stats import REPORT_FILE
 from bitfold.data.writing import write_log
 from bitfold.errors import BitfoldError
 from bitfold.outputs import Kind, new_folder
+from bitfold.terminal import printable
 
 PREPARED = Kind(
     "prepared log",
@@ -126,7 +127,7 @@ def describe_inputs(paths: Sequence[str | Path] | MemoryLog, config: DataConfig)
     if isinstance(paths, MemoryLog):
         return [[paths.fingerprint(config), paths.rows, 0]]
     return [
-        [file.path.name, file.size, file.path.stat().st_mtime_ns]
+        [printable(file.path.name), file.size, file.real.stat().st_mtime_ns]
         for file in find_files(paths, config)
     ]
 

@@ -2,20 +2,22 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from bitfold.data.config import DataConfig
-from bitfold.data.files import LogFile, find_files, pick
+from bitfold.data.files import find_files, pick
 from bitfold.data.frames import MemoryLog
-from bitfold.data.rows import Rows, frame_of
+from bitfold.data.logfile import LogFile
+from bitfold.data.parquet import open_parquet, parquet_columns, read_parquet
+from bitfold.data.rows import Rows
 from bitfold.data.sequences import Sequences, estimate_pairs, read_sequences, sequence_layout
-from bitfold.data.text import TextLayout, estimate_rows, open_text, text_layout, why_text_failed
+from bitfold.data.sources import unreadable
+from bitfold.data.text import TextLayout, estimate_rows, open_text, text_layout
 from bitfold.errors import BitfoldError
+from bitfold.notes import note
 
 CHUNK_ROWS = 65_536
 """Rows of a chunk of Parquet; text comes in blocks of about 4 MiB."""
-
-_ROW_GROUP_BYTES = 128 << 20
 
 
 class Progress(Protocol):
@@ -32,10 +34,11 @@ class Progress(Protocol):
 def column_names(file: LogFile, config: DataConfig) -> list[str]:
     """The names of all columns of a file."""
     if file.kind == "parquet":
-        return list(_open_parquet(file.path).schema_arrow.names)
+        return list(open_parquet(file).schema_arrow.names)
     if file.kind == "sequences":
         return list(sequence_layout(file, config).names)
-    return [name for name in text_layout(file, config).names if name]
+    layout = text_layout(file, config)
+    return [name for name in layout.names if name] if layout is not None else []
 
 
 def read_chunks(
@@ -63,15 +66,18 @@ def read_chunks(
         return
     files = find_files(paths, config)
     plans = [_look_at(file, config, required, optional) for file in files]
+    _say(plans)
     done = 0
     rows = 0
     for file, plan in zip(files, plans, strict=True):
-        if isinstance(plan, TextLayout):
+        if plan is None:  # a part without a line
+            chunks: Iterator[Rows] = iter(())
+        elif isinstance(plan, TextLayout):
             chunks = _read_text(file, plan, done)
         elif isinstance(plan, Sequences):
             chunks = read_sequences(file, plan, done)
         else:
-            chunks = _read_parquet(file, plan, done, chunk_rows)
+            chunks = read_parquet(file, plan, done, chunk_rows)
         for chunk in chunks:
             rows += chunk.height
             yield chunk
@@ -98,7 +104,7 @@ def count_rows(paths: Sequence[str | Path] | MemoryLog, config: DataConfig) -> i
     total = 0
     for file in find_files(paths, config):
         if file.kind == "parquet":
-            total += int(_open_parquet(file.path).metadata.num_rows)
+            total += int(open_parquet(file).metadata.num_rows)
         elif file.kind == "sequences":
             total += estimate_pairs(file, sequence_layout(file, config))
         else:
@@ -108,15 +114,30 @@ def count_rows(paths: Sequence[str | Path] | MemoryLog, config: DataConfig) -> i
 
 def _look_at(
     file: LogFile, config: DataConfig, required: Sequence[str], optional: Sequence[str]
-) -> "TextLayout | Sequences | list[str]":
+) -> TextLayout | Sequences | list[str] | None:
     if file.kind == "parquet":
-        return _parquet_columns(file.path, config, required, optional)
+        return parquet_columns(file, config, required, optional)
     if file.kind == "sequences":
         return sequence_layout(file, config, required)
-    layout = text_layout(file, config)
+    layout = text_layout(file, config, required)
+    if layout is None:
+        if file.alone:
+            raise BitfoldError(
+                f"the file {file.path} is empty", got="no line", expected="a log with rows"
+            )
+        return None
     names = [name for name in layout.names if name]
     pick(names, required, file.path)
-    return layout.wanting([*required, *(name for name in optional if name in names)])
+    wanted = [*required, *(name for name in optional if name in names)]
+    pick(names, wanted, file.path)
+    return layout.wanting(wanted)
+
+
+def _say(plans: Sequence[TextLayout | Sequences | list[str] | None]) -> None:
+    """Tell what was made of the headers, once for all files."""
+    said = [plan.said for plan in plans if isinstance(plan, TextLayout) and plan.said]
+    if said:
+        note(said[0] + (f" (and in {len(said) - 1} more files)" if len(said) > 1 else ""))
 
 
 def _read_text(file: LogFile, layout: TextLayout, before: int) -> Iterator[Rows]:
@@ -124,84 +145,10 @@ def _read_text(file: LogFile, layout: TextLayout, before: int) -> Iterator[Rows]
 
     first = 0
     try:
-        with open_text(file, layout) as (reader, position):
-            for batch in reader:
-                if batch.num_rows:
-                    frame = frame_of(batch)
-                    yield Rows(frame, file.path, first, True, before + min(position(), file.size))
-                    first += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise why_text_failed(error, file, layout) from error
-
-
-def _open_parquet(path: Path) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path, memory_map=False, pre_buffer=False)
-        meta = file.metadata
-        largest = max(
-            (meta.row_group(i).total_byte_size for i in range(meta.num_row_groups)), default=0
-        )
-        if largest <= _ROW_GROUP_BYTES:
-            return file
-        # Large row groups are read page by page: slower, but memory stays bounded.
-        file.close()
-        return pq.ParquetFile(path, memory_map=False, pre_buffer=False, buffer_size=1 << 20)
-    except (pa.ArrowException, OSError) as error:
-        raise _broken_parquet(path, error) from error
-
-
-def _broken_parquet(path: Path, error: Exception) -> BitfoldError:
-    return BitfoldError(
-        f"{path} cannot be read as Parquet",
-        got=str(error).splitlines()[0],
-        expected="a whole Parquet file",
-        fix="write it again, or say --format if it is something else",
-    )
-
-
-def _parquet_columns(
-    path: Path, config: DataConfig, required: Sequence[str], optional: Sequence[str]
-) -> list[str]:
-    import pyarrow as pa
-
-    schema = _open_parquet(path).schema_arrow
-    pick(schema.names, required, path)
-    wanted = [*required, *(name for name in optional if name in schema.names)]
-    for name in wanted:
-        kind = schema.field(name).type
-        flat = not pa.types.is_nested(kind)
-        listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-        if flat or (listed and name in config.multi and not pa.types.is_nested(kind.value_type)):
-            continue
-        raise BitfoldError(
-            f"the column {name!r} of {path} is nested",
-            got=str(kind),
-            expected="one value a row" + (" or a flat list" if name in config.multi else ""),
-            fix=f"say --multi {name}='|' to read its list as a multi-valued field"
-            if listed and name not in config.multi
-            else "flatten it into columns of their own",
-        )
-    return wanted
-
-
-def _read_parquet(
-    file: LogFile, columns: list[str], before: int, chunk_rows: int
-) -> Iterator[Rows]:
-    import pyarrow as pa
-
-    handle = _open_parquet(file.path)
-    total = max(handle.metadata.num_rows, 1)
-    first = 0
-    try:
-        for batch in handle.iter_batches(batch_size=chunk_rows, columns=columns):
-            frame = frame_of(batch).select(columns)
-            done = before + file.size * (first + batch.num_rows) // total
-            yield Rows(frame, file.path, first, False, done)
-            first += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise _broken_parquet(file.path, error) from error
-    finally:
-        handle.close()
+        with open_text(file, layout) as (frames, position):
+            for frame in frames:
+                rows = Rows(frame, file.path, first, True, before + min(position(), file.size))
+                yield rows
+                first += rows.height
+    except (pa.ArrowException, MemoryError) as error:
+        raise unreadable(file, error) from error

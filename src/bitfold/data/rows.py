@@ -63,10 +63,10 @@ class Rows:
 
 
 def frame_of(batch: Any) -> "pl.DataFrame":
-    """A batch of Arrow's as a frame; as Arrow's table where a fork lost Polars' threads."""
+    """A batch or table of Arrow's as a frame; as Arrow's table where a fork lost Polars' threads."""
     import pyarrow as pa
 
-    table = pa.Table.from_batches([batch])
+    table = batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch])
     if polars_is_lost():
         return table  # type: ignore[no-any-return]
     import polars as pl

@@ -7,15 +7,17 @@ One row a pair, in the line's order; spaces, tabs and commas part the values, or
 separator that is named. A user may have several lines, or a line without items.
 """
 
+import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bitfold.data.config import DataConfig
-from bitfold.data.files import LogFile, pick
+from bitfold.data.files import pick
+from bitfold.data.logfile import LogFile
 from bitfold.data.rows import Rows
-from bitfold.data.text import open_bytes, unpacking
+from bitfold.data.sources import broken_packing, open_bytes
 from bitfold.errors import BitfoldError
 
 if TYPE_CHECKING:
@@ -61,12 +63,13 @@ def read_sequences(file: LogFile, layout: Sequences, before: int) -> Iterator[Ro
         BitfoldError: for a line that is no UTF-8 or endless, naming it.
     """
     rows = line = 0
-    with unpacking(file), open_bytes(file) as (stream, position):
+    with broken_packing(file), open_bytes(file) as (stream, position):
+        buffered = io.BufferedReader(stream, 1 << 16)
         while True:
             lines: list[bytes] = []
             size = 0
             while size < _BLOCK_BYTES:
-                read = stream.readline(LINE_BYTES + 1)
+                read = buffered.readline(LINE_BYTES + 1)
                 if not read:
                     break
                 if len(read) > LINE_BYTES:
@@ -112,8 +115,8 @@ def _pairs(file: LogFile, layout: Sequences, lines: list[bytes], before: int) ->
 
 def estimate_pairs(file: LogFile, layout: Sequences, sample: int = 8 << 20) -> int:
     """About how many pairs a file holds, from its first bytes."""
-    with unpacking(file), open_bytes(file) as (stream, position):
-        block = stream.read(sample)
+    with broken_packing(file), open_bytes(file) as (stream, position):
+        block = bytes(stream.read(sample))
         consumed = position()
         more = bool(stream.read(1))
     values = len(re.findall(layout.value.encode(), block))

@@ -1,20 +1,21 @@
 """Text files with separators: their header, their reader, and why reading one failed."""
 
-import codecs
-import csv
-import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bitfold.data.config import DataConfig
-from bitfold.data.files import LogFile
-from bitfold.data.formats import LAYOUTS, MOVIELENS_HEADER
+from bitfold.data.header import first_cells, name_columns, quote_of
+from bitfold.data.lines import BLOCK_BYTES, Block, Dialect, blocks
+from bitfold.data.logfile import LogFile
+from bitfold.data.ragged import why_parsing_failed
+from bitfold.data.rows import frame_of
+from bitfold.data.sources import ahead, broken_packing, open_bytes, peek
 from bitfold.errors import BitfoldError
 
-BLOCK_BYTES = 4 << 20
-"""Text is parsed in blocks of this many bytes; no line may be longer."""
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -22,16 +23,19 @@ class TextLayout:
     """The columns of a text file.
 
     Args:
-        names: of all columns in order; empty for the gaps of a doubled separator.
-        skip: lines to skip: empty ones, and the header.
-        wanted: the columns to read.
+        names: of all columns in order; empty for columns without a name.
+        skip: rows to skip at the top: empty lines, and the header.
+        dialect: how rows are told from bytes.
         missing: texts that mean a missing value, besides an empty cell.
+        said: what to tell the user of the header.
+        wanted: the columns to read.
     """
 
     names: tuple[str, ...]
     skip: int
-    quoted: bool
+    dialect: Dialect
     missing: tuple[str, ...]
+    said: str | None = None
     wanted: tuple[str, ...] = ()
 
     def wanting(self, names: Sequence[str]) -> "TextLayout":
@@ -39,234 +43,128 @@ class TextLayout:
         return replace(self, wanted=tuple(names))
 
 
-def text_layout(file: LogFile, config: DataConfig) -> TextLayout:
-    """Look at the first line of a text file.
+def text_layout(
+    file: LogFile, config: DataConfig, required: Sequence[str] = ()
+) -> TextLayout | None:
+    """Look at the first lines of a text file; None for one without a line.
+
+    Args:
+        required: the columns that are wanted. Where the label is not among them, as in scoring,
+            a file without a header may lack columns that are not wanted.
 
     Raises:
-        BitfoldError: for a file without a line, whose first line is no text, or that cannot be
-            unpacked.
+        BitfoldError: for a file whose first line is no text or too long, whose columns are not
+            those that were named, or that cannot be unpacked.
     """
-    known = LAYOUTS.get(config.format)
-    quoted = known.quoted if known is not None else True
-    cells, blank = _first_line(file, quoted)
-    header = config.header
-    if header == "auto" and config.format == "movielens":
-        header = "yes" if cells[0] == MOVIELENS_HEADER else "no"
-    if header == "auto":
-        header = "no" if config.columns else "yes"
-    names = config.columns
-    if not names:
-        if header == "no":
-            names = tuple(f"column_{index}" for index in range(1, len(cells) + 1))
-        else:
-            names = tuple(cells)
-    if len(names) != len(cells):
-        raise BitfoldError(
-            f"{file.path} does not have the columns that were named",
-            got=f"{len(cells)} columns in its first line",
-            expected=f"{len(names)}: {', '.join(names)}",
-            fix="check --columns, --separator and --format",
-        )
-    return TextLayout(names, blank + (header == "yes"), quoted, config.missing)
-
-
-def _first_line(file: LogFile, quoted: bool) -> tuple[list[str], int]:
-    """The cells of the first line that is not empty, and the number of lines before it."""
-    blank = 0
-    with unpacking(file), open_bytes(file) as (stream, _):
-        line = stream.readline(BLOCK_BYTES)
-        while line and not line.strip(b"\r\n"):
-            line = stream.readline(BLOCK_BYTES)
-            blank += 1
-    line = line.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n")
-    if not line:
-        raise BitfoldError(
-            f"the file {file.path} is empty", got="no line", expected="a log with rows"
-        )
-    try:
-        text = line.decode()
-    except UnicodeDecodeError as error:
-        raise _bad_utf8(file, blank + 1, error) from error
-    return split_line(text, file.separator, quoted), blank
-
-
-def split_line(text: str, separator: str, quoted: bool) -> list[str]:
-    """The cells of one line."""
-    if len(separator) == 2:
-        return text.split(separator)
-    quoting: Any = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    return next(csv.reader([text], delimiter=separator, quoting=quoting), [""])
+    data = peek(file, BLOCK_BYTES).removeprefix(b"\xef\xbb\xbf")
+    returns = b"\n" not in data and b"\r" in data
+    if returns:
+        data = data.replace(b"\r", b"\n")
+    quote, guessed = quote_of(data, file, config)
+    found = first_cells(data, file, quote)
+    if found is None:
+        return None
+    cells, blank = found
+    names, header, said = name_columns(cells, file, config, required)
+    if len(cells) == 1 and not header:
+        blank = 0  # an empty line of one column is a row
+    dialect = Dialect(
+        str(file.path), file.separator, len(names), quote, guessed, returns, len(names) == 1
+    )
+    return TextLayout(names, blank + header, dialect, config.missing, said)
 
 
 @contextmanager
-def open_text(file: LogFile, layout: TextLayout) -> Iterator[tuple[Any, Callable[[], int]]]:
-    """A reader of record batches of the wanted columns, and the position in the file in bytes."""
+def open_text(
+    file: LogFile, layout: TextLayout
+) -> Iterator[tuple["Iterator[pl.DataFrame]", Callable[[], int]]]:
+    """The frames of the wanted columns, and the position in the file in bytes."""
+    with open_bytes(file) as (stream, position):
+        reading = ahead(stream, BLOCK_BYTES)
+        try:
+            yield _frames(file, layout, reading), position
+        finally:
+            reading.close()  # type: ignore[attr-defined]
+
+
+def _frames(file: LogFile, layout: TextLayout, stream: Iterator[bytes]) -> "Iterator[pl.DataFrame]":
+    import pyarrow as pa
+
+    left = layout.skip
+    with broken_packing(file):
+        for whole in blocks(stream, layout.dialect):
+            skipped = min(left, len(whole.ends)) if left else 0
+            left -= skipped
+            block = whole.without(skipped)
+            if not block.data or not block.rows:
+                continue
+            try:
+                table = _parse(block, layout)
+            except pa.ArrowMemoryError:
+                raise
+            except pa.ArrowException as error:
+                raise why_parsing_failed(error, block) from error
+            if table.num_rows != block.rows:
+                raise BitfoldError(
+                    f"the rows of {file.path} do not agree with its lines",
+                    got=f"{table.num_rows:,} rows from line {block.line:,} on",
+                    expected=f"{block.rows:,}, as line ends say",
+                    fix="say --quote none if quotes mean nothing in this file",
+                )
+            yield frame_of(table)
+
+
+def _parse(block: Block, layout: TextLayout) -> Any:
+    """One block to a table of text columns, null where a cell is missing."""
     import pyarrow as pa
     import pyarrow.csv as pc
 
+    dialect, data = block.dialect, block.data
+    separator = dialect.separator
+    if len(separator) > 1:
+        # Arrow's separators are one byte: one that the block does not hold stands in.
+        separator = next(chr(code) for code in range(1, 32) if _is_free(code, data))
+        data = data.replace(dialect.separator.encode(), separator.encode())
     # Columns that nobody wants need names of their own: some files repeat a name.
-    names: list[str] = []
-    for index, name in enumerate(layout.names):
-        names.append(name if name in layout.wanted else f"\0{index}")
-        if len(file.separator) == 2 and index + 1 < len(layout.names):
-            names.append(f"\0gap{index}")
-    raw = pa.OSFile(str(file.path), "rb")
-    stream = pa.CompressedInputStream(raw, file.packing) if file.packing else raw
-    try:
-        reader = pc.open_csv(
-            stream,
-            read_options=pc.ReadOptions(
-                block_size=BLOCK_BYTES, column_names=names, skip_rows=layout.skip
-            ),
-            parse_options=pc.ParseOptions(
-                delimiter=file.separator[0],
-                quote_char='"' if layout.quoted else False,
-                newlines_in_values=layout.quoted,
-            ),
-            convert_options=pc.ConvertOptions(
-                include_columns=list(layout.wanted),
-                column_types={name: pa.string() for name in layout.wanted},
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=True,
-                null_values=["", *layout.missing],
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        if "Empty CSV" in str(error) or "Could not skip" in str(error):
-            yield iter(()), lambda: file.size
-            return
-        raise
-    try:
-        yield reader, raw.tell
-    finally:
-        reader.close()
+    names = [
+        name if name in layout.wanted else f"\0{index}" for index, name in enumerate(layout.names)
+    ]
+    # Where quotes mean nothing by a guess, an empty cell may still be written as two of them.
+    empty = ["", '""'] if dialect.guessed and not dialect.quote else [""]
+    return pc.read_csv(
+        pa.BufferReader(data),
+        read_options=pc.ReadOptions(block_size=len(data) + 1, column_names=names),
+        parse_options=pc.ParseOptions(
+            delimiter=separator,
+            quote_char=dialect.quote or False,
+            newlines_in_values=block.quotes is not None and block.quotes.has_lines,
+            ignore_empty_lines=not dialect.blanks,
+        ),
+        convert_options=pc.ConvertOptions(
+            include_columns=list(layout.wanted),
+            column_types={name: pa.string() for name in layout.wanted},
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=True,
+            null_values=[*empty, *layout.missing],
+        ),
+    )
 
 
-@contextmanager
-def open_bytes(file: LogFile) -> Iterator[tuple[io.BufferedReader, Callable[[], int]]]:
-    """The unpacked bytes of a file, and the position in the file itself."""
-    import pyarrow as pa
-
-    raw = pa.OSFile(str(file.path), "rb")
-    stream = pa.CompressedInputStream(raw, file.packing) if file.packing else raw
-    with raw, io.BufferedReader(stream, 1 << 16) as buffered:
-        yield buffered, raw.tell
+def _is_free(code: int, data: bytes) -> bool:
+    return code not in (9, 10, 13) and bytes([code]) not in data
 
 
 def estimate_rows(file: LogFile, sample: int = 8 << 20) -> int:
     """About how many rows a text file has, from its first bytes; the same every time."""
     lines, more = 0, True
-    with unpacking(file), open_bytes(file) as (stream, position):
+    with broken_packing(file), open_bytes(file) as (stream, position):
         left = sample
         while left > 0:
-            block = stream.read(min(left, 1 << 20))
+            block = bytes(stream.read(min(left, 1 << 20)))
             if not block:
                 more = False
                 break
-            lines += block.count(b"\n")
+            lines += block.count(b"\n") or block.count(b"\r")
             left -= len(block)
         consumed = position()
     return max(lines * file.size // max(consumed, 1) if more else lines, 1)
-
-
-@contextmanager
-def unpacking(file: LogFile) -> Iterator[None]:
-    """Tell a file that cannot be unpacked as such."""
-    try:
-        yield
-    except OSError as error:
-        raise _broken_packing(file, error) from error
-
-
-def why_text_failed(error: Exception, file: LogFile, layout: TextLayout) -> BitfoldError:
-    """Read the file again, slowly, to say where it is broken."""
-    try:
-        with open_bytes(file) as (stream, _):
-            found = _find_ragged(file, layout, _Lines(stream))
-    except _BadLine as bad:
-        return _bad_utf8(file, bad.number, bad.error)
-    except OSError as broken:
-        return _broken_packing(file, broken)
-    if found is not None:
-        return found
-    return BitfoldError(
-        f"{file.path} cannot be read",
-        got=str(error).splitlines()[0],
-        expected=f"rows of text, none longer than {BLOCK_BYTES:,} bytes",
-        fix="check --format, --separator and the quotes in the file",
-    )
-
-
-class _BadLine(Exception):
-    """A line that is no UTF-8."""
-
-    def __init__(self, number: int, error: UnicodeDecodeError) -> None:
-        self.number, self.error = number, error
-
-
-class _Lines:
-    """Lines of text, counted."""
-
-    def __init__(self, stream: io.BufferedReader) -> None:
-        self._stream = stream
-        self.number = 0
-
-    def __iter__(self) -> Iterator[str]:
-        for line in self._stream:
-            self.number += 1
-            try:
-                yield line.decode()
-            except UnicodeDecodeError as error:
-                raise _BadLine(self.number, error) from error
-
-
-def _find_ragged(file: LogFile, layout: TextLayout, lines: _Lines) -> BitfoldError | None:
-    first = 1
-    for text in lines:
-        row = text
-        # A cell in quotes may go on over several lines.
-        while layout.quoted and row.count('"') % 2:
-            more = next(iter(lines), None)
-            if more is None or len(row) > BLOCK_BYTES:
-                return BitfoldError(
-                    f"line {first} of {file.path} opens a quote that is never closed",
-                    got=repr(text.rstrip("\r\n")[:60]),
-                    expected="quotes in pairs",
-                    fix="close the quote, or delete it",
-                )
-            row += more
-        row = row.rstrip("\r\n")
-        cells = len(split_line(row, file.separator, layout.quoted))
-        if row and cells != len(layout.names):
-            return _ragged(file, first, cells, len(layout.names), row)
-        first = lines.number + 1
-    return None
-
-
-def _ragged(file: LogFile, line: int, got: int, expected: int, text: str) -> BitfoldError:
-    shown = text if len(text) <= 60 else text[:57] + "..."
-    return BitfoldError(
-        f"line {line} of {file.path} is ragged",
-        got=f"{got} column{'s' if got != 1 else ''}: {shown!r}",
-        expected=f"{expected} columns, as in the first line",
-        fix="mend or delete the line; a cell that holds the separator must be quoted",
-    )
-
-
-def _bad_utf8(file: LogFile, line: int, error: UnicodeDecodeError) -> BitfoldError:
-    return BitfoldError(
-        f"line {line} of {file.path} is no UTF-8",
-        got=f"the byte {error.object[error.start]:#04x} at position {error.start + 1} of the line",
-        expected="text in UTF-8",
-        fix="convert the file, for example with iconv -f latin1 -t utf-8",
-    )
-
-
-def _broken_packing(file: LogFile, error: Exception) -> BitfoldError:
-    how = file.packing or "text"
-    return BitfoldError(
-        f"{file.path} is truncated or no whole {how} file",
-        got=str(error).splitlines()[0] if str(error) else type(error).__name__,
-        expected=f"a whole {how} file",
-        fix="copy or download it again",
-    )
