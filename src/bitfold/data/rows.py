@@ -63,7 +63,7 @@ class Rows:
 
 
 def frame_of(batch: Any) -> "pl.DataFrame":
-    """A batch or table of Arrow's as a frame; as Arrow's table where a fork lost Polars' threads."""
+    """A batch or table of Arrow's as a frame; as the table where a fork lost Polars' threads."""
     import pyarrow as pa
 
     table = batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch])
