@@ -1,0 +1,109 @@
+"""What is ranked, and how deep."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bitfold.errors import BitfoldError, unknown_name
+
+if TYPE_CHECKING:
+    from bitfold.data.schema import Schema
+
+ITEMS = ("train", "all")
+
+
+@dataclass(frozen=True)
+class RankConfig:
+    """A ranking of all items for each user.
+
+    Args:
+        field: the field of the item.
+        at: the depths k of recall@k and NDCG@k.
+        items: `train` ranks the items met in training, `all` those of every part.
+        seen: whether items that the user has in training are ranked too, instead of left out.
+
+    Raises:
+        BitfoldError: no depths, or one below 1.
+
+    Example:
+        >>> RankConfig("movie", at=(10,)).names
+        ['recall@10', 'ndcg@10', 'mrr']
+    """
+
+    field: str
+    at: tuple[int, ...] = (10, 20)
+    items: str = "train"
+    seen: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "at", tuple(sorted(set(self.at))))
+        if not self.at or self.at[0] < 1:
+            raise BitfoldError(
+                "rank_at cannot be used",
+                got=", ".join(map(str, self.at)) or "nothing",
+                expected="depths of 1 or more, such as 10,20",
+            )
+        if self.items not in ITEMS:
+            raise unknown_name("rank_items", self.items, ITEMS)
+
+    @property
+    def names(self) -> list[str]:
+        """The figures' names, in the order of tables."""
+        depths = [f"{name}@{k}" for k in self.at for name in ("recall", "ndcg")]
+        return [*depths, "mrr"]
+
+
+def check_rank(schema: "Schema", words: RankConfig) -> None:
+    """Raise unless a log of this schema can be ranked; before any training.
+
+    Raises:
+        BitfoldError: no such field, a field of several values, a log without users, or a cross
+            that cannot be made for other items.
+    """
+    names = schema.field_names
+    if words.field not in names:
+        raise unknown_name("field to rank", words.field, names)
+    config = schema.config
+    info = schema.fields[names.index(words.field)]
+    if info.kind != "plain":
+        raise BitfoldError(
+            f"{words.field!r} cannot be ranked",
+            got=f"a {info.kind} field",
+            expected="the field of the item, with one value a row",
+        )
+    if config.group is None:
+        raise BitfoldError(
+            "a ranking needs the user's column",
+            got="no group",
+            expected="a log prepared with --group",
+            fix="say --group user",
+        )
+    if config.group == words.field:
+        raise BitfoldError(
+            f"{words.field!r} is the user, and is ranked for users",
+            got=f"--group {config.group} --rank {words.field}",
+            expected="the field of the item",
+        )
+    if config.item not in (None, words.field):
+        raise BitfoldError(
+            f"another field is the item of this log: {config.item}",
+            got=f"--rank {words.field}",
+            expected=f"--rank {config.item}, whose own columns are known",
+        )
+    _check_crosses(schema, words.field)
+
+
+def _check_crosses(schema: "Schema", field: str) -> None:
+    config = schema.config
+    sides = {field, *config.item_fields}
+    for parts in config.crosses:
+        if not 0 < len(sides & {*parts}) < len(parts):
+            continue
+        lacking = [part for part in parts if part not in schema.field_names]
+        if lacking or config.ids == "dense":
+            cross = "*".join(parts)
+            raise BitfoldError(
+                f"the cross {cross!r} cannot be made for other items",
+                got=f"{lacking[0]} is no field of its own" if lacking else "dense ids",
+                expected="parts that are fields, with hashed ids or a vocabulary",
+                fix=f"add {lacking[0]} to --fields" if lacking else f"leave {cross} out",
+            )
