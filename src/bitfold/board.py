@@ -279,6 +279,9 @@ def lines(
             name: [row[name] for row in rows if isinstance(row.get(name), int | float)]
             for name in (*COLUMNS[3:], "map_bytes")
         }
+        for ranked in map(ranking_figures, rows):
+            for name, value in ranked.items():
+                numbers.setdefault(name, []).append(value)
         means = {name: statistics.fmean(values) for name, values in numbers.items() if values}
         spreads = {
             name: statistics.stdev(values) if len(values) > 1 else None
@@ -288,6 +291,36 @@ def lines(
         out.append(Line(method, budget, len(rows), means, spreads, *shares))
     out += [Line(row["method"], row["budget"], minimum=row["minimum"]) for row in refused]
     return out
+
+
+def ranking_figures(row: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of a row's ranking by name; empty if nothing was ranked.
+
+    Example:
+        >>> ranking_figures({"ranking": {"field": "item", "recall@10": 0.25, "users": 7}})
+        {'recall@10': 0.25}
+    """
+    found = row.get("ranking") or {}
+    return {
+        name: float(value)
+        for name, value in found.items()
+        if ("@" in name or name == "mrr") and isinstance(value, int | float)
+    }
+
+
+def ranking_columns(lines: Sequence["Line"]) -> dict[str, str]:
+    """The ranking figures that tables show, at the greatest depth, and their headings.
+
+    Example:
+        >>> ranking_columns([Line("hash", "10x", 1, {"recall@5": 0.1, "ndcg@5": 0.1, "mrr": 0.2})])
+        {'recall@5': 'recall@5', 'ndcg@5': 'NDCG@5', 'mrr': 'MRR'}
+    """
+    names = {name for line in lines for name in line.means}
+    depths = {int(name.partition("@")[2]) for name in names if name.startswith("recall@")}
+    if not depths:
+        return {}
+    most = max(depths)
+    return {f"recall@{most}": f"recall@{most}", f"ndcg@{most}": f"NDCG@{most}", "mrr": "MRR"}
 
 
 def shares_of(auc: float | None, full: float | None) -> tuple[float | None, float | None]:
@@ -311,6 +344,7 @@ def write_results(
     """Write `results.json`, with whatever more is known, and `results.csv`."""
     board = {"results": list(results), "refused": list(refused), **(more or {})}
     write_json(out / "results.json", board)
+    results = [{**row, **ranking_figures(row)} for row in results]
     columns = dict.fromkeys(
         name
         for row in results

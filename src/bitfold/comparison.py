@@ -48,6 +48,7 @@ from bitfold.floors import logistic_cell, reference_lines, references
 from bitfold.grid import Grid
 from bitfold.opponents import Key, opponents
 from bitfold.progress import Progress, reading, silent
+from bitfold.ranking.config import check_rank
 from bitfold.unseen import unseen_shares
 
 if TYPE_CHECKING:
@@ -118,6 +119,8 @@ def compare(
     with claim(out, paths, said, resume=resume, force=force) as work:
         try:
             log = _log(paths, data, work.folder, tell)
+            if train.ranking is not None:
+                check_rank(log.schema, train.ranking)
             grid = Grid.of(words, train)
             grid.check(log)
             planned = _planned(words, train, options, log)
@@ -188,7 +191,8 @@ def _compare(
             results.append(grid.best(cell, mine, trained))
             found()
         if words.floors:
-            between |= references(log, out, grid.best(floor, floor_words, trained), tell)
+            best = grid.best(floor, floor_words, trained)
+            between |= references(log, out, best, tell, train.ranking)
     except BaseException:
         with contextlib.suppress(BitfoldError):  # why it stopped matters more
             _page(out, results, name)
@@ -325,7 +329,15 @@ def _run(
 
     run = out / RUNS / cell.slug
     run.parent.mkdir(exist_ok=True)
-    result = train([log.path], log.schema.config, words, run, resume=True, progress=inside)
+    result = train(
+        [log.path],
+        log.schema.config,
+        words,
+        run,
+        resume=True,
+        floors=False,
+        progress=inside,
+    )
     row = {
         "method": cell.variant.name,
         "budget": cell.budget,

@@ -14,12 +14,14 @@ from bitfold.data.frames import Data
 from bitfold.errors import BitfoldError
 from bitfold.model import ClickModel
 from bitfold.progress import Progress, silent
+from bitfold.ranking.config import check_rank
 
 if TYPE_CHECKING:
     from bitfold.data.batch import Batch
     from bitfold.data.prepared import PreparedLog
     from bitfold.data.schema import Schema
     from bitfold.data.vocabulary import Vocabulary
+    from bitfold.ranking import RankConfig
     from bitfold.run import Run
 
 EVALUATION_ROWS = 8192  # rows in a batch when nothing is trained
@@ -132,8 +134,9 @@ def evaluate(
     data: Data,
     part: str = "test",
     *,
+    ranking: "RankConfig | None" = None,
     progress: Progress | None = None,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """What a run is worth on a log with labels.
 
     Args:
@@ -141,10 +144,13 @@ def evaluate(
         data: a prepared log, of which `part` is measured; or raw files or rows in memory, measured
             whole.
         part: train, valid or test.
+        ranking: rank all items for each user, too (`bitfold.ranking`); `data` must be a prepared
+            log with a training part, which says what the items are and who has what.
         progress: told of the rows done.
 
     Returns:
-        auc, logloss, gauc, calibration, ece, and the number of rows; NaN for what cannot be said.
+        auc, logloss, gauc, calibration, ece, and the number of rows; NaN for what cannot be said;
+        with `ranking` its figures under `ranking`, and those of popularity under `floors`.
 
     Raises:
         BitfoldError: a bad run, rows without labels, a log prepared with other ids, or a part
@@ -155,6 +161,15 @@ def evaluate(
     loaded = load(run) if isinstance(run, str | Path) else run
     total: int | None = None
     log = prepared_log(data)
+    if ranking is not None and log is None:
+        raise BitfoldError(
+            "a ranking needs the prepared log that the run was trained on",
+            got="raw rows, which do not tell the items and who has them",
+            expected="a prepared log with its training part",
+            fix="prepare the log with bitfold prepare, and train on that",
+        )
+    if ranking is not None and log is not None:
+        check_rank(log.schema, ranking)
     if log is not None:
         same_ids(log.schema, loaded.schema)
         batches: Iterable[Batch] = log.batches(part, EVALUATION_ROWS)
@@ -177,7 +192,28 @@ def evaluate(
         raise BitfoldError(
             "there is nothing to evaluate", got=f"no rows in the {part} part", fix="choose another"
         )
-    return scores.summary(loaded.negative_rate) | {"rows": rows}
+    figures: dict[str, Any] = scores.summary(loaded.negative_rate) | {"rows": rows}
+    return figures if ranking is None else figures | _ranked(loaded, log, part, ranking, progress)
+
+
+def _ranked(
+    run: "Run",
+    log: "PreparedLog | None",
+    part: str,
+    words: "RankConfig",
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """The ranking of a run's model, and the floor beside it."""
+    from bitfold.popularity import popularity
+    from bitfold.ranking import Ranking
+
+    assert log is not None
+    made = Ranking.of(log, part, words, progress or silent)
+    device = next(run.model.parameters()).device
+    found = made.by_model(run.model, dense=run.dense, device=device, progress=progress or silent)
+    floor = popularity(log, part, progress or silent) or {"field": words.field}
+    floor |= {"ranking": made.by_popularity()}
+    return {"ranking": found, "floors": {"popularity": floor}}
 
 
 def prepared_log(data: Data) -> "PreparedLog | None":

@@ -12,12 +12,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitfold.board import FULL, FULL_BUDGET, NO_BUDGET, Cell, Line, Variant, shares_of
+from bitfold.board import (
+    CHANCE,
+    FULL,
+    FULL_BUDGET,
+    NO_BUDGET,
+    Cell,
+    Line,
+    Variant,
+    ranking_figures,
+    shares_of,
+)
 from bitfold.files import read_json, write_json
 from bitfold.progress import Progress
 
 if TYPE_CHECKING:
     from bitfold.data.prepared import PreparedLog
+    from bitfold.ranking import RankConfig
     from bitfold.training import TrainConfig
 
 FILE = "floors.json"
@@ -31,7 +42,11 @@ def logistic_cell(train: "TrainConfig") -> tuple[Cell, "TrainConfig"]:
 
 
 def references(
-    log: "PreparedLog", out: Path, logistic: Mapping[str, Any], tell: Progress
+    log: "PreparedLog",
+    out: Path,
+    logistic: Mapping[str, Any],
+    tell: Progress,
+    ranked: "RankConfig | None" = None,
 ) -> dict[str, Any]:
     """What `results.json` holds under `references`: the lines that need no training are measured
     now, or read if they were before.
@@ -41,20 +56,59 @@ def references(
         out: the comparison's directory.
         logistic: the figures of the cell of logistic regression.
         tell: is told of the rows counted.
+        ranked: what is ranked by popularity, too.
     """
     from bitfold.data.bayes import bayes
     from bitfold.popularity import popularity
+    from bitfold.ranking import Ranking
 
     names = ("auc", "logloss", "bytes", "lr", "embedding_decay", "seed")
     found: dict[str, Any] = {LOGISTIC.name: {name: logistic[name] for name in names}}
+    if "ranking" in logistic:
+        found[LOGISTIC.name]["ranking"] = logistic["ranking"]
     if (out / FILE).is_file():
         return found | read_json(out / FILE)
     part = logistic["part"]
     if part is None:
         return found
     measured = {"popularity": popularity(log, part, tell), "bayes": bayes(log, part)}
+    if ranked is not None:
+        ranking = {"ranking": Ranking.of(log, part, ranked, tell).by_popularity()}
+        measured["popularity"] = (measured["popularity"] or {"field": ranked.field}) | ranking
     write_json(out / FILE, {name: value for name, value in measured.items() if value})
     return found | read_json(out / FILE)
+
+
+def below(figures: Mapping[str, Any], popular: Mapping[str, Any] | None) -> list[str]:
+    """What a model's figures do not reach, a sentence each: chance, and popularity.
+
+    Args:
+        figures: `auc`, and `ranking` if there is one.
+        popular: the figures of popularity (`auc`, `field`, `ranking`), or None.
+
+    Example:
+        >>> below({"auc": 0.61}, {"auc": 0.686, "field": "item"})
+        ['AUC 0.6100 is not above the popularity of item (0.6860), which nothing is trained for.']
+    """
+    out = []
+    auc, floor = figures.get("auc"), (popular or {}).get("auc")
+    if auc is not None and auc < CHANCE:
+        out.append(
+            f"AUC {auc:.4f} is below .5: worse than chance. Look at the label and the split."
+        )
+    if auc is not None and floor is not None and auc <= floor:
+        field = (popular or {}).get("field")
+        out.append(
+            f"AUC {auc:.4f} is not above the popularity of {field} ({floor:.4f}), which nothing is "
+            "trained for."
+        )
+    mine, theirs = ranking_figures(figures), ranking_figures(popular or {})
+    under = [name for name in mine if name in theirs and mine[name] <= theirs[name]]
+    if under:
+        field = figures["ranking"].get("field")
+        said = ", ".join(f"{name} {mine[name]:.4f} ({theirs[name]:.4f})" for name in under)
+        out.append(f"Not above ranking by the popularity of {field}: {said}.")
+    return out
 
 
 def reference_lines(found: Mapping[str, Any], full_auc: float | None) -> list[Line]:
@@ -67,7 +121,7 @@ def reference_lines(found: Mapping[str, Any], full_auc: float | None) -> list[Li
     for name, figures in found.items():
         means = {
             key: figures[key] for key in ("auc", "logloss", "bytes") if figures.get(key) is not None
-        }
+        } | ranking_figures(figures)
         shares = shares_of(means.get("auc"), full_auc)
         out.append(Line(names.get(name, name), NO_BUDGET, 1, means, {}, *shares))
     return out

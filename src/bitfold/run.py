@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from bitfold.data.batch import Batch
     from bitfold.data.frames import Data
     from bitfold.data.single import RowEncoder
+    from bitfold.ranking import RankConfig
 
 
 @dataclass(frozen=True)
@@ -206,11 +207,13 @@ class Run:
         parts = list(scores(self, data, batch_size))
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
-    def evaluate(self, data: "Data", part: str = "test") -> dict[str, float]:
+    def evaluate(
+        self, data: "Data", part: str = "test", *, ranking: "RankConfig | None" = None
+    ) -> dict[str, Any]:
         """What the run is worth on a log; see `bitfold.evaluate.evaluate`."""
         from bitfold.evaluate import evaluate
 
-        return evaluate(self, data, part)
+        return evaluate(self, data, part, ranking=ranking)
 
     def save(self, out: str | Path) -> Path:
         """Copy the run's folder, such as a temporary one that goes when the run does.

@@ -1,11 +1,14 @@
 """`bitfold train`, `evaluate` and `predict`: make a run, measure it, use it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+from rich.table import Table
 
+from bitfold.board import ranking_figures
 from bitfold.cli.options import WordCommand, build, file_words, read_config, said, words
 from bitfold.cli.plugins import plugins
 from bitfold.cli.progress import drawing
@@ -14,10 +17,12 @@ from bitfold.cli.words import words_of
 from bitfold.data.config import DataConfig
 from bitfold.errors import BitfoldError
 from bitfold.files import without_nan
+from bitfold.floors import below
 from bitfold.training.config import TrainConfig
 
+RANKED = ("rank", "rank_at", "rank_items", "rank_seen")
 SHOWN = (
-    *("auc", "logloss", "gauc", "calibration", "ece", "bytes", "ratio", "map_bytes"),
+    *("auc", "logloss", "gauc", "calibration", "ece", "ranking", "bytes", "ratio", "map_bytes"),
     *("training_bytes", "rows_per_second", "epochs", "best_epoch", "seconds"),
 )
 
@@ -84,7 +89,12 @@ def train(
             progress=progress,
         )
     figures = {name: result.metrics[name] for name in SHOWN if result.metrics.get(name) is not None}
-    show(metrics_table(f"{out}: {config.method}, {config.network}", figures))
+    popular = result.metrics.get("floors", {}).get("popularity")
+    show(
+        *below(result.metrics, popular),
+        metrics_table(f"{out}: {config.method}, {config.network}", figures),
+        *_by_popularity(popular),
+    )
     show(f"next: bitfold predict {out} ROWS --out scores.parquet")
 
 
@@ -93,6 +103,12 @@ def _begun(out: str) -> Path:
     from bitfold.training.folder import under_way
 
     return under_way(Path(out)) / "config.json"
+
+
+def _by_popularity(popular: Mapping[str, Any] | None) -> list[Table]:
+    """The table of popularity's ranking, if anything was ranked."""
+    ranked = ranking_figures(popular or {})
+    return [metrics_table("Ranking by popularity", ranked)] if ranked else []
 
 
 def check_reading(data: tuple[str, ...], spoken: dict[str, Any]) -> None:
@@ -122,20 +138,38 @@ def check_reading(data: tuple[str, ...], spoken: dict[str, Any]) -> None:
     help="Of a prepared log: train, valid or test; raw files are measured whole.  [default: test]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@words(TrainConfig, without=[name for name in words_of(TrainConfig) if name not in RANKED])
 @plugins
-def evaluate(run: str, data: tuple[str, ...], part: str, as_json: bool) -> None:
+def evaluate(
+    run: str,
+    data: tuple[str, ...],
+    part: str,
+    as_json: bool,
+    config_file: str | None,
+    **given: Any,
+) -> None:
     """Measure a run on a log with labels: AUC, log loss, GAUC, calibration.
 
-    DATA is a prepared log (its part) or raw files (all rows).
+    DATA is a prepared log (its part) or raw files (all rows). With --rank, DATA is the prepared
+    log that the run was trained on: all items are ranked for each user.
+
+    \b
+    bitfold evaluate RUN log --rank item --rank-at 10,20
     """
     from bitfold.evaluate import evaluate as measure
 
+    ranking = build(TrainConfig, given, file_words(config_file, RANKED)).ranking
     with drawing() as progress:
-        figures = measure(run, list(data), part, progress=progress)
+        figures = measure(run, list(data), part, ranking=ranking, progress=progress)
     if as_json:
         click.echo(json.dumps(without_nan(figures), indent=1))
-    else:
-        show(metrics_table(f"{run} on {' '.join(data)}", figures))
+        return
+    popular = figures.pop("floors", {}).get("popularity")
+    show(
+        *below(figures, popular),
+        metrics_table(f"{run} on {' '.join(data)}", figures),
+        *_by_popularity(popular),
+    )
 
 
 @click.command(cls=WordCommand, short_help="Score raw rows.")

@@ -6,7 +6,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bitfold.board import NO_BUDGET, Line
+from bitfold.board import NO_BUDGET, Line, ranking_columns
 from bitfold.progress import is_first_process
 
 BOARD_WIDTH = 132  # columns that a whole board takes
@@ -97,14 +97,16 @@ def board_table(title: str, rows: Sequence[Line], *, narrow: bool = False) -> Ta
 
     The map from values to dense ids, which full tables need for raw values, has a column of its
     own where there is one. `of full` is the share of the full table's AUC, `of lift` that of its
-    AUC over .5. A narrow table leaves out the lift, the log loss, GAUC
-    and speed.
+    AUC over .5. Rankings have columns where something was ranked. A narrow table leaves out the
+    lift, the log loss, GAUC, speed, and of a ranking all but the recall.
     """
     spread = " ± spread" if any(row.seeds > 1 for row in rows) else ""
     maps = any(row.means.get("map_bytes") for row in rows)
     whole = any(row.kept is not None for row in rows)
     names = ["method", "budget", "bytes", *["id map"] * maps, "ratio", f"AUC{spread}"]
+    ranked = ranking_columns(rows)
     more = {} if narrow else {"logloss": "log loss", "gauc": "GAUC", "rows_per_second": "rows/s"}
+    more = dict(list(ranked.items())[:1] if narrow else ranked.items()) | more
     shares = [] if not whole else ["of full"] if narrow else ["of full", "of lift"]
     made = table(title, [*names, *shares, *more.values()], left=1)
     blocks: dict[str, list[Line]] = {}

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Mapping
 
-from bitfold.board import CHANCE, FULL, Line, parse_variant
+from bitfold.board import CHANCE, FULL, Line, parse_variant, ranking_columns, ranking_figures
 from bitfold.config import RENAMED
 from bitfold.data.config import DataConfig
 from bitfold.floors import LOGISTIC
@@ -95,12 +95,25 @@ def _notes(board: Board) -> list[str]:
     below = [_named(each) for each in board.lines if each.means["auc"] < CHANCE]
     if below:
         out.append(f"AUC below .5, worse than chance: {listed(below)}.")
+    out += _ranked_under(board)
     if board.seeds < 2:
         out.append("One seed: small differences may be chance; --seeds 3 would tell.")
     return out + [
         f"{row['method']} does not fit {row['budget']}: it needs {row['minimum']:,} bytes."
         for row in board.refused
     ]
+
+
+def _ranked_under(board: Board) -> list[str]:
+    """Which lines rank no better than popularity does, by recall at the greatest depth."""
+    popular = ranking_figures((board.more.get("references") or {}).get("popularity") or {})
+    name = next(iter(ranking_columns(board.lines)), "")
+    if name not in popular:
+        return []
+    below = [_named(line) for line in board.lines if line.means.get(name, 0) <= popular[name]]
+    if not below:
+        return []
+    return [f"Not above {name} of popularity ({auc_text(popular[name])}): {listed(below)}."]
 
 
 def _named(line: Line) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bitfold.board import FULL_BUDGET
+from bitfold.board import FULL_BUDGET, ranking_columns
 from bitfold.report import charts, parts, words
 from bitfold.report.look import Look, Spec
 from bitfold.report.numbers import (
@@ -99,6 +99,7 @@ def _chart(
 def quality(board: Board) -> Section:
     """Quality against bytes."""
     rows = []
+    ranked = ranking_columns(board.lines)
     for line in sorted(board.lines, key=lambda line: -line.means["bytes"]):
         spread = line.spreads.get("auc")
         lost = board.full.means["auc"] - line.means["auc"] if board.full else None
@@ -116,16 +117,19 @@ def quality(board: Board) -> Section:
                 "-" if lost is None else difference_text(-lost),
                 auc_text(line.means.get("logloss")),
                 auc_text(line.means.get("gauc")),
+                *(auc_text(line.means.get(name)) for name in ranked),
                 str(line.seeds),
             ]
         )
+    empty = ["-"] * (9 + len(ranked))
     rows += [
-        [row["method"], row["budget"], f"needs {row['minimum']:,}", *["-"] * 9, "0"]
+        [row["method"], row["budget"], f"needs {row['minimum']:,}", *empty, "0"]
         for row in board.refused
     ]
     columns = (
         "method", "budget", "bytes", "whole model", "times smaller", "AUC", "± over seeds",
-        "of full's AUC", "of its lift", "against full", "log loss", "GAUC", "seeds",
+        "of full's AUC", "of its lift", "against full", "log loss", "GAUC", *ranked.values(),
+        "seeds",
     )  # fmt: skip
     said = [
         "Each point is a method at a budget: its test AUC at the epoch that validates best. "

@@ -6,6 +6,7 @@ from typing import Any
 
 from bitfold.config import check_choices, word
 from bitfold.errors import BitfoldError
+from bitfold.ranking.config import ITEMS, RankConfig
 
 NETWORK_NAMES = ("lr", "deepfm", "dcnv2", "dlrm")
 OPTIMIZERS = ("adam", "adamw", "adagrad", "sgd")
@@ -88,6 +89,19 @@ class TrainConfig:
     patience: int = word(
         2, help="Stop after this many epochs without a better validation AUC; 0 never stops."
     )
+    rank: str | None = word(
+        None,
+        help="The item's field: rank all items for each user (--group) and tell recall@k, NDCG@k "
+        "and MRR of what the user takes in the test part.",
+        metavar="FIELD",
+    )
+    rank_at: tuple[int, ...] = word((10, 20), help="The depths k of rankings.", metavar="K,...")
+    rank_items: str = word(
+        "train", help="What is ranked: items met in training, or in all parts.", choices=ITEMS
+    )
+    rank_seen: bool = word(
+        False, help="Rank items that the user has in training, too; else they are left out."
+    )
     precision: str = word(
         "32", help="bf16: matrix products in bfloat16, weights in float32.", choices=("32", "bf16")
     )
@@ -127,6 +141,7 @@ class TrainConfig:
         self._number("weight_decay")
         self._number("embedding_decay")
         self._number("dropout", below=1)
+        _ = self.ranking or RankConfig("", self.rank_at)
         budget: object = self.budget
         if budget is not None:
             object.__setattr__(self, "budget", str(budget))
@@ -153,6 +168,13 @@ class TrainConfig:
         raise BitfoldError(
             f"{name} is out of range", got=repr(value), expected=f"a number {least}{most}"
         )
+
+    @property
+    def ranking(self) -> RankConfig | None:
+        """What is ranked, if anything is."""
+        if self.rank is None:
+            return None
+        return RankConfig(self.rank, self.rank_at, self.rank_items, self.rank_seen)
 
     @property
     def vector_width(self) -> int:

@@ -24,7 +24,9 @@ from bitfold.method.registry import method_kind
 from bitfold.model import ClickModel
 from bitfold.optim import RowOptimizer
 from bitfold.outputs import Work
+from bitfold.popularity import popularity
 from bitfold.progress import Progress, is_first_process, silent
+from bitfold.ranking import Ranking, check_rank
 from bitfold.run import Run, RunConfig
 from bitfold.training import checkpoint, folder
 from bitfold.training.checkpoint import Position
@@ -67,6 +69,7 @@ def train(
     resume: bool = False,
     force: bool = False,
     from_run: str | Path | None = None,
+    floors: bool = True,
     progress: Progress | None = None,
 ) -> RunResult:
     """Train a click model on a log, and leave a run in `out`.
@@ -83,6 +86,7 @@ def train(
         force: replace a run that is in `out`, when the new one is whole. Until then the training
             is in a hidden folder beside it, and `resume` goes on with it.
         from_run: a run to go on from: its schema reads the new rows, its weights are the start.
+        floors: measure the popularity of ids beside the model: one more pass over the log.
         progress: told of the rows done, with `loss`, `rows_per_second` and `valid_auc`.
 
     Returns:
@@ -116,7 +120,7 @@ def train(
         memory = data_paths if isinstance(data_paths, MemoryLog) else None
         try:
             if not runs.is_complete(place):
-                _Job(place, config, base, fabric, tell, memory).run()
+                _Job(place, config, base, fabric, tell, memory, floors).run()
         except (BitfoldError, OSError) as error:
             # What diverged once diverges again, so there would be nothing to resume.
             kept = checkpoint.exists(place / folder.CHECKPOINT)
@@ -161,6 +165,7 @@ class _Job:
     fabric: "Fabric"
     progress: Progress
     memory: MemoryLog | None = None
+    floors: bool = True
 
     def run(self) -> None:
         log = self._open_log()
@@ -168,6 +173,8 @@ class _Job:
             self.config = replace(self.config, data=log.schema.config)
             if self.fabric.is_global_zero:
                 folder.write_config(self.out, self.config)
+        if self.config.train.ranking is not None:
+            check_rank(log.schema, self.config.train.ranking)
         dense = self._dense(log)
         rows = TrainingRows(log, dense)
         if rows.count("train") == 0:
@@ -312,6 +319,7 @@ class _Job:
                 progress=self.progress,
             )
             figures = dict(scores.summary(schema.config.negative_rate))
+            figures |= self._beside(model, rows, part)
         size = sum(collection.bytes("serving").values())
         plan = collection.plan
         best = position.valid[position.best_epoch - 1]
@@ -333,6 +341,21 @@ class _Job:
             "versions": _versions(),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
+
+    def _beside(self, model: ClickModel, rows: TrainingRows, part: str) -> dict[str, Any]:
+        """The model's ranking, if one is asked for, and the floors that it has to beat."""
+        words = self.config.train.ranking
+        found: dict[str, Any] = {}
+        popular = popularity(rows.log, part, self.progress) if self.floors else None
+        if words is not None:
+            ranking = Ranking.of(rows.log, part, words, self.progress)
+            device = self.fabric.device
+            found["ranking"] = ranking.by_model(
+                model, dense=rows.dense, device=device, progress=self.progress
+            )
+            if self.floors:
+                popular = (popular or {"field": words.field}) | {"ranking": ranking.by_popularity()}
+        return found | ({"floors": {"popularity": popular}} if popular else {})
 
 
 def _versions() -> dict[str, str]:
