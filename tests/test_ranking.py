@@ -387,7 +387,12 @@ def test_what_cannot_be_ranked_is_refused(
 
 @pytest.mark.parametrize(
     ("words", "text"),
-    [({"at": ()}, "rank_at"), ({"at": (0, 10)}, "rank_at"), ({"items": "tests"}, "tests")],
+    [
+        ({"users": -1}, "rank_users"),
+        ({"at": ()}, "rank_at"),
+        ({"at": (0, 10)}, "rank_at"),
+        ({"items": "tests"}, "tests"),
+    ],
 )
 def test_words_of_a_ranking(words: dict[str, Any], text: str) -> None:
     with pytest.raises(BitfoldError, match=text):
@@ -418,6 +423,25 @@ def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
         next(iter(model.embeddings.parameters())).fill_(float("nan"))
     with pytest.raises(BitfoldError, match="scores that are no numbers"):
         Ranking.of(log, "test", RankConfig("item")).by_model(model)
+
+
+def test_a_sample_of_users_is_part_of_all(tmp_path: Path) -> None:
+    """Each user's figures are the same whoever else is asked; the same users each time."""
+    log, _ = write(tmp_path, columns(users=20, items=30))
+    model = model_of(log)
+    whole = Ranking.of(log, "test", RankConfig("item"))
+    some = Ranking.of(log, "test", RankConfig("item", users=7))
+    assert some.by_model(model)["users"] == 7
+    assert set(some.asked.users.tolist()) <= set(whole.asked.users.tolist())
+    fewer = Ranking.of(log, "test", RankConfig("item", users=3))
+    assert set(fewer.asked.users.tolist()) <= set(some.asked.users.tolist())
+    for question, user in enumerate(some.asked.users[some.asked.groups].tolist()):
+        place = whole.asked.users.tolist().index(user)
+        (same,) = np.flatnonzero(whole.asked.groups == place)
+        for name in ("relevant", "masked"):
+            assert (getattr(some.asked, name)(question) == getattr(whole.asked, name)(same)).all()
+    more = Ranking.of(log, "test", RankConfig("item", users=99)).by_model(model)
+    assert more == whole.by_model(model)
 
 
 def test_progress_ends(tmp_path: Path) -> None:

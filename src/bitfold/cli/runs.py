@@ -20,7 +20,7 @@ from bitfold.files import without_nan
 from bitfold.floors import below
 from bitfold.training.config import TrainConfig
 
-RANKED = ("rank", "rank_at", "rank_items", "rank_seen")
+RANKED = ("rank", "rank_at", "rank_items", "rank_seen", "rank_users")
 SHOWN = (
     *("auc", "logloss", "gauc", "calibration", "ece", "ranking", "bytes", "ratio", "map_bytes"),
     *("training_bytes", "rows_per_second", "epochs", "best_epoch", "seconds"),

@@ -20,9 +20,10 @@ class RankConfig:
         at: the depths k of recall@k and NDCG@k.
         items: `train` ranks the items met in training, `all` those of every part.
         seen: whether items that the user has in training are ranked too, instead of left out.
+        users: how many users are asked, the same ones each time; 0 asks all.
 
     Raises:
-        BitfoldError: no depths, or one below 1.
+        BitfoldError: no depths, one below 1, or fewer than no users.
 
     Example:
         >>> RankConfig("movie", at=(10,)).names
@@ -33,6 +34,7 @@ class RankConfig:
     at: tuple[int, ...] = (10, 20)
     items: str = "train"
     seen: bool = False
+    users: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "at", tuple(sorted(set(self.at))))
@@ -42,6 +44,8 @@ class RankConfig:
                 got=", ".join(map(str, self.at)) or "nothing",
                 expected="depths of 1 or more, such as 10,20",
             )
+        if self.users < 0:
+            raise BitfoldError("rank_users is below 0", got=self.users, expected="0 or more")
         if self.items not in ITEMS:
             raise unknown_name("rank_items", self.items, ITEMS)
 

@@ -102,6 +102,9 @@ class TrainConfig:
     rank_seen: bool = word(
         False, help="Rank items that the user has in training, too; else they are left out."
     )
+    rank_users: int = word(
+        0, help="Rank for so many users, the same ones each time; 0: for all.", metavar="N"
+    )
     precision: str = word(
         "32", help="bf16: matrix products in bfloat16, weights in float32.", choices=("32", "bf16")
     )
@@ -141,7 +144,7 @@ class TrainConfig:
         self._number("weight_decay")
         self._number("embedding_decay")
         self._number("dropout", below=1)
-        _ = self.ranking or RankConfig("", self.rank_at)
+        _ = self.ranking or RankConfig("", self.rank_at, users=self.rank_users)
         budget: object = self.budget
         if budget is not None:
             object.__setattr__(self, "budget", str(budget))
@@ -174,7 +177,7 @@ class TrainConfig:
         """What is ranked, if anything is."""
         if self.rank is None:
             return None
-        return RankConfig(self.rank, self.rank_at, self.rank_items, self.rank_seen)
+        return RankConfig(self.rank, self.rank_at, self.rank_items, self.rank_seen, self.rank_users)
 
     @property
     def vector_width(self) -> int:
