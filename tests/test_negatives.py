@@ -388,3 +388,15 @@ def test_prepare_needs_no_torch(tmp_path: Path) -> None:
     code = process("prepare", tmp_path / "train.txt", "--format", "sequences", "--negatives", 2,
                    "--split", "last:1,1", "--out", tmp_path / "other").code  # fmt: skip
     assert code == 0
+
+
+def test_damaged_counts_of_negatives_are_told(tmp_path: Path) -> None:
+    import json
+
+    log = sequences(tmp_path)
+    path = log.path / "stats.json"
+    text = json.loads(path.read_text())
+    del text["negatives"]["drawn"]
+    path.write_text(json.dumps(text))
+    with pytest.raises(BitfoldError, match=r"stats\.json"):
+        _ = PreparedLog(log.path).stats

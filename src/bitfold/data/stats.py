@@ -40,12 +40,24 @@ class _Numeric(msgspec.Struct):
     deviation: Number
 
 
+class _Negatives(msgspec.Struct):
+    per_positive: Count
+    by: str
+    positives: Count
+    drawn: Count
+    items: Count
+    dropped: Count
+    lacking: Count
+    full_users: Count
+
+
 class _Stats(msgspec.Struct):
     rows: Count
     train_rows: Annotated[int, Meta(ge=1, le=2**53)]
     train_positives: Count
     fields: dict[str, _Field]
     numeric: dict[str, _Numeric]
+    negatives: _Negatives | None = None
 
 
 def read_stats(path: Path, schema: Schema) -> dict[str, Any]:
