@@ -227,6 +227,39 @@ def test_rows_that_the_label_calls_negative_are_left_out_and_never_drawn(tmp_pat
     assert clicked == kept
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ({"fields": ("user", "item", "genre")}, "genre"),
+        ({"fields": ("user", "item", "tags"), "multi": {"tags": "|"}}, "tags"),
+        ({"numeric": ("price",)}, "price"),
+        ({"numeric": ("price",), "numeric_transform": "buckets:4"}, "price"),
+        ({"cross": ("user*genre",)}, "genre"),
+        ({"fields": ("user", "item", "genre", "hour"), "cross": ("hour*genre",)}, "genre"),
+    ],
+)
+def test_a_column_that_belongs_to_the_item_must_be_said(
+    tmp_path: Path, words: dict[str, Any], name: str
+) -> None:
+    """Left with the context, a drawn item would carry another item's genre, and give it away."""
+    with pytest.raises(BitfoldError, match=f"'{name}' belongs to 'item'") as told:
+        write(tmp_path, columns(), **words)
+    assert f"--item-fields {name}" in str(told.value)
+    assert not (tmp_path / "log").exists()
+    log = write(tmp_path, columns(), **words, item_fields=(name,))
+    assert log.rows["train"]
+
+
+def test_what_only_looks_like_the_items_is_let_be(tmp_path: Path) -> None:
+    """A context column of nearly one value, and one of few rows: chance, not the item."""
+    data = columns()
+    data["age"] = [20] * len(data["user"])
+    data["age"][0] = 21
+    data["item"] = [f"i{i}" for i in range(len(data["item"]) - 4)] + ["i0", "i1", "i2", "i3"]
+    data["genre"] = [f"g{int(item[1:]) % 5}" for item in data["item"]]
+    write(tmp_path, data, fields=("user", "item", "age", "genre"))
+
+
 def test_a_missing_item_is_never_drawn(tmp_path: Path) -> None:
     from bitfold.hashing import missing_id
 

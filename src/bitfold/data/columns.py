@@ -117,13 +117,16 @@ class Encoder:
             )
 
     @cached_property
-    def mixed_parts(self) -> list[str]:
-        """The parts of crosses between the item's columns and others: drawn items need them."""
+    def drawn_parts(self) -> list[str]:
+        """Parts of crosses that drawn items need: of those between the item's columns and others,
+        and those that are no fields of their own.
+        """
         config = self.config
         sides = {config.item, *config.item_fields}
         crosses = [spec.parts for spec in self.specs if spec.kind == "cross"]
         mixed = [parts for parts in crosses if 0 < len(sides & {*parts}) < len(parts)]
-        return list(dict.fromkeys(part for parts in mixed for part in parts))
+        loose = [part for parts in crosses for part in parts if part not in config.fields]
+        return list(dict.fromkeys([*(part for parts in mixed for part in parts), *loose]))
 
     @cached_property
     def required(self) -> list[str]:
@@ -171,7 +174,7 @@ class Encoder:
             elif spec.kind == "plain":
                 out[f"f{index}"] = hashed[spec.name]
         if config.negatives and not self.scoring:
-            out |= {f"h:{part}": hashed[part] for part in self.mixed_parts}
+            out |= {f"h:{part}": hashed[part] for part in self.drawn_parts}
         for index, name in enumerate(config.numeric):
             out[f"n{index}"] = numbers(rows, name, "the numeric column", config.missing)
         out |= self._others(rows, hashed)

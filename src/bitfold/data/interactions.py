@@ -8,6 +8,8 @@ import numpy.typing as npt
 
 from bitfold.data.columns import Encoder
 from bitfold.data.config import DataConfig
+from bitfold.data.finishing import bags_of
+from bitfold.data.follows import Follows, refuse_following, row_keys
 from bitfold.errors import BitfoldError
 from bitfold.hashing import missing_id, mix
 
@@ -29,6 +31,26 @@ def pair_keys(users: Ids, items: Ids) -> Pairs:
     """
     spread = mix(users, _PAIR_SALT).view(np.int64)
     return mix(spread ^ items, _PAIR_SALT + 1)
+
+
+def context_columns(encoder: Encoder, own: "ItemColumns") -> dict[str, str]:
+    """The columns of an encoded frame that stay when the item changes, by their raw names."""
+    config = encoder.config
+    out = {
+        spec.name: f"f{index}"
+        for index, spec in enumerate(encoder.specs)
+        if spec.kind in ("plain", "bag")
+    }
+    out |= {name: f"n{index}" for index, name in enumerate(config.numeric)}
+    out |= {name: f"h:{name}" for name in encoder.drawn_parts if name not in out}
+    sides = {config.group, *own.own}
+    return {name: column for name, column in out.items() if not sides & {name, column}}
+
+
+def _keys(column: "pl.Series") -> Ids:
+    import polars as pl
+
+    return row_keys(bags_of(column) if column.dtype == pl.List else column.to_numpy())
 
 
 @dataclass(frozen=True)
@@ -62,7 +84,7 @@ class ItemColumns:
             elif any(inside):
                 mixed.append((f"f{index}", tuple(f"h:{part}" for part in spec.parts)))
         own += [f"n{index}" for index, name in enumerate(config.numeric) if name in sides]
-        own += [f"h:{name}" for name in encoder.mixed_parts if name in sides]
+        own += [f"h:{name}" for name in encoder.drawn_parts if name in sides]
         return cls(item, tuple(own), tuple(mixed))
 
 
@@ -76,6 +98,8 @@ class Interactions:
     def __init__(self, encoder: Encoder) -> None:
         self.config: DataConfig = encoder.config
         self.columns = ItemColumns.of(encoder)
+        self._context = context_columns(encoder, self.columns)
+        self._follows = Follows(self._context)
         self.dropped = 0
         self._keys: list[Pairs] = []
         self._items: list[pl.DataFrame] = []
@@ -97,6 +121,10 @@ class Interactions:
             self.dropped += rows - frame.height
         else:
             frame = frame.with_columns(pl.lit(1.0, pl.Float32).alias("label"))
+        self._follows.add(
+            frame[item].to_numpy(),
+            {name: _keys(frame[column]) for name, column in self._context.items()},
+        )
         met = frame.select(self.columns.own).unique(item, keep="first", maintain_order=True)
         self._items.append(met)
         self._waiting += met.height
@@ -110,6 +138,10 @@ class Interactions:
         joined = pl.concat(self._items, rechunk=True)
         merged = joined.unique(self.columns.item, keep="first", maintain_order=True)
         self._items, self._known, self._waiting = [merged], merged.height, 0
+
+    def check(self) -> None:
+        """Raise if a column of the context belongs to the item."""
+        refuse_following(self._follows.found(), self.config.item or "")
 
     def pairs(self) -> Pairs:
         """The sorted keys of all pairs; they are kept no longer."""

@@ -136,9 +136,10 @@ def add_negatives(
         The log with negatives; its `negatives` holds what `stats.json` says of them.
 
     Raises:
-        BitfoldError: no user lacks any item.
+        BitfoldError: no user lacks any item, or a column of the context belongs to the item.
     """
     config = known.config
+    known.check()
     items = known.items()
     ids = items[known.columns.item].to_numpy()
     pools = _pools(dealt, known, ids)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from bitfold.data.follows import Follows, refuse_following, row_keys
 from bitfold.data.manifest import PARTS
 from bitfold.data.statistics import IdCounter
 from bitfold.data.table import Bags
@@ -86,8 +87,13 @@ def candidates(
     """The items of a log's training part, or of all parts; an item's columns are its first row's.
 
     Memory: the items' own columns, and 24 bytes an item.
+
+    Raises:
+        BitfoldError: fewer than two items, or a column of the context that follows from the item.
     """
-    names = ["label", *sides.item]
+    watched = [name for name in sides.context if name != f"id:{log.schema.config.group}"]
+    follows = Follows(watched)
+    names = ["label", *sides.item, *watched]
     counter = IdCounter(cap=None)
     found: list[tuple[Ints, dict[str, Column]]] = []
     known = waiting = done = 0
@@ -97,6 +103,7 @@ def candidates(
             ids = columns[sides.item[0]]
             if part == "train":
                 counter.add(ids[columns["label"] > 0.5])
+                follows.add(ids, {name: row_keys(columns[name]) for name in watched})
                 done += len(ids)
                 progress("reading items", done, log.rows["train"])
             found.append(_first_rows(ids, {name: columns[name] for name in sides.item}))
@@ -104,6 +111,7 @@ def candidates(
             if waiting > max(known, 1 << 16):
                 found = [_merged(found)]
                 known, waiting = len(found[0][0]), 0
+    refuse_following([name.partition(":")[2] for name in follows.found()], words.field)
     ids, own = _merged(found)
     real = _real(ids, log.schema)
     ids, own = ids[real], {name: _taken(column, real) for name, column in own.items()}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bitfold.data.follows import row_keys
 from bitfold.data.table import Bags
 from bitfold.errors import BitfoldError
 from bitfold.hashing import mix
@@ -97,7 +98,7 @@ def questions(
     user = np.searchsorted(users, rows_of["group"])
     keys = mix(user.astype(np.int64), _SALT).view(np.int64)
     for name in sides.context:
-        keys = mix(keys ^ _row_keys(rows_of[name]), _SALT).view(np.int64)
+        keys = mix(keys ^ row_keys(rows_of[name]), _SALT).view(np.int64)
     _, first, question = np.unique(keys, return_index=True, return_inverse=True)
     ids = rows_of[sides.item[0]]
     place = known.places(ids)
@@ -165,20 +166,6 @@ def _seen(
         done += len(group)
         progress("reading users", done, log.rows["train"])
     return np.unique(np.concatenate(found))
-
-
-def _row_keys(column: Column) -> Ints:
-    """A 64-bit number for each row, equal where the rows are."""
-    if not isinstance(column, Bags):
-        if column.dtype == np.float32:
-            return column.view(np.int32).astype(np.int64)
-        return column.astype(np.int64, copy=False)
-    lengths = np.diff(column.offsets)
-    place = np.arange(len(column.values)) - np.repeat(column.offsets[:-1], lengths)
-    keys = mix(column.values ^ mix(place, _SALT).view(np.int64), _SALT)
-    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(keys, dtype=np.uint64)])
-    found: Ints = (sums[column.offsets[1:]] - sums[column.offsets[:-1]]).view(np.int64) ^ lengths
-    return found
 
 
 def _rows(column: Column, rows: Ints) -> Column:
