@@ -5,11 +5,12 @@ and a fusion.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bitfold.address import Address
 from bitfold.address.constants import WithConstants
@@ -17,7 +18,7 @@ from bitfold.address.fingerprint import FINGERPRINT_BYTES, check_fingerprint
 from bitfold.errors import BitfoldError, IdOutOfRange
 from bitfold.fuse import fusion_named
 from bitfold.kernels.choice import by_kernel
-from bitfold.kernels.ops import FUSIONS, POOLINGS, vectors
+from bitfold.kernels.ops import FUSIONS, POOLINGS, READ, vectors
 from bitfold.kernels.words import pack, scratch_words
 from bitfold.plan_format import DTYPES, Plan
 from bitfold.pool import DensePool
@@ -28,6 +29,12 @@ class Embedder(nn.Module):
     """The contract of a group of fields: `B` rows, `F` fields, `T` ids in bags, `D` width."""
 
     plan: Plan
+    sparse: bool = False  # whether gradients are sparse tensors
+
+    @property
+    def table(self) -> str | None:
+        """The name of the parameter that is the only field's table; None where one is computed."""
+        return None
 
     def forward(self, ids: Tensor, padding_idx: int | None = None) -> Tensor:
         """Vectors `[B, F, D]` of int64 ids `[B, F]`; those of `padding_idx` are zero."""
@@ -53,7 +60,19 @@ class Embedder(nn.Module):
         raise NotImplementedError
 
     def reset_parameters(self) -> None:
-        """Draw fresh weights from the seed."""
+        """Draw fresh weights from the seed, or from torch's generator where none was said."""
+        raise NotImplementedError
+
+    def redraw(self, std: float, generator: torch.Generator | None = None) -> bool:
+        """Draw fresh weights, for vectors of deviation `std`; False if that cannot be done."""
+        return False
+
+    def read(self, reading: Callable[[Tensor], Tensor]) -> Tensor:
+        """What `reading` makes of the table; for embedders that have one."""
+        raise NotImplementedError
+
+    def check(self, ids: Tensor) -> None:
+        """Raise `IdOutOfRange` for a dense id of `[B, F]` that has no vector."""
         raise NotImplementedError
 
     def own_rows(self) -> tuple[int, ...]:
@@ -74,7 +93,7 @@ class Corridor(WithConstants, Embedder):
     Args:
         plan: where every number lies.
         std: the deviation of a fresh vector's components.
-        seed: what fresh weights are drawn from.
+        seed: what fresh weights are drawn from; None: torch's generator, at each drawing.
         device: where they live; on `"meta"` nothing is drawn.
         sparse: whether the pool's gradient is sparse.
     """
@@ -86,7 +105,7 @@ class Corridor(WithConstants, Embedder):
         plan: Plan,
         *,
         std: float,
-        seed: int = 0,
+        seed: int | None = None,
         device: torch.device | str | None = None,
         sparse: bool = False,
     ) -> None:
@@ -114,7 +133,9 @@ class Corridor(WithConstants, Embedder):
         """Draw fresh weights: the same for the same seed, on every device."""
         if self.pool.weight.is_meta:
             return
-        generator = torch.Generator().manual_seed(self.seed)
+        # One number of torch's generator is all that it is asked for, whatever the table's size.
+        seed = drawn_seed(None) if self.seed is None else self.seed
+        generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             self.fuse.init_(self.pool.weight, self.plan.program, self.std, generator)
 
@@ -128,6 +149,47 @@ class Corridor(WithConstants, Embedder):
     def fingerprint(self) -> Tensor:
         """A digest of the address, int64 `[]`: in the state dict, but no buffer."""
         return torch.tensor(self.plan.program.fingerprint, device=self.pool.weight.device)
+
+    def redraw(self, std: float, generator: torch.Generator | None = None) -> bool:
+        """Draw fresh weights, for vectors of deviation `std`."""
+        if std > 0 and not self.pool.weight.is_meta:
+            own = torch.Generator().manual_seed(drawn_seed(generator))
+            with torch.no_grad():
+                self.fuse.init_(self.pool.weight, self.plan.program, std, own)
+        return std > 0
+
+    @property
+    def table(self) -> str | None:
+        """The pool's weight, where the only field's ids are its rows as they stand."""
+        program, fields = self.plan.program, self.plan.fields
+        whole = program.plain and not self.weighted and len(fields) == 1
+        return "pool.weight" if whole and program.rows == fields[0].num_embeddings else None
+
+    @property
+    def sparse(self) -> bool:
+        """Whether gradients are sparse tensors."""
+        return bool(self.pool.sparse)
+
+    @sparse.setter
+    def sparse(self, flag: bool) -> None:
+        self.pool.make_sparse(flag)
+
+    def check(self, ids: Tensor) -> None:
+        """Raise `IdOutOfRange` for a dense id of `[B, F]` that has no vector."""
+        self._checked(_as_int64(ids))
+
+    def read(self, reading: Callable[[Tensor], Tensor]) -> Tensor:
+        """What `reading` makes of the pool's weight.
+
+        A pool that something wraps or reparametrizes (FSDP, pruning, weight norm) has its weight
+        within its own forward alone, so the reading happens there.
+        """
+        pool: Any = self._modules["pool"]
+        weight = pool._parameters.get("weight")
+        if weight is None or pool._forward_pre_hooks:
+            found: Tensor = pool(reading)
+            return found
+        return reading(weight)
 
     def own_rows(self) -> tuple[int, ...]:
         """The fields where each id has rows that no other id reads."""
@@ -159,23 +221,32 @@ class Corridor(WithConstants, Embedder):
             )
         if ids.dtype is not torch.int64:
             ids = _as_int64(ids)
-        weight = self._weight()
+        # `read`, without a call: past `nn.Module`'s attributes, which cost as much as a lookup
+        pool: Any = self._modules["pool"]
+        weight = pool._parameters.get("weight")
+        if weight is None or pool._forward_pre_hooks:
+            return self.read(lambda weight: self._single(weight, ids, padding_idx))
+        return self._single(weight, ids, padding_idx)
+
+    def _single(self, weight: Tensor, ids: Tensor, padding_idx: int | None) -> Tensor:
+        """`forward`, with the pool's weight at hand."""
         if by_kernel(weight):
+            if padding_idx is not None and self.table is not None:
+                return self._by_kernel(weight, ids, None, None, READ, padding_idx)
             return self._by_kernel(weight, ids, None, None, None, padding_idx)
         ids = self._checked(ids)
+        if padding_idx is not None and self.table is not None:
+            return F.embedding(ids, weight, padding_idx, sparse=self.sparse)
         if self.address.ragged:
-            found = torch.cat(self._ragged(ids), 1)[:, self.address.order]
+            found = torch.cat(self._ragged(weight, ids), 1)[:, self.address.order]
         else:
-            found = self._fused(self.address, self.pool(self.address.cells(ids)))
+            found = self._fused(self.address, self._rows(weight, self.address.cells(ids)))
         if padding_idx is None:
             return found
         return found.masked_fill((ids == padding_idx).unsqueeze(-1), 0.0)
 
-    def _weight(self) -> Tensor:
-        """The pool's numbers, past `nn.Module`'s attributes, which cost as much as a lookup."""
-        pool = self._modules["pool"]
-        weight = pool._parameters.get("weight") if pool is not None else None
-        return self.pool.weight if weight is None else weight
+    def _rows(self, weight: Tensor, cells: Tensor) -> Tensor:
+        return F.embedding(cells, weight, sparse=self.sparse)
 
     def _by_kernel(
         self,
@@ -202,15 +273,19 @@ class Corridor(WithConstants, Embedder):
             self._checked(ids, field)  # the same complaint, with the field's name
             raise
 
-    def _ragged(self, ids: Tensor) -> list[Tensor]:
+    def _ragged(self, weight: Tensor, ids: Tensor) -> list[Tensor]:
         """Vectors of the fields, those of the same number of terms together: nothing is padded."""
         parts = list(self.address.parts)
         cells = [part.cells(ids[:, part.columns]) for part in parts]
-        if not self.pool.sparse:
-            return [self._fused(*each) for each in zip(parts, map(self.pool, cells), strict=True)]
+        if not self.sparse:
+            return [
+                self._fused(part, self._rows(weight, each))
+                for part, each in zip(parts, cells, strict=True)
+            ]
         # All rows at once: inductor cannot add up the sparse gradients of several lookups.
         counts = [each.shape[1:].numel() for each in cells]
-        rows = self.pool(torch.cat([each.flatten(1) for each in cells], 1)).split(counts, 1)
+        flat = torch.cat([each.flatten(1) for each in cells], 1)
+        rows = torch.split(self._rows(weight, flat), counts, 1)
         return [
             self._fused(part, row.reshape(*cell.shape, row.shape[-1]))
             for part, cell, row in zip(parts, cells, rows, strict=True)
@@ -249,7 +324,21 @@ class Corridor(WithConstants, Embedder):
         offsets = offsets.long()
         check_offsets(offsets, ids.shape[0])
         ids = _as_int64(ids)
-        weight = self._weight()
+        return self.read(
+            lambda weight: self._bags(weight, ids, offsets, weights, mode, padding_idx)
+        )
+
+    def _bags(
+        self,
+        weight: Tensor,
+        ids: Tensor,
+        offsets: Tensor,
+        weights: Tensor | None,
+        mode: str,
+        padding_idx: int | None,
+    ) -> Tensor:
+        """`forward_bags`, with the pool's weight at hand."""
+        bags = offsets.shape[0] - 1
         if by_kernel(weight):
             # Bags of one id each are ids, which take a third of the time.
             if self.num_fields == 1 and weights is None and bags == ids.shape[0] and _ones(offsets):
@@ -259,7 +348,7 @@ class Corridor(WithConstants, Embedder):
         bag = bags_of(offsets, ids.shape[0])
         field = bag // max(rows, 1)
         ids = self._checked(ids, field)
-        pieces = self.pool(self.address.cells(ids, field))
+        pieces = self._rows(weight, self.address.cells(ids, field))
         fused = self.fuse(pieces, self.address.present(field), field).flatten(-2)
         keep = None if padding_idx is None else ids != padding_idx
         pooled = pool(fused, bag, bags, mode, weights=weights, keep=keep)
@@ -338,6 +427,11 @@ def _ones(offsets: Tensor) -> bool:
     if torch.compiler.is_compiling() or type(offsets) is not Tensor:
         return False
     return bool((offsets.diff() == 1).all())
+
+
+def drawn_seed(generator: torch.Generator | None) -> int:
+    """A seed, drawn from a generator, or from torch's own."""
+    return int(torch.empty((), dtype=torch.int64, device="cpu").random_(generator=generator))
 
 
 def _as_int64(ids: Tensor) -> Tensor:

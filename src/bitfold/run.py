@@ -306,7 +306,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Run:
     weights = files.path(WEIGHTS)
     shapes = _shapes(folder, plan, schema, config.train, weights)
     tensors, _ = read_tensors(weights, shapes=shapes)
-    collection = EmbeddingCollection.from_plan(plan, mode=config.train.bags)
+    collection = EmbeddingCollection.from_plan(plan, seed=0, mode=config.train.bags)
     model = build_model(collection.serving(), schema, config.train, seed=0)
     try:
         model.load_state_dict(tensors)
@@ -350,7 +350,7 @@ def _shapes(
             fix=AGAIN,
         )
     with torch.device("meta"):
-        collection = EmbeddingCollection.from_plan(plan, mode=config.bags)
+        collection = EmbeddingCollection.from_plan(plan, seed=0, mode=config.bags)
         model = build_model(collection.serving(), schema, config, seed=0)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 

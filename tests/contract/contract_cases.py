@@ -74,19 +74,19 @@ class Case:
     def collection(self, fields: list[Field] | None = None, **more: Any) -> EmbeddingCollection:
         """A collection of the case's fields."""
         fields = fields or self.fields
-        return EmbeddingCollection(fields, DIM, **{**self.said(fields), **more})
+        return EmbeddingCollection(fields, DIM, **{"seed": 0, **self.said(fields), **more})
 
     def embedding(self, ids: int | None = 50, **more: Any) -> Embedding:
         """One field: dense ids, or hashed ones for None."""
         distinct = None if ids else 300
         said = self.said([Field("ids", ids, distinct)])
-        return Embedding(ids, DIM, distinct=distinct, **{**said, **more})
+        return Embedding(ids, DIM, distinct=distinct, **{"seed": 0, **said, **more})
 
     def bag(self, ids: int | None = 50, **more: Any) -> EmbeddingBag:
         """One field of bags."""
         distinct = None if ids else 300
         said = self.said([Field("ids", ids, distinct)])
-        return EmbeddingBag(ids, DIM, distinct=distinct, **{**said, **more})
+        return EmbeddingBag(ids, DIM, distinct=distinct, **{"seed": 0, **said, **more})
 
     def ids(self, rows: int, seed: int = 0) -> torch.Tensor:
         """Random ids `[B, F]` of the case's fields; hashed ones of all 64 bits."""

@@ -24,7 +24,7 @@ from bitfold.kernels.digits import digits
 from bitfold.kernels.forward import forward as vectors
 from bitfold.kernels.move import Move
 from bitfold.kernels.vectors import lanes_of
-from bitfold.kernels.walk import ONE, POOL_MAX, TIES
+from bitfold.kernels.walk import ONE, POOL_MAX, READ, TIES
 from bitfold.kernels.words import FEW, HEAD, MOST
 from bitfold.pool.pages import ask_for_large_pages
 from bitfold.threads import agree, most_threads
@@ -123,6 +123,8 @@ def forward(
     """
     # A row's lookup is a microsecond, and so are ten calls of Python or one of torch: what is not
     # there is not asked for, and `shape` and `new_empty` are the quickest ways to ask and to get.
+    if pooling == READ:
+        pooling, padding = ONE, None
     width, dtype = pool.shape[1], pool.dtype
     ids, pool = ids.contiguous(), pool.contiguous()
     bags = offsets is not None or padding is not None
@@ -265,6 +267,8 @@ def _pass(
     wants_importance: bool,
     wants_weights: bool,
 ) -> _Pass:
+    if pooling == READ:
+        pooling = ONE
     item, one, wide = ITEMS[pool.dtype]
     ids, pool, grad = ids.contiguous(), pool.contiguous(), grad.contiguous()
     rows = ids.shape[0] if offsets is None else (offsets.shape[0] - 1) // fields

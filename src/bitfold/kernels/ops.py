@@ -28,7 +28,8 @@ _library.define(
 )
 # The numbers of `bitfold.kernels.walk`, which this module must not import: see above.
 FUSIONS = {"sum": 0, "concat": 0, "mean": 1, "product": 2, "weighted": 3}
-POOLINGS = {None: 0, "sum": 1, "mean": 2, "max": 3}
+READ = "read"  # single ids, whose padding id is read like any other and learns nothing
+POOLINGS = {None: 0, "sum": 1, "mean": 2, "max": 3, READ: 5}
 MAX = POOLINGS["max"]  # whose gradient needs its result
 
 

@@ -41,6 +41,7 @@ from bitfold.kernels.words import (
 
 SUM, MEAN, PRODUCT, WEIGHTED = range(4)  # fusions; concat is a sum of one term
 ONE, POOL_SUM, POOL_MEAN, POOL_MAX, TIES = range(5)  # poolings; ONE: single ids
+READ = 5  # single ids whose padding id is read; `lookup` alone knows it, kernels are told ONE
 
 
 @inner

@@ -51,9 +51,9 @@ class Method(ABC):
         """
 
     def build(
-        self, plan: Plan, *, seed: int, device: torch.device | str | None, sparse: bool
+        self, plan: Plan, *, seed: int | None, device: torch.device | str | None, sparse: bool
     ) -> Embedder:
-        """The module that a plan describes, with fresh weights drawn from `seed`."""
+        """The module that a plan describes, its weights drawn from `seed`, or torch's generator."""
         return Corridor(plan, std=self.std, seed=seed, device=device, sparse=sparse)
 
     def finish(

@@ -1,5 +1,6 @@
 """A dense pool: rows of trained numbers, read whole."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,14 +32,21 @@ class DensePool(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.sparse = sparse
+        self.make_sparse(sparse)
         weight = torch.empty(rows, width, device=device, dtype=dtype)
         self.weight = nn.Parameter(ask_for_large_pages(weight))
         # The optimizer that moves the rows within the backward pass: see `bitfold.optim`.
         self.moved_by: Any = None
 
-    def forward(self, cells: Tensor) -> Tensor:
-        """Read the rows at `cells`."""
+    def make_sparse(self, flag: bool) -> None:
+        """Whether gradients are sparse tensors from now on."""
+        self.sparse = flag
+        self.__class__ = SparsePool if flag else DensePool
+
+    def forward(self, cells: Tensor | Callable[[Tensor], Tensor]) -> Tensor:
+        """Read the rows at `cells`, or let a function read the weight while it is there."""
+        if not isinstance(cells, Tensor):
+            return cells(self.weight)
         return F.embedding(cells, self.weight, sparse=self.sparse)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -48,3 +56,16 @@ class DensePool(nn.Module):
     def extra_repr(self) -> str:
         """Rows and width."""
         return f"{self.weight.shape[0]}, {self.weight.shape[1]}"
+
+
+class SparsePool(DensePool, nn.Embedding):  # type: ignore[misc] # one says Tensor, one Parameter
+    """A dense pool whose gradient is a sparse tensor.
+
+    It is an `nn.Embedding` of cells: `DistributedDataParallel` asks the module that owns a
+    parameter for that when it decides which gradients will be sparse.
+    """
+
+    padding_idx = None
+    max_norm = None
+    norm_type = 2.0
+    scale_grad_by_freq = False
