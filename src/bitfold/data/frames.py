@@ -193,7 +193,10 @@ def _polars(data: Any) -> MemoryLog:
 def _pandas(data: Any) -> MemoryLog:
     names = [str(name) for name in data.columns]
     place = {name: index for index, name in enumerate(names)}
-    return _lazy(names, len(data), lambda name: data.iloc[:, place[name]])
+    keys = list(data.columns)
+    if len(place) < len(keys):  # a name that is there twice is refused once it is asked for
+        return _lazy(names, len(data), lambda name: data.iloc[:, place[name]])
+    return _lazy(names, len(data), lambda name: data[keys[place[name]]])
 
 
 def _arrow(data: Any) -> MemoryLog:

@@ -16,13 +16,11 @@ def values_of(column: Any, name: str) -> list[Any]:
     """
     home = type(column).__module__.split(".")[0]
     if home == "polars":
-        kind = str(column.dtype)
         values = column.to_list()
-        narrow = kind == "Float32"
+        narrow = str(column.dtype) == "Float32"
     elif home == "pyarrow":
         import pyarrow as pa
 
-        kind = str(column.type)
         narrow = pa.types.is_float32(column.type) or pa.types.is_float16(column.type)
         try:
             values = column.to_pylist()
@@ -31,11 +29,12 @@ def values_of(column: Any, name: str) -> list[Any]:
                 f"the column {name!r} cannot be read", got=str(error), expected="plain values"
             ) from error
     elif home == "pandas":
-        kind = str(column.dtype)
+        if isinstance(column.dtype, np.dtype):
+            return list(column.to_numpy())
         values = list(column.array)
-        narrow = kind in ("Float32", "float[pyarrow]")
+        narrow = str(column.dtype) == "Float32"
     else:
-        values, kind, narrow = list(column), "", False
+        return list(column)
     if narrow:
         return [None if value is None else np.float32(value) for value in values]
     return list(values)
@@ -67,7 +66,11 @@ def records_of(columns: Mapping[str, Any], size: int, rows: int) -> Iterator[lis
     names: Sequence[str] = list(columns)
     for start in range(0, rows, size):
         stop = min(start + size, rows)
-        lists = [values_of(cut(columns[name], start, stop), name) for name in names]
+        whole = stop - start == rows
+        lists = [
+            values_of(columns[name] if whole else cut(columns[name], start, stop), name)
+            for name in names
+        ]
         if lists:
             yield [dict(zip(names, values, strict=True)) for values in zip(*lists, strict=True)]
         else:
