@@ -136,6 +136,7 @@ def evaluate(
     *,
     ranking: "RankConfig | None" = None,
     progress: Progress | None = None,
+    **reading: Any,
 ) -> dict[str, Any]:
     """What a run is worth on a log with labels.
 
@@ -147,6 +148,8 @@ def evaluate(
         ranking: rank all items for each user, too (`bitfold.ranking`); `data` must be a prepared
             log with a training part, which says what the items are and who has what.
         progress: told of the rows done.
+        reading: how raw files are read, if not as the run's log was: `format`, `separator`,
+            `header`, `columns`, `missing`, `quote`.
 
     Returns:
         auc, logloss, gauc, calibration, ece, and the number of rows; NaN for what cannot be said;
@@ -177,7 +180,7 @@ def evaluate(
         if loaded.dense is not None:
             batches = map(loaded.dense.apply, batches)
     else:
-        batches = loaded.batches(data, EVALUATION_ROWS)
+        batches = loaded.batches(data, EVALUATION_ROWS, **reading)
     scores = score(
         loaded.model,
         batches,

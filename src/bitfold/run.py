@@ -151,7 +151,7 @@ class Run:
     dense: Vocabulary | None = None
 
     def batches(
-        self, data: "Data", batch_size: int = 8192, *, fields_only: bool = False
+        self, data: "Data", batch_size: int = 8192, *, fields_only: bool = False, **reading: Any
     ) -> Iterator["Batch"]:
         """Raw rows as the model takes them, in the input's order.
 
@@ -159,11 +159,19 @@ class Run:
             data: as for `predict`.
             batch_size: B; the last batch may be smaller.
             fields_only: leave out labels, weights and groups, whatever they hold.
+            reading: as for `predict`.
         """
+        from bitfold.data.asked import reading_config
         from bitfold.data.raw import read_batches
 
+        config = reading_config(self.schema.config, reading) if reading else None
         for batch in read_batches(
-            data, self.schema, batch_size, fields_only=fields_only, encoder=self._encoder
+            data,
+            self.schema,
+            batch_size,
+            fields_only=fields_only,
+            encoder=self._encoder,
+            reading=config,
         ):
             yield batch if self.dense is None else self.dense.apply(batch)
 
@@ -179,7 +187,9 @@ class Run:
         """Where the model's weights are."""
         return next(self.model.parameters()).device
 
-    def predict(self, data: "Data", batch_size: int = 8192) -> npt.NDArray[np.float32]:
+    def predict(
+        self, data: "Data", batch_size: int = 8192, **reading: Any
+    ) -> npt.NDArray[np.float32]:
         """Probabilities `[B]` of raw rows, in the input's order.
 
         Only the fields and the numeric columns are needed; what else there is is not looked at.
@@ -191,6 +201,8 @@ class Run:
                 table, columns by name, one dictionary, or any iterable of dictionaries. None, NaN
                 and a key that is not there are missing values.
             batch_size: rows that are scored at once.
+            reading: how files are read, if not as the run's log was: `format`, `separator`,
+                `header`, `columns`, `missing`, `quote`, as for `bitfold predict`.
 
         Raises:
             BitfoldError: a column is missing, or holds what cannot be read.
@@ -204,16 +216,21 @@ class Run:
         """
         from bitfold.predict import scores
 
-        parts = list(scores(self, data, batch_size))
+        parts = list(scores(self, data, batch_size, **reading))
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     def evaluate(
-        self, data: "Data", part: str = "test", *, ranking: "RankConfig | None" = None
+        self,
+        data: "Data",
+        part: str = "test",
+        *,
+        ranking: "RankConfig | None" = None,
+        **reading: Any,
     ) -> dict[str, Any]:
         """What the run is worth on a log; see `bitfold.evaluate.evaluate`."""
         from bitfold.evaluate import evaluate
 
-        return evaluate(self, data, part, ranking=ranking)
+        return evaluate(self, data, part, ranking=ranking, **reading)
 
     def save(self, out: str | Path) -> Path:
         """Copy the run's folder, such as a temporary one that goes when the run does.

@@ -49,6 +49,18 @@ def words(*kinds: type[Any], without: Sequence[str] = ()) -> Callable[[Command],
     return decorate
 
 
+def reading_options(command: Command) -> Command:
+    """Give a command that scores rows the options of reading (`bitfold.data.asked`)."""
+    from bitfold.data.asked import OPTIONS
+    from bitfold.data.config import DataConfig
+
+    known = words_of(DataConfig)
+    for name in reversed(OPTIONS):
+        as_trained = dataclasses.replace(known[name], default=None)
+        command = _option(as_trained, "How the rows are read, if not as the run's log was")(command)
+    return command
+
+
 FIRST = ("label", "fields", "methods", "budgets", "method", "budget", "out")
 """The options that a first call needs; the help of a command with many options begins with them."""
 

@@ -9,11 +9,20 @@ import click
 from rich.table import Table
 
 from bitfold.board import ranking_figures
-from bitfold.cli.options import WordCommand, build, file_words, read_config, said, words
+from bitfold.cli.options import (
+    WordCommand,
+    build,
+    file_words,
+    read_config,
+    reading_options,
+    said,
+    words,
+)
 from bitfold.cli.plugins import plugins
 from bitfold.cli.progress import drawing
 from bitfold.cli.tables import metrics_table, show
 from bitfold.cli.words import words_of
+from bitfold.data.asked import OPTIONS
 from bitfold.data.config import DataConfig
 from bitfold.errors import BitfoldError
 from bitfold.files import without_nan
@@ -139,6 +148,7 @@ def check_reading(data: tuple[str, ...], spoken: dict[str, Any]) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @words(TrainConfig, without=[name for name in words_of(TrainConfig) if name not in RANKED])
+@reading_options
 @plugins
 def evaluate(
     run: str,
@@ -150,8 +160,9 @@ def evaluate(
 ) -> None:
     """Measure a run on a log with labels: AUC, log loss, GAUC, calibration.
 
-    DATA is a prepared log (its part) or raw files (all rows). With --rank, DATA is the prepared
-    log that the run was trained on: all items are ranked for each user.
+    DATA is a prepared log (its part) or raw files (all rows): the fields and the label in any
+    order; other columns are not looked at. `-` is standard input. With --rank, DATA is the
+    prepared log that the run was trained on: all items are ranked for each user.
 
     \b
     bitfold evaluate RUN log --rank item --rank-at 10,20
@@ -159,8 +170,9 @@ def evaluate(
     from bitfold.evaluate import evaluate as measure
 
     ranking = build(TrainConfig, given, file_words(config_file, RANKED)).ranking
+    reading = {name: value for name, value in given.items() if name in OPTIONS}
     with drawing() as progress:
-        figures = measure(run, list(data), part, ranking=ranking, progress=progress)
+        figures = measure(run, list(data), part, ranking=ranking, progress=progress, **reading)
     if as_json:
         click.echo(json.dumps(without_nan(figures), indent=1))
         return
@@ -175,16 +187,37 @@ def evaluate(
 @click.command(cls=WordCommand, short_help="Score raw rows.")
 @click.argument("run", metavar="RUN")
 @click.argument("data", nargs=-1, required=True, metavar="DATA...")
-@click.option("--out", required=True, metavar="FILE", help="x.parquet, x.csv or x.csv.gz.")
+@click.option(
+    "--out",
+    required=True,
+    metavar="FILE",
+    help="x.parquet, x.csv or x.csv.gz; - writes CSV to stdout.",
+)
+@click.option(
+    "--keep",
+    default="",
+    metavar="NAMES",
+    help="Columns of DATA to carry along, as they are, before the score: user,item.",
+)
 @click.option("--force", is_flag=True, help="Replace --out if it exists.")
+@reading_options
 @plugins
-def predict(run: str, data: tuple[str, ...], out: str, force: bool) -> None:
+def predict(
+    run: str, data: tuple[str, ...], out: str, keep: str, force: bool, **reading: Any
+) -> None:
     """Score raw rows with a run: a column `score`, one for each row, in the input's order.
 
-    Nothing but RUN is needed; values never seen in training work; a label column is not needed.
+    DATA needs the run's fields alone, in any order; no label, weight, time or user is needed, and
+    other columns are not looked at. Values never seen in training work. `-` is standard input.
+
+    \b
+    bitfold predict RUN rows.csv.gz --out scores.parquet --keep user,item
+    zcat rows.csv.gz | bitfold predict RUN - --out - > scores.csv
     """
     from bitfold.predict import predict as score
 
+    names = [name.strip() for name in keep.split(",") if name.strip()]
     with drawing() as progress:
-        rows = score(run, list(data), out, force=force, progress=progress)
-    show(f"{out}: {rows:,} scores")
+        rows = score(run, list(data), out, keep=names, force=force, progress=progress, **reading)
+    if out != "-":
+        show(f"{out}: {rows:,} scores")

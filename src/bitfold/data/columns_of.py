@@ -119,9 +119,9 @@ def column_of(values: Sequence[Any], name: str, config: DataConfig) -> "pl.Serie
     import polars as pl
 
     try:
-        if name in config.multi:
-            return _bags(values, name, config)
         kinds = {type(value) for value in values} - {type(None)}
+        if name in config.multi and kinds != {str}:
+            return _bags(values, name, config)
         if name in config.numeric:
             if not config.missing:
                 return pl.Series(name, [number_of(value) for value in values], pl.Float64)

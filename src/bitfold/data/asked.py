@@ -1,0 +1,60 @@
+"""How the rows to score are read: as the run's log was, but for the options said."""
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from bitfold.data.config import DataConfig
+from bitfold.data.formats import LAYOUTS
+from bitfold.errors import unknown_name
+
+WANTED = ("format", "separator", "header", "columns", "missing", "quote")
+OPTIONS = tuple(field.name for field in fields(DataConfig) if field.name in WANTED)
+"""The options of reading that may be said when rows are scored: none changes an id or a number."""
+
+
+def reading_config(config: DataConfig, options: Mapping[str, Any]) -> DataConfig:
+    """The configuration of a run's log with the options that were said for other files.
+
+    What depends on an option goes with it: another format brings its own header, columns and
+    separator, and a header line brings the names that `columns` gave.
+
+    Args:
+        config: that of the run.
+        options: from `OPTIONS`; None is not said.
+
+    Raises:
+        UnknownName: an option that is none of reading.
+
+    Example:
+        >>> config = DataConfig(fields=("a",), columns=("a", "b"))
+        >>> reading_config(config, {"header": "yes"}).columns
+        ()
+    """
+    from bitfold.cli.words import parse, words_of
+
+    words = words_of(DataConfig)
+    said: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in OPTIONS:
+            raise unknown_name("option of reading", name, OPTIONS)
+        if value is not None:
+            said[name] = parse(words[name], list(value) if isinstance(value, set) else value)
+    if not said:
+        return config
+    reset: dict[str, Any] = {}
+    if said.get("format", config.format) != config.format:
+        layout = LAYOUTS.get(said["format"])
+        reset = {"columns": (), "header": "auto", "separator": None}
+        if "quote" in OPTIONS:
+            reset["quote"] = "auto"
+        if layout is not None:
+            reset |= {"columns": layout.columns, "header": layout.header}
+            reset |= {"missing": layout.missing or config.missing}
+    elif said.get("header") == "yes":
+        reset = {"columns": ()}
+    elif "columns" in said:
+        reset = {"header": "auto"}
+    if said.get("missing") == ("none",):
+        said["missing"] = ()
+    return replace(config, **(reset | said))
