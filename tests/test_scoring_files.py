@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 import bitfold
+from bitfold.data.formats import LAYOUTS
 from bitfold.errors import BitfoldError
 from bitfold.evaluate import evaluate
 from bitfold.predict import predict
@@ -158,3 +159,23 @@ def test_the_command_evaluates_other_files(run, tmp_path):
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert '"rows": 300' in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["criteo", "avazu"])
+def test_the_public_test_files_are_scored_as_they_are(kind, tmp_path):
+    layout = LAYOUTS[kind]
+    rng = np.random.default_rng(0)
+    names = layout.columns or ("id", "click", "hour", *layout.fields)
+    table = {name: rng.integers(0, 9, 200).tolist() for name in names}
+    table[layout.label] = rng.integers(0, 2, 200).tolist()
+    table |= {"hour": [14102100 + i % 24 for i in range(200)]} if "hour" in table else {}
+    for name in layout.numeric[:3]:
+        table[name][::7] = [""] * len(table[name][::7])
+    header = layout.header == "yes"
+    train, test = tmp_path / "train", tmp_path / "test"
+    train.write_text(lines(table, layout.separator, header))
+    asked = {name: column for name, column in table.items() if name != layout.label}
+    test.write_text(lines(asked, layout.separator, header))
+    words = {name: WORDS[name] for name in ("method", "budget", "width", "hidden", "epochs")}
+    run = bitfold.train(train, format=kind, device="cpu", batch_size=64, **words)
+    np.testing.assert_array_equal(run.predict(test), run.predict(train))
