@@ -47,8 +47,10 @@ from bitfold.files import read_json, without_nan, write_json
 from bitfold.floors import logistic_cell, reference_lines, references
 from bitfold.grid import Grid
 from bitfold.opponents import Key, opponents
-from bitfold.progress import Progress, reading, silent
+from bitfold.progress import Progress, note, reading, silent
 from bitfold.ranking.config import check_rank
+from bitfold.training.parts import check_parts
+from bitfold.training.processes import only_one
 from bitfold.unseen import unseen_shares
 
 if TYPE_CHECKING:
@@ -111,6 +113,7 @@ def compare(
         BitfoldError: unknown methods or options, an `out` that exists, changed words; whatever
             preparing and training raise.
     """
+    only_one("`bitfold compare`", train.devices)
     tell = progress or silent
     out = Path(out)
     known = {variant.method: option_names(variant.method) for variant in words.variants}
@@ -121,6 +124,8 @@ def compare(
             log = _log(paths, data, work.folder, tell)
             if train.ranking is not None:
                 check_rank(log.schema, train.ranking)
+            for text in check_parts(log):
+                note(tell, text)
             grid = Grid.of(words, train)
             grid.check(log)
             planned = _planned(words, train, options, log)

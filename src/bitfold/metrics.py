@@ -34,6 +34,18 @@ def _weights(weights: Any, rows: int) -> Floats:
     return _row_array("weights", weights, rows).astype(np.float64)
 
 
+def class_weights(labels: Any, weights: Any = None) -> Floats:
+    """The summed weight of the unclicked rows, and that of the clicked ones: `[2]`.
+
+    Example:
+        >>> class_weights([0, 1, 0], [1.0, 0.5, 1.5]).tolist()
+        [2.5, 0.5]
+    """
+    clicked = _row_array("labels", labels) > 0.5
+    weight = _weights(weights, len(clicked))
+    return np.array([weight[~clicked].sum(), weight[clicked].sum()])
+
+
 def auc(labels: Any, scores: Any, weights: Any = None) -> float:
     """The chance that a clicked row scores above an unclicked one; a tie counts a half.
 

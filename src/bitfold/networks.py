@@ -39,7 +39,12 @@ class NumericVectors(nn.Module):
 
     def __init__(self, num_numeric: int, dim: int) -> None:
         super().__init__()
-        self.directions = nn.Parameter(torch.randn(num_numeric, dim) * 0.05)
+        self.directions: Tensor
+        directions = torch.randn(num_numeric, dim) * 0.05
+        if num_numeric:
+            self.directions = nn.Parameter(directions)
+        else:  # processes that train together wait for the gradient of every parameter
+            self.register_buffer("directions", directions)
 
     def forward(self, vectors: Tensor, numeric: Tensor) -> Tensor:
         """Join the fields' vectors `[B,F,D]` and the numeric ones: `[B,F+N,D]`."""

@@ -29,7 +29,7 @@ class Progress(Protocol):
 
 def is_first_process() -> bool:
     """Whether this process speaks: of several that train together (`--devices`) the first does."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
 def silent(stage: str, done: int, total: int | None = None, **facts: object) -> None:
@@ -38,6 +38,17 @@ def silent(stage: str, done: int, total: int | None = None, **facts: object) -> 
     Example:
         >>> silent("epoch 1/8", 2048, 1_000_000, loss=0.693)
     """
+
+
+def note(progress: Progress, text: str) -> None:
+    """Tell a listener a sentence, if it has a method `note` to hear it.
+
+    Example:
+        >>> note(silent, "the test part is empty")
+    """
+    hear = getattr(progress, "note", None)
+    if hear is not None:
+        hear(text)
 
 
 def reading(progress: Progress) -> Callable[..., None]:

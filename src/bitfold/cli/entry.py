@@ -54,6 +54,10 @@ class Commands(click.Group):
         """Find the command; an unknown one names the nearest."""
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             raise unknown_name("command", args[0], COMMANDS)
+        if args and args[0] in COMMANDS and args[0] != "train":
+            from bitfold.training.processes import only_one
+
+            only_one(f"`bitfold {args[0]}`")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -89,7 +93,12 @@ def main(args: list[str] | None = None) -> NoReturn:
     words = [word for word in words if word != "--debug"]
     if debug:
         words = ["--debug", *words]
-    sys.exit(_run(words, debug))
+    code = _run(words, debug)
+    if code and "WORLD_SIZE" in os.environ:
+        from bitfold.training.processes import end
+
+        end(code)
+    sys.exit(code)
 
 
 def _run(words: list[str], debug: bool) -> int:
@@ -120,10 +129,15 @@ def _run(words: list[str], debug: bool) -> int:
 def _fail(error: BitfoldError, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    return _say(str(error), 2)
+    return _say(str(error), 2, speaks=getattr(error, "told", None))
 
 
-def _say(text: str, code: int, prefix: str = "bitfold: ") -> int:
+def _say(text: str, code: int, prefix: str = "bitfold: ", speaks: bool | None = None) -> int:
+    """Tell the user, if it is this process's turn: of several the first one, if none is named."""
+    from bitfold.progress import is_first_process
+
+    if not (is_first_process() if speaks is None else speaks):
+        return code
     print(f"{prefix}{text}", file=sys.stderr, flush=True)
     return code
 

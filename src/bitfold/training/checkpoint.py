@@ -23,7 +23,7 @@ from bitfold.files import check_seal, read_tensors, remove_parts, without_nan, w
 from bitfold.records import Count, Number, broken, build, inside, parse_object
 
 FORMAT = 3
-OLDEST = 2
+OLDEST = 3  # parameters were counted otherwise before, and losses not weighted
 FILE = "state.safetensors"
 ANEW = "train anew with --force"
 
@@ -38,7 +38,8 @@ class Position:
     `epoch` and `batch` name the next batch; `step` counts all steps; `rows` and `step_seconds`
     those trained so far, of which `warm_rows` and `warm_seconds` are those of each process's first
     steps; `seconds` the whole time, validation included. Losses are summed over
-    rows, in the epoch and since the last line of the log. `sealed`: the best weights have a digest.
+    rows, each times its weight, in the epoch and since the last line of the log.
+    `sealed`: the best weights have a digest.
     """
 
     epoch: Count = 0
@@ -51,8 +52,9 @@ class Position:
     warm_seconds: Number = 0.0
     epoch_loss: Number = 0.0
     epoch_rows: Count = 0
+    epoch_weight: Number = 0.0
     window_loss: Number = 0.0
-    window_rows: Count = 0
+    window_weight: Number = 0.0
     best_auc: Number | None = None
     best_epoch: Count = 0
     worse_epochs: Count = 0

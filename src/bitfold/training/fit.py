@@ -2,7 +2,8 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from bitfold.model import ClickModel
 from bitfold.optim import RowOptimizer
 from bitfold.outputs import Work
 from bitfold.popularity import popularity
-from bitfold.progress import Progress, is_first_process, silent
+from bitfold.progress import Progress, note, silent
 from bitfold.ranking import Ranking, check_rank
 from bitfold.run import Run, RunConfig
 from bitfold.training import checkpoint, folder
@@ -33,6 +34,8 @@ from bitfold.training.checkpoint import Position
 from bitfold.training.config import TrainConfig
 from bitfold.training.logs import TrainingLog
 from bitfold.training.loop import Logits, Trainer, make_optimizers
+from bitfold.training.parts import check_parts
+from bitfold.training.processes import agreed, make_fabric, place_of_process, together
 from bitfold.training.rows import TrainingRows
 from bitfold.training.words import Paths, agree, check_words, run_config
 from bitfold.unseen import training_counts
@@ -98,18 +101,56 @@ def train(
     """
     out = Path(out)
     tell = progress or silent
-    first = is_first_process()
-    begun = folder.under_way(out) if resume and first else out
-    config = run_config(data_paths, data_config, train_config, begun, resume, from_run)
-    if config is None:
-        if first:
-            folder.complete(out)
-        return _finished(out)
-    base = runs.load(config.from_run) if config.from_run else None
-    if base is not None:
-        config = agree(config, base)
-    check_words(config.train)
-    fabric = make_fabric(config.train)
+    with _early_group(train_config) as group:
+        config = None
+        if group is None or group.is_global_zero:
+            begun = folder.under_way(out) if resume else out
+            config = run_config(data_paths, data_config, train_config, begun, resume, from_run)
+            if config is None:
+                folder.complete(out)
+        if group is not None:
+            config = group.broadcast(config)
+        if config is None:
+            return _finished(out)
+        base = runs.load(config.from_run) if config.from_run else None
+        if base is not None:
+            config = agree(config, base)
+        check_words(config.train)
+        fabric = make_fabric(config.train)
+        memory = data_paths if isinstance(data_paths, MemoryLog) else None
+        with together(fabric):
+            _train(out, config, base, fabric, tell, memory, resume=resume, force=force)
+    return _finished(out)
+
+
+@contextmanager
+def _early_group(words: TrainConfig | None) -> Iterator["Fabric | None"]:
+    """The processes that torchrun, or the first of them, has started; None without others.
+
+    The first one alone looks at the folder, since looking puts in order what a killed process left.
+    """
+    found = place_of_process()
+    if found is None or found.world == 1:
+        yield None
+        return
+    words = words or TrainConfig()
+    fabric = make_fabric(replace(words, devices=agreed(words.devices)))
+    with together(fabric):
+        yield fabric
+
+
+def _train(
+    out: Path,
+    config: RunConfig,
+    base: Run | None,
+    fabric: "Fabric",
+    tell: Progress,
+    memory: MemoryLog | None,
+    *,
+    resume: bool,
+    force: bool,
+) -> None:
+    """Claim the folder, and train in it."""
     tell = tell if fabric.is_global_zero else silent
     with contextlib.ExitStack() as stack:
         work: Work | None = None
@@ -117,10 +158,10 @@ def train(
             work = stack.enter_context(folder.claim(out, config, resume=resume, force=force))
             folder.sweep(work.folder)
         place = Path(fabric.broadcast(str(work.folder if work else "")))
-        memory = data_paths if isinstance(data_paths, MemoryLog) else None
         try:
-            if not runs.is_complete(place):
-                _Job(place, config, base, fabric, tell, memory, floors).run()
+            with together(fabric):
+                if not runs.is_complete(place):
+                    _Job(place, config, base, fabric, tell, memory, floors).run()
         except (BitfoldError, OSError) as error:
             # What diverged once diverges again, so there would be nothing to resume.
             kept = checkpoint.exists(place / folder.CHECKPOINT)
@@ -131,28 +172,6 @@ def train(
             folder.tidy(work.folder, keep_log=config.train.keep_log)
             work.finish()
         fabric.barrier()
-    return _finished(out)
-
-
-def make_fabric(config: TrainConfig) -> "Fabric":
-    """Devices, processes and precision, by Lightning Fabric."""
-    from lightning_fabric import Fabric
-
-    try:
-        fabric = Fabric(
-            accelerator=config.device,
-            devices=config.devices,
-            precision="bf16-mixed" if config.precision == "bf16" else "32-true",
-        )
-    except (ValueError, RuntimeError) as error:
-        raise BitfoldError(
-            f"the device {config.device!r} cannot be used",
-            got=str(error).splitlines()[0],
-            expected="auto, cpu, cuda or mps, as this machine has",
-        ) from None
-    if config.devices > 1:
-        fabric.launch()
-    return fabric
 
 
 @dataclass
@@ -177,8 +196,9 @@ class _Job:
             check_rank(log.schema, self.config.train.ranking)
         dense = self._dense(log)
         rows = TrainingRows(log, dense)
-        if rows.count("train") == 0:
-            raise BitfoldError("there is nothing to train on", got="an empty training part")
+        notes = check_parts(log, self.fabric.world_size)
+        for text in notes:
+            note(self.progress, text)
         devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.config.train.seed + self.fabric.global_rank)

@@ -127,9 +127,7 @@ class Trainer:
     def _epoch(self) -> None:
         at, config, fabric = self.position, self.config, self.fabric
         self.model.train()
-        world = fabric.world_size
-        rows = self.rows.count("train") // world
-        stage = f"epoch {at.epoch + 1}/{config.epochs}"
+        world, rows = fabric.world_size, self.rows.count("train")
         batches = self.rows.batches(
             "train",
             config.batch_size,
@@ -139,36 +137,44 @@ class Trainer:
             rank=fabric.global_rank,
             world_size=world,
         )
+        # This process's losses, their weights, and rows since the position was brought up to date.
         loss_sum = torch.zeros((), dtype=torch.float64, device=fabric.device)
-        began = shown = time.perf_counter()
+        weight_sum: Tensor | int = 0
         pending = 0
+        began = shown = time.perf_counter()
 
         def settle() -> float:
-            """Bring the position up to date; returns the mean loss since the log's last line."""
-            nonlocal began, pending
-            now, loss = time.perf_counter(), float(loss_sum)
+            """Bring the position up to date, over all processes.
+
+            Returns:
+                The mean loss since the log's last line.
+            """
+            nonlocal began, pending, weight_sum
+            now = time.perf_counter()
+            loss, weight, count = _sum_over(fabric, loss_sum, weight_sum, pending)
             if not math.isfinite(loss):
                 raise _diverged(at.step, config)
             names = ["step_seconds", "seconds"]
             if self.steps <= WARM_UP:
                 names.append("warm_seconds")
-                at.warm_rows += pending * world
+                at.warm_rows += int(count)
             for name in names:
                 setattr(at, name, getattr(at, name) + now - began)
-            at.rows += pending * world
             at.epoch_loss += loss
             at.window_loss += loss
-            at.epoch_rows += pending
-            at.window_rows += pending
+            at.epoch_weight += weight
+            at.window_weight += weight
+            at.rows += int(count)
+            at.epoch_rows += int(count)
             loss_sum.zero_()
-            began, pending = now, 0
-            return at.window_loss / max(at.window_rows, 1)
+            began, pending, weight_sum = now, 0, 0
+            return _mean(at.window_loss, at.window_weight)
 
         for batch in batches:
-            loss = self._step(batch.to(fabric.device))
-            size = batch.rows
-            loss_sum += loss.detach() * size
-            pending += size
+            loss, weight = self._step(batch.to(fabric.device))
+            loss_sum += loss.detach() * weight
+            weight_sum = weight_sum + weight
+            pending += batch.rows
             at.batch += 1
             at.step += 1
             self.steps += 1
@@ -176,29 +182,58 @@ class Trainer:
                 settle()
             now = time.perf_counter()
             if now - shown > PROGRESS_SECONDS:
-                shown, mean = now, settle()
-                self._show(stage, rows, mean)
+                shown = now
+                here, weighed = float(loss_sum), float(weight_sum)
+                if world == 1 and not math.isfinite(here):
+                    raise _diverged(at.step, config)
+                done = at.epoch_rows + pending * world
+                if done < rows:  # an epoch's last line comes with its validation
+                    mean = _mean(at.window_loss + here, at.window_weight + weighed)
+                    seconds = at.step_seconds - at.warm_seconds + now - began
+                    counted = at.rows - at.warm_rows + pending * world
+                    self._show(done, rows, mean, counted / max(seconds, 1e-9))
             if at.step % config.log_steps == 0:
                 self._line(settle())
             if config.checkpoint_steps and at.step % config.checkpoint_steps == 0:
                 settle()
                 self._checkpoint()
                 began = time.perf_counter()
-        mean = settle()
+        settle()
         if at.training_bytes == 0:
             at.training_bytes = training_bytes(self.model, self.optimizers)
-        self._show(stage, rows, mean, done=rows)
 
-    def _step(self, batch: "Batch") -> Tensor:
+    def _step(self, batch: "Batch") -> tuple[Tensor, Tensor | int]:
+        """One step on this process's share of its rows.
+
+        Returns:
+            The mean loss of the share, and the weight that the mean stands for.
+        """
         for optimizer in self.fabric_optimizers:
             optimizer.zero_grad()
         assert batch.labels is not None
         logits = self.module(batch.ids, batch.offsets, batch.numeric)
         loss = click_loss(logits, batch.labels, batch.weights)
-        self.fabric.backward(loss)
+        weight = batch.rows if batch.weights is None else batch.weights.sum(dtype=torch.float64)
+        if self.fabric.world_size == 1:
+            self.fabric.backward(loss)
+        else:
+            self.fabric.backward((loss * self._part(weight)).to(loss.dtype))
         for optimizer in self.fabric_optimizers:
             optimizer.step()
-        return loss
+        return loss, weight
+
+    def _part(self, weight: Tensor | int) -> Tensor | float:
+        """What a share's mean loss counts for, so that the mean over processes is that of all rows.
+
+        Gradients are averaged over processes alike, whatever the weight of their shares.
+        """
+        world = self.fabric.world_size
+        if isinstance(weight, Tensor):
+            every = _sum_over(self.fabric, weight)[0]
+            return weight * world / every if every > 0 else 0.0
+        stride = self.config.batch_size * world
+        rows = min(stride, self.rows.count("train") - self.position.batch * stride)
+        return weight * world / rows
 
     def _validate(self) -> None:
         """End the epoch: measure, keep the best weights, decide whether to go on."""
@@ -206,7 +241,7 @@ class Trainer:
         began = time.perf_counter()
         figures: dict[str, Any] = {
             "epoch": at.epoch + 1,
-            "loss": at.epoch_loss / max(at.epoch_rows, 1),
+            "loss": _mean(at.epoch_loss, at.epoch_weight),
         }
         better = True
         if self.before_measuring is not None:
@@ -250,14 +285,23 @@ class Trainer:
                 checkpoint.save_best(self.folder, at, self.model)
         at.seconds += time.perf_counter() - began
         self._line(figures["loss"], figures)
+        all_rows = self.rows.count("train")
+        self._show(
+            all_rows,
+            all_rows,
+            figures["loss"],
+            at.rows_per_second,
+            figures.get("auc"),
+            epoch=at.epoch,
+        )
         at.batch = at.epoch_rows = 0
-        at.epoch_loss = 0.0
+        at.epoch_loss = at.epoch_weight = 0.0
         at.finished = at.epoch >= config.epochs or 0 < config.patience <= at.worse_epochs
 
     def _line(self, loss: float, valid: dict[str, Any] | None = None) -> None:
         """Write a line of the log."""
         at = self.position
-        at.window_loss, at.window_rows = 0.0, 0
+        at.window_loss = at.window_weight = 0.0
         if self.lines is None:
             return
         figures = (
@@ -289,14 +333,38 @@ class Trainer:
             checkpoint.save(self.folder, at, self.model, self.optimizers, random)
         fabric.barrier()
 
-    def _show(self, stage: str, rows: int, loss: float, done: int | None = None) -> None:
+    def _show(
+        self,
+        done: int,
+        rows: int,
+        loss: float,
+        speed: float,
+        auc: float | None = None,
+        epoch: int | None = None,
+    ) -> None:
+        """Tell where the epoch is; at its end with its own validation AUC and the best so far."""
         at = self.position
         facts = {"loss": round(loss, 4)}
+        if auc is not None:
+            facts["valid_auc"] = round(auc, 4)
         if at.best_auc is not None:
-            facts["valid_auc"] = round(at.best_auc, 4)
-        speed = round(at.rows_per_second)
-        done = at.epoch_rows if done is None else done
-        self.progress(stage, done, rows, rows_per_second=speed, **facts)
+            facts["best_auc"] = round(at.best_auc, 4)
+        stage = f"epoch {at.epoch + 1 if epoch is None else epoch}/{self.config.epochs}"
+        self.progress(stage, done, rows, rows_per_second=round(speed), **facts)
+
+
+def _sum_over(fabric: "Fabric", *values: Tensor | float) -> list[float]:
+    """Numbers added up over all processes."""
+    here = torch.tensor([float(value) for value in values], dtype=torch.float64)
+    if fabric.world_size > 1:
+        here = here.to(fabric.device)
+        torch.distributed.all_reduce(here)
+    summed: list[float] = here.tolist()
+    return summed
+
+
+def _mean(total: float, weight: float) -> float:
+    return total / weight if weight > 0 else 0.0
 
 
 def _gather(fabric: "Fabric", state: Tensor) -> Tensor:

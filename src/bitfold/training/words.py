@@ -1,6 +1,7 @@
 """The words of a training: those said, and those of a run it goes on from or resumes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bitfold import run as runs
@@ -15,6 +16,7 @@ from bitfold.networks import build_network, network_options
 from bitfold.run import Run, RunConfig
 from bitfold.training import folder
 from bitfold.training.config import TrainConfig
+from bitfold.training.processes import agreed
 
 Paths = str | Path | Sequence[str | Path] | MemoryLog
 
@@ -44,6 +46,8 @@ def run_config(
                 got=f"nothing to resume in {out}" if resume else "no paths",
                 expected="raw files, or a prepared log",
             )
+        devices = agreed(begun.train.devices)
+        folder.check_same(begun, replace(begun, train=replace(begun.train, devices=devices)))
         return None if runs.is_complete(out) else begun
     base = None if from_run is None else runs.load(from_run).config
     reading = data_config or (base.data if base else DataConfig())
@@ -52,9 +56,10 @@ def run_config(
     else:
         paths = [data_paths] if isinstance(data_paths, str | Path) else list(data_paths)
         named = tuple(folder.absolute(path) for path in paths)
+    training = train_config or (base.train if base else TrainConfig())
     asked = RunConfig(
         reading,
-        train_config or (base.train if base else TrainConfig()),
+        replace(training, devices=agreed(training.devices)),
         named,
         None if from_run is None else folder.absolute(from_run),
     )

@@ -1,0 +1,339 @@
+"""Several processes that train one model: how they come to be, and how they end together.
+
+Two ways lead here. `--devices N` starts N - 1 more copies of the command that is running; torchrun
+starts all N of them, and says so in the environment. Either way process 0 alone claims folders,
+prepares raw logs, measures and writes; the others read their share of each batch's rows.
+
+When one process fails, it counts up a mark in the group's store before it ends. Whoever counted
+first tells the user; the others find their connection closed, look at the mark, and end in silence.
+"""
+
+import atexit
+import inspect
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from bitfold.errors import BitfoldError
+from bitfold.progress import is_first_process
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from bitfold.training.config import TrainConfig
+
+STARTED = "BITFOLD_STARTED_PROCESSES"  # in the environment of what `start` made
+FAILED = "bitfold/failed"  # the mark in the group's store
+PATIENCE = timedelta(days=7)  # the first process may prepare a log, or measure, for hours
+_OTHERS: list["subprocess.Popen[bytes]"] = []  # that this process started
+GRACE_SECONDS = 30.0  # for the first process to find by itself that another one died
+
+
+class OtherProcessFailed(BitfoldError):
+    """Another process of the same training failed; `told` if it is the one that says why."""
+
+    def __init__(self, told: bool) -> None:
+        self.told = told
+        super().__init__(
+            "another process of this training ended",
+            got="a closed connection",
+            expected="processes that train to the end together",
+            fix="see what that process said, then go on with --resume",
+        )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this process stands among all that train together.
+
+    Args:
+        world: how many there are.
+        local: how many of them are on this machine.
+        rank: 0 for the process that claims, writes and tells.
+    """
+
+    world: int = 1
+    local: int = 1
+    rank: int = 0
+
+    @property
+    def nodes(self) -> int:
+        """How many machines there are."""
+        return max(self.world // self.local, 1)
+
+
+def place_of_process() -> Place | None:
+    """This process's place, as torchrun or `start` put it in the environment; None if alone.
+
+    Raises:
+        BitfoldError: the environment's numbers make no sense.
+    """
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+    if not all(name in os.environ for name in names):
+        return None
+    texts = [os.environ[name] for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE") if name in os.environ]
+    try:
+        world, local = int(texts[0]), int(texts[-1])
+        rank = int(os.environ["RANK"])
+    except ValueError:
+        world = local = rank = -1
+    if not (1 <= local <= world and 0 <= rank < world and world % local == 0):
+        raise BitfoldError(
+            "the environment of several processes makes no sense",
+            got=", ".join(f"{name}={os.environ[name]}" for name in names),
+            expected="the variables that torchrun sets",
+            fix="unset them to train in one process",
+        )
+    return Place(world, local, rank)
+
+
+def only_one(what: str, devices: int = 1) -> None:
+    """Refuse what cannot be done by several processes.
+
+    Raises:
+        BitfoldError: torchrun, or `start`, made several; or `devices` asks for them.
+    """
+    found = place_of_process()
+    world = devices if found is None else max(found.world, devices)
+    if world > 1:
+        raise BitfoldError(
+            f"only `bitfold train` runs in several processes, {what} does not",
+            got=f"{world} processes",
+            expected="one",
+            fix="run it without torchrun and --devices",
+        )
+
+
+def end(code: int) -> None:
+    """End a failed process that trained with others at once, without its threads' last words."""
+    found = place_of_process()
+    if code and found is not None and found.world > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def agreed(devices: int) -> int:
+    """How many processes train: those that there are, or else what `devices` asks for.
+
+    Raises:
+        BitfoldError: there are several already, and `devices` says another number above 1.
+    """
+    found = place_of_process()
+    if found is None:
+        return devices
+    if devices not in (1, found.world):
+        by = "this script's first training" if STARTED in os.environ else "torchrun"
+        raise BitfoldError(
+            f"{by} started another number of processes than devices says",
+            got=f"devices={devices}, {found.world} processes",
+            expected="the same number",
+            fix="leave devices out",
+        )
+    return found.world
+
+
+def make_fabric(config: "TrainConfig") -> "Fabric":
+    """Devices, processes and precision, by Lightning Fabric; other processes are started.
+
+    `config.devices` is the number of all processes, as `agreed` gives it.
+    """
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+    from lightning_fabric.strategies.ddp import DDPStrategy
+
+    several = config.devices > 1
+    found = place_of_process()
+    if several and found is None:
+        start(config.devices)
+        found = place_of_process()
+    elif several and STARTED in os.environ and not _OTHERS:
+        threading.Thread(target=_watch_first, daemon=True).start()
+    nodes = found.nodes if found else 1
+    words: dict[str, Any] = {}
+    if several:
+        words = {
+            "strategy": DDPStrategy(timeout=PATIENCE, **_no_buffers()),
+            "plugins": [TorchElasticEnvironment()],
+        }
+    try:
+        fabric = Fabric(
+            accelerator=config.device,
+            devices=config.devices // nodes,
+            num_nodes=nodes,
+            precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+            **words,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise BitfoldError(
+            f"the device {config.device!r} cannot be used",
+            got=str(error).splitlines()[0],
+            expected="auto, cpu, cuda or mps, as this machine has",
+        ) from None
+    if several:
+        with _quiet_lightning():
+            fabric.launch()
+    return fabric
+
+
+def _no_buffers() -> dict[str, Any]:
+    """What keeps DDP from sending the first process's buffers to the others before each step.
+
+    There is nothing to send: every process makes the same buffers from the same plan.
+    """
+    from torch.nn.parallel import DistributedDataParallel
+
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    new = "forward_sync_buffers"
+    return {new if new in known else "broadcast_buffers": False}
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Without Lightning's lines about processes that have met."""
+    log = logging.getLogger("lightning_fabric")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def start(count: int) -> None:
+    """Start `count` - 1 more copies of this script, and make this process the first of all.
+
+    Raises:
+        BitfoldError: there is no script to start, as in a notebook.
+    """
+    command = _this_command()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        STARTED: "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "GROUP_RANK": "0",
+    }
+    for rank in range(1, count):
+        own = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        _OTHERS.append(subprocess.Popen(command, env=os.environ | own))
+    os.environ.update(shared | {"RANK": "0", "LOCAL_RANK": "0"})
+    atexit.register(_end_others, GRACE_SECONDS)
+    threading.Thread(target=_watch_others, args=(_OTHERS,), daemon=True).start()
+
+
+def _this_command() -> list[str]:
+    """The command line that started this process."""
+    import __main__
+
+    spec = getattr(__main__, "__spec__", None)
+    if spec is not None:
+        name = spec.name.removesuffix(".__main__")
+        return [sys.executable, "-m", name, *sys.argv[1:]]
+    if not getattr(__main__, "__file__", None):
+        raise BitfoldError(
+            "several processes need a script that each of them runs",
+            got="an interactive session",
+            expected="the command, or a Python file",
+            fix="train with devices=1, or run torchrun --nproc-per-node N -m bitfold train ...",
+        )
+    return [sys.executable, os.path.abspath(sys.argv[0]), *sys.argv[1:]]  # noqa: PTH100
+
+
+def _watch_others(others: list["subprocess.Popen[bytes]"]) -> None:
+    """End this process if another one died and it does not find out by itself."""
+    while not any(other.poll() for other in others):
+        if all(other.returncode == 0 for other in others):
+            return
+        time.sleep(0.5)
+    time.sleep(GRACE_SECONDS)
+    print("bitfold: a process of this training ended", file=sys.stderr, flush=True)
+    _end_others(0.0)
+    os._exit(2)
+
+
+def _watch_first() -> None:
+    """End this process, which `start` made, once the one that started it is gone."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    time.sleep(GRACE_SECONDS)
+    os._exit(2)
+
+
+def _end_others(seconds: float) -> None:
+    """Give the processes that this one started some time to end; then end them."""
+    deadline = time.monotonic() + seconds
+    for other in _OTHERS:
+        try:
+            other.wait(max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            other.kill()
+            other.wait()
+
+
+@contextmanager
+def together(fabric: "Fabric") -> Iterator[None]:
+    """Within it, what one process raises ends all of them, and one of them tells why.
+
+    It may stand in itself.
+
+    Raises:
+        OtherProcessFailed: instead of the error of a connection that another process closed.
+    """
+    if fabric.world_size == 1:
+        yield
+        return
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "told"):
+            raise
+        first = _count_failure()
+        mine = first == 1 or (first is None and not _of_connection(error))
+        _end_others(0.0 if mine else 5.0)  # another one may be about to tell
+        if mine and not _of_connection(error):
+            error.told = True  # type: ignore[attr-defined]
+            raise
+        raise OtherProcessFailed(told=mine) from error
+    except KeyboardInterrupt:
+        if is_first_process():  # it says "stopped"
+            _count_failure()
+        _end_others(0.0)
+        raise
+
+
+def _of_connection(error: Exception) -> bool:
+    """Whether an error says that a process went away, and not what is wrong."""
+    import torch
+
+    kinds = (torch.distributed.DistError,)
+    texts = ("gloo", "Connection closed by peer", "Connection reset", "Broken pipe", "NCCL")
+    if isinstance(error, kinds):
+        return True
+    return type(error) is RuntimeError and any(text in str(error) for text in texts)
+
+
+def _count_failure() -> int | None:
+    """How many processes have failed, this one included; None if the store is gone."""
+    import torch
+
+    try:
+        store = torch.distributed.distributed_c10d._get_default_store()
+        store.set_timeout(timedelta(seconds=10))
+        return int(store.add(FAILED, 1))
+    except Exception:
+        return None
