@@ -119,6 +119,8 @@ def train(
         fabric = make_fabric(config.train)
         memory = data_paths if isinstance(data_paths, MemoryLog) else None
         with together(fabric):
+            if group is None:  # the processes that were started just now have asked for it
+                fabric.broadcast(config)
             _train(out, config, base, fabric, tell, memory, resume=resume, force=force)
     return _finished(out)
 
