@@ -121,7 +121,7 @@ def train(
         with together(fabric):
             if group is None:  # the processes that were started just now have asked for it
                 fabric.broadcast(config)
-            _train(out, config, base, fabric, tell, memory, resume=resume, force=force)
+            _train(out, config, base, fabric, tell, memory, floors, resume=resume, force=force)
     return _finished(out)
 
 
@@ -148,6 +148,7 @@ def _train(
     fabric: "Fabric",
     tell: Progress,
     memory: MemoryLog | None,
+    floors: bool,
     *,
     resume: bool,
     force: bool,
