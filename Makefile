@@ -4,6 +4,7 @@
 #   make demo        the main job on a synthetic log of a million rows
 #   make test        lint, types, docs, tests (what CI runs)
 #   make test-slow   the tests that take minutes
+#   make kill        every command killed at each of its file operations: an hour or more
 #   make bench       lookups, bags, whole models, scale: bench-out/*.json, docs/benchmarks.md
 #   make results     the paper's claim in the open, cell by cell: hours; stop it, call it again
 #   make rivals      the libraries that `make bench` measures beside ours, in .rivals
@@ -17,17 +18,20 @@
 #   WORKERS=4               test processes
 #   DATA=FOLDER             public data sets for `make results`
 #   MINUTES=60, ONLY=BOARD  how long, and on which board, `make results` goes on
+#   EVERY=5                 only each fifth file operation for `make kill`
 #   JOBS=2                  its processes, of one thread each
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slow bench results rivals lint types docs picture setup clean
+.PHONY: demo test test-slow kill bench results rivals lint types docs picture setup clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 DEMO_OUT ?= demo-out
 BENCH_OUT ?= bench-out
+KILL_OUT ?= kill-out
+EVERY ?= 1
 RESULTS_OUT ?= results-out
 DATA ?= ../shared/data
 MINUTES ?=
@@ -49,6 +53,10 @@ test: lint types docs
 
 test-slow: $(VENV)/.dev-ready
 	$(BIN)/python -m pytest -m slow tests
+
+kill: $(VENV)/.dev-ready
+	rm -rf $(KILL_OUT)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/killing.py $(KILL_OUT) --every $(EVERY)
 
 bench: $(VENV)/.dev-ready
 	for subject in lookups bags training scaling; do \
@@ -80,7 +88,7 @@ picture: $(VENV)/.demo-ready
 setup: $(VENV)/.dev-ready
 
 clean:
-	rm -rf $(VENV) docs/_build .rivals $(DEMO_OUT) $(BENCH_OUT) $(RESULTS_OUT) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) docs/_build .rivals $(DEMO_OUT) $(BENCH_OUT) $(RESULTS_OUT) $(KILL_OUT) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # torch first and alone: its build (CPU or GPU) is the machine's choice, and the constraint on
 # the rest accepts any build of the pinned version.

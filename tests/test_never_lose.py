@@ -1,6 +1,7 @@
 """`--force`: the old run or comparison stays, byte for byte, until the new one is whole."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -125,6 +126,25 @@ def test_a_full_disk_costs_nothing(here: Path) -> None:
         refused(cramped(*command, cwd=here))
         assert content(here) == before
         assert sorted(file.name for file in here.iterdir()) == ["board", "ratings.csv", "run"]
+
+
+def test_files_of_an_output_have_the_mode_that_the_umask_gives(here: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        words = (*TRAINING, "--method", "full")  # with a map from values to ids
+        log = here / "log"
+        for command in (
+            ("prepare", here / "ratings.csv", *READING, "--ids", "vocabulary", "--out", log),
+            ("train", log, *words, "--keep-log", "--out", here / "new"),
+            ("train", here / "ratings.csv", *READING, *words, "--keep-log", "--out", here / "raw"),
+        ):
+            assert bitfold(*command).code == 0, command
+    finally:
+        os.umask(before)
+    made = [log, here / "new", here / "raw"]
+    files = [file for folder in made for file in folder.rglob("*") if file.is_file()]
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o640}
+    assert {folder.stat().st_mode & 0o777 for folder in made} == {0o750}
 
 
 class Stop(BaseException):

@@ -242,3 +242,28 @@ def test_folders_above_an_output_go_with_it(tmp_path: Path) -> None:
     with new_file(tmp_path / "a" / "b" / "c") as path:
         path.write_text("c")
     assert (tmp_path / "a" / "b" / "c").read_text() == "c"
+
+
+def test_places_that_no_folder_can_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.chdir(out)
+    for name in (out, ".", "..", tmp_path):
+        with pytest.raises(BitfoldError, match=r"working directory|is no toy"):
+            new_folder(name, TOY).__enter__()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == out)
+    with pytest.raises(BitfoldError, match="mount point") as raised:
+        new_folder(out, TOY).__enter__()
+    assert str(out / "out") in str(raised.value)
+    assert names(tmp_path) == ["out"]
+    assert names(out) == []
+
+
+def test_an_input_that_fails_is_no_output_that_fails(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), new_file(tmp_path / "out") as path:  # noqa: PT012
+        path.write_text("half")
+        (tmp_path / "rows.csv").read_text()
+    with pytest.raises(BitfoldError, match="cannot write"), new_file(tmp_path / "out") as path:
+        (path / "below").mkdir()
+    assert not names(tmp_path)

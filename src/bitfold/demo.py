@@ -5,7 +5,6 @@ It is three commands, shown before they run, so that each can be tried again wit
 
 import argparse
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,9 +25,9 @@ def commands(out: Path) -> list[list[str]]:
     reading = ["--label", "label", "--fields", fields, "--numeric", "numeric_0,numeric_1"]
     training = ["--epochs", "1", "--batch-size", "4096", "--lr", "2e-3", "--seeds", "1"]
     return [
-        ["synth", "--fields", str(FIELDS), "--out", raw],
-        ["prepare", raw, *reading, "--group", "field_0", "--out", log],
-        ["compare", log, "--budgets", BUDGETS, *training, "--out", board],
+        ["synth", "--fields", str(FIELDS), "--out", raw, "--force"],
+        ["prepare", raw, *reading, "--group", "field_0", "--out", log, "--force"],
+        ["compare", log, "--budgets", BUDGETS, *training, "--out", board, "--force"],
     ]
 
 
@@ -37,11 +36,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="bitfold on a synthetic log of 1.2 million rows")
     parser.add_argument("--out", type=Path, default=Path("demo-out"), help="where to write")
     out: Path = parser.parse_args().out
-    made = [out / name for name in ("clicks.parquet", "clicks.parquet.json", "log", "board")]
-    for path in made:  # an earlier demo's; nothing else in the folder is touched
-        if path.is_dir():
-            shutil.rmtree(path)
-        path.unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     for command in commands(out):
         print(f"\n$ bitfold {shlex.join(command)}", flush=True)

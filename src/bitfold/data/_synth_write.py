@@ -16,7 +16,7 @@ from bitfold.errors import BitfoldError
 from bitfold.files import flush, read_json, write_json
 from bitfold.outputs.kinds import Kind
 from bitfold.outputs.making import is_free
-from bitfold.outputs.place import Place, hold
+from bitfold.outputs.place import Place, check_movable, hold
 
 if TYPE_CHECKING:
     from bitfold.data.synthetic import Chunk
@@ -155,6 +155,8 @@ def open_log(out: Path, *, force: bool) -> Iterator[Log]:
     try:
         with hold(out) as place:
             _check_free(place.out, suffix, force=force)
+            if not suffix:
+                check_movable(place.out)
             log = Log(place, suffix, force=force)
             try:
                 yield log

@@ -8,7 +8,7 @@ from pathlib import Path
 from bitfold.errors import BitfoldError
 from bitfold.outputs.kinds import Kind
 from bitfold.outputs.overlap import refuse_overlap
-from bitfold.outputs.place import cannot_write, hold
+from bitfold.outputs.place import check_movable, hold, refusals
 
 Inputs = Iterable[str | Path | None]
 
@@ -39,18 +39,15 @@ def new_file(
     """
     from bitfold.files import whole
 
-    try:
-        with hold(out, wait=wait) as place:
-            if place.out.is_dir():
-                raise BitfoldError(f"{out} is a folder", got="a folder", expected="a file's name")
-            refuse_overlap(out, inputs)
-            if os.path.lexists(place.out) and not force:
-                raise _exists(out, "a file in the way")
-            with whole(place.making):
-                yield place.making
-            place.put(force=force)
-    except OSError as error:
-        raise cannot_write(out, error) from error
+    with refusals(out), hold(out, wait=wait) as place:
+        if place.out.is_dir():
+            raise BitfoldError(f"{out} is a folder", got="a folder", expected="a file's name")
+        refuse_overlap(out, inputs)
+        if os.path.lexists(place.out) and not force:
+            raise _exists(out, "a file in the way")
+        with whole(place.making):
+            yield place.making
+        place.put(force=force)
 
 
 @contextlib.contextmanager
@@ -69,15 +66,13 @@ def new_folder(
         BitfoldError: `out` is there, is something else, overlaps an input, or cannot be written.
             Whatever is raised, what stood at `out` is as it was, and nothing is left behind.
     """
-    try:
-        with hold(out) as place:
-            check_free(place.out, kind, force=force)
-            refuse_overlap(out, inputs)
-            place.making.mkdir()
-            yield place.making
-            place.put(kind, force=force)
-    except OSError as error:
-        raise cannot_write(out, error) from error
+    with refusals(out), hold(out) as place:
+        check_free(place.out, kind, force=force)
+        check_movable(place.out)
+        refuse_overlap(out, inputs)
+        place.making.mkdir()
+        yield place.making
+        place.put(kind, force=force)
 
 
 def check_free(out: Path, kind: Kind, *, force: bool) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from bitfold.errors import BitfoldError
 from bitfold.outputs.kinds import Kind
 from bitfold.outputs.making import check_kind, is_free
-from bitfold.outputs.place import Place, cannot_write, hidden, hold, settle
+from bitfold.outputs.place import UNFINISHED, Place, check_movable, hidden, hold, refusals, settle
 
 
 class Work:
@@ -40,10 +40,8 @@ class Work:
     def finish(self) -> None:
         """It is whole: let it take its place."""
         if self.hidden:
-            try:
+            with refusals(self._place.out):
                 self._place.put(self._kind, source=self.folder)
-            except OSError as error:
-                raise cannot_write(self._place.out, error) from error
 
     def discard(self) -> None:
         """It came to nothing: remove what it made. What it would have replaced stays."""
@@ -80,11 +78,8 @@ def work(
         BitfoldError: there is something else, or work and neither `resume` nor `force` is said;
             another process works there; the system refuses.
     """
-    try:
-        with hold(out) as place:
-            yield _entered(place, kind, begin, resume, force, ended)
-    except OSError as error:
-        raise cannot_write(out, error) from error
+    with refusals(out), hold(out) as place:
+        yield _entered(place, kind, begin, resume, force, ended)
 
 
 def under_way(out: str | Path, kind: Kind) -> Path | None:
@@ -94,7 +89,7 @@ def under_way(out: str | Path, kind: Kind) -> Path | None:
     """
     settle(out)
     real = Path(out).resolve()
-    folders = (hidden(real) / "unfinished", real)
+    folders = (hidden(real) / UNFINISHED, real)
     return next((folder for folder in folders if kind.begun(folder)), None)
 
 
@@ -116,6 +111,7 @@ def _entered(
         raise _stands(out, kind, pending, not free and ended(out))
     if not free:
         kind.check_no_foreign(out)
+    check_movable(out)
     place.making.mkdir()
     begin(place.making)
     if free:

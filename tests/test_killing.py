@@ -1,0 +1,46 @@
+"""Killed at its file operations, a command leaves the old output or the new one, and a way on.
+
+`tests/killing.py` does the killing. Here are a few dozen of its tries; `make kill` makes all.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("killing.py")
+
+
+def kill(folder: Path, scenario: str, *words: object) -> list[dict[str, object]]:
+    """The tries of one scenario."""
+    done = subprocess.run(
+        [sys.executable, SCRIPT, folder, "--only", scenario, *map(str, words)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["fell"] for line in told] == [[]] * len(told)
+    assert done.returncode == 0
+    return told
+
+
+@pytest.mark.parametrize(
+    ("scenario", "signals", "first", "every"),
+    [
+        ("prepare --force", "KILL", 2, 5),
+        ("synth --force", "INT", 1, 4),
+        ("train --force", "KILL", 5, 23),
+        ("compare --force", "INT", 30, 90),
+    ],
+)
+def test_a_sample_of_kills(
+    tmp_path: Path, scenario: str, signals: str, first: int, every: int
+) -> None:
+    words = ("--signals", signals, "--first", first, "--every", every)
+    (told,) = kill(tmp_path, scenario, *words)
+    assert int(str(told["tries"])) >= 4
