@@ -34,6 +34,7 @@ def word(
     help: str,
     metavar: str | None = None,
     choices: tuple[str, ...] | None = None,
+    texts: tuple[str, ...] = (),
 ) -> Any:
     """Declare one word of a configuration.
 
@@ -42,8 +43,9 @@ def word(
         help: one sentence for `--help`; it says when to change the word.
         metavar: how the value is shown in `--help`, such as `FRACTIONS`.
         choices: the values allowed.
+        texts: for a number, the texts allowed beside numbers.
     """
-    metadata = {"help": help, "metavar": metavar, "choices": choices}
+    metadata = {"help": help, "metavar": metavar, "choices": choices, "texts": texts}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)

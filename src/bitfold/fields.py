@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from bitfold.errors import BitfoldError
+from bitfold.terminal import check_name
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Field:
     distinct: int | None = None
 
     def __post_init__(self) -> None:
+        check_name(str(self.name), "field")
         for word, value in (("num_embeddings", self.num_embeddings), ("distinct", self.distinct)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
                 raise BitfoldError(

@@ -1,6 +1,6 @@
 """`bitfold prepare` and `bitfold synth`: logs before training. Nothing here needs torch."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,7 +10,12 @@ from bitfold.cli.tables import figure, show, table
 from bitfold.cli.words import words_of
 from bitfold.data.config import DataConfig
 from bitfold.data.synthetic import SynthConfig
+from bitfold.errors import BitfoldError
+from bitfold.notes import note
 from bitfold.progress import reading
+
+if TYPE_CHECKING:
+    from bitfold.data.prepared import PreparedLog
 
 VALUE_WIDTH = 32
 
@@ -38,6 +43,8 @@ def prepare(
     config = build(DataConfig, given, file_words(config_file, list(words_of(DataConfig))))
     with drawing() as progress:
         log = run(inputs, out, config, force=force, progress=reading(progress))
+    for text in _part_notes(log):
+        note(text)
     rows = ", ".join(f"{count:,} {part}" for part, count in log.rows.items())
     columns = ("field", "distinct ids", "missing", "unseen in test", "most frequent")
     made = table(f"{out}: {rows}", columns)
@@ -52,6 +59,16 @@ def prepare(
             _head(stats.get("head"), log.rows["train"]),
         )
     show(made, *negatives_told(log))
+
+
+def _part_notes(log: "PreparedLog") -> list[str]:
+    """What training on the log would stumble over: parts that are empty or of one class."""
+    from bitfold.training.parts import check_parts
+
+    try:
+        return check_parts(log)
+    except BitfoldError as error:
+        return [error.problem]
 
 
 def _head(head: list[dict[str, Any]] | None, rows: int) -> str:

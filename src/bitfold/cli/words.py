@@ -20,6 +20,7 @@ class Word:
     help: str
     metavar: str | None
     choices: tuple[str, ...] | None
+    texts: tuple[str, ...] = ()
 
     @property
     def option(self) -> str:
@@ -56,6 +57,7 @@ def words_of(kind: type[Any]) -> dict[str, Word]:
             data.get("help", ""),
             data.get("metavar"),
             data.get("choices"),
+            data.get("texts", ()),
         )
     return words
 
@@ -112,6 +114,10 @@ def _number(word: Word, value: Any, kind: type[int] | type[float]) -> int | floa
     expected = "a whole number, such as 2048" if kind is int else "a number, such as 1e-3"
     if isinstance(value, bool):
         raise _wrong(word, value, expected)
+    if value in word.texts:
+        return value  # type: ignore[no-any-return]
+    if kind is int and isinstance(value, int):
+        return value  # a float would round a seed of 64 bits
     try:
         if kind is float:
             return float(value)

@@ -1,5 +1,6 @@
 """The words that say how a raw log is read."""
 
+import secrets
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,15 @@ from bitfold.data.words import (
 )
 from bitfold.errors import BitfoldError, unknown_name
 from bitfold.hashing import check_seed
+from bitfold.terminal import check_name
 
 FORMATS = ("auto", "csv", "tsv", "parquet", "criteo", "avazu", "movielens", "sequences")
 DRAWS = ("uniform", "popularity")
+SECRET = "secret"
+"""As `hash_seed`: one that is drawn, and known to the schema only."""
+
+LEAST_RATE = 1e-9
+"""The least share of negatives: a kept one then counts for a milliard rows."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +146,20 @@ class DataConfig:
         "T rows of each user test, the V before valid; column:NAME a column says which.",
         metavar="SPLIT",
     )
-    hash_seed: int = word(0, help="Seed of the hash of values.", metavar="N")
+    hash_seed: int = word(
+        0,
+        help="Seed of the hash of values; 'secret' draws one of 64 bits and keeps it in the "
+        "schema, so that nobody else can choose values that collide.",
+        metavar="N",
+        texts=("secret",),
+    )
     split_seed: int = word(0, help="Seed of random splits and of the rows' order.", metavar="N")
 
     def __post_init__(self) -> None:
         check_choices(self)
+        seed: Any = self.hash_seed
+        if seed == SECRET:
+            object.__setattr__(self, "hash_seed", secrets.randbits(64))
         check_seed(self.hash_seed)
         for name in ("split_seed", "min_count", "negatives", "negatives_seed"):
             value = getattr(self, name)
@@ -164,15 +180,22 @@ class DataConfig:
 
     def _check_shares(self) -> None:
         rate = self.negative_rate
-        if rate is not None and not 0 < rate <= 1:
+        if rate is not None and not LEAST_RATE <= rate <= 1:
             raise BitfoldError(
                 "negative_rate is no share",
                 got=rate,
-                expected="above 0, at most 1",
+                expected=f"{LEAST_RATE:g} to 1",
                 fix="give the share of negatives that were kept, such as 0.1",
             )
 
     def _check_names(self) -> None:
+        told = [*self.columns, *self.fields, *self.numeric, *self.multi, *self.item_fields]
+        told += [part for parts in self.crosses for part in parts]
+        rule, split = self.label_rule, self.split_rule
+        told += [rule.column if rule else "", split.column or ""]
+        told += [name or "" for name in (self.group, self.time, self.weight, self.item)]
+        for name in told:
+            check_name(name, "column")
         for kind in ("columns", "fields", "numeric", "cross"):
             names = getattr(self, kind)
             twice = sorted({name for name in names if names.count(name) > 1})

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from bitfold.data.balance import Balance
 from bitfold.data.columns import FieldSpec
 from bitfold.data.config import DataConfig
 from bitfold.data.dealing import Dealt
 from bitfold.data.reading import Progress
 from bitfold.data.schema import FieldInfo, NumericInfo, Schema, shape
 from bitfold.data.spill import read_frames
-from bitfold.data.splits import Parts, check_train, marks, time_parts
+from bitfold.data.splits import Parts, marks, time_parts
 from bitfold.data.statistics import TOTAL_CAP, IdCounter, Moments, Sample, hold_to
 from bitfold.data.vocabulary import FieldMap, vocabulary_of
 from bitfold.errors import BitfoldError
@@ -137,14 +138,18 @@ def fit(
     plain = [spec for spec in specs if spec.kind != "bucket"]
     fields = [FieldFit(spec, config) for spec in plain]
     numeric = [NumericFit(config.transform.kind) for _ in config.numeric]
-    rows = positives = done = 0
-    labelled = config.label is not None or config.negatives > 0
+    done = 0
+    balance = Balance()
     with ThreadPoolExecutor(THREADS) as pool:
         for shard in read_shards(dealt):
             train = shard.parts == 0
-            if "label" in shard.frame.columns:
-                positives += int(shard.frame["label"].to_numpy()[train].sum())
-            rows += int(train.sum())
+            balance.add(
+                shard.parts,
+                *(
+                    shard.frame[name].to_numpy() if name in shard.frame.columns else None
+                    for name in ("label", "weight")
+                ),
+            )
             jobs: list[Any] = [
                 pool.submit(field.add, shard.frame[f"f{index}"], train)
                 for index, field in enumerate(fields)
@@ -163,7 +168,8 @@ def fit(
             done += shard.frame.height
             if progress is not None:
                 progress("fitting", done, shard.index + 1, len(dealt.paths))
-    check_train(rows, positives if labelled else -1, dealt.rows)
+    balance.check_train(config.weight)
+    rows, positives = int(balance.rows[0]), int(balance.clicks[0])
     for name, missing in [
         *((field.spec.name, field.missing) for field in fields if field.spec.kind != "cross"),
         *zip(config.numeric, (number.missing for number in numeric), strict=True),

@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from bitfold.data.rows import Rows
 from bitfold.data.spill import append_frame, read_frames
-from bitfold.errors import BitfoldError
 from bitfold.hashing import mix
 
 if TYPE_CHECKING:
@@ -144,21 +143,3 @@ class LastSplit:
             out[rows] = last_parts(frame["group"].to_numpy(), frame["time"].to_numpy(), rows, last)
             path.unlink()
         return out
-
-
-def check_train(rows: int, positives: int, total: int) -> None:
-    """Raise unless the training part has rows, of both classes."""
-    if rows == 0:
-        raise BitfoldError(
-            "the split leaves no rows to train on",
-            got=f"0 of {total:,} rows",
-            expected="at least one row of each class",
-            fix="give train a larger share, or more rows",
-        )
-    if positives in (0, rows):
-        raise BitfoldError(
-            "the training part has one class only",
-            got=f"{rows:,} rows, all with label {int(positives > 0)}",
-            expected="rows with label 0 and rows with label 1",
-            fix="check the label, its comparison, and the split",
-        )

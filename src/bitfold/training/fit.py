@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,6 +25,7 @@ from bitfold.method.registry import method_kind
 from bitfold.model import ClickModel
 from bitfold.optim import RowOptimizer
 from bitfold.outputs import Work
+from bitfold.planning import plan as make_plan
 from bitfold.popularity import popularity
 from bitfold.progress import Progress, note, silent
 from bitfold.ranking import Ranking, check_rank
@@ -34,6 +35,7 @@ from bitfold.training.checkpoint import Position
 from bitfold.training.config import TrainConfig
 from bitfold.training.logs import TrainingLog
 from bitfold.training.loop import Logits, Trainer, make_optimizers
+from bitfold.training.memory import check_memory
 from bitfold.training.parts import check_parts
 from bitfold.training.processes import agreed, make_fabric, place_of_process, together
 from bitfold.training.rows import TrainingRows
@@ -261,15 +263,16 @@ class _Job:
             model.load_state_dict(self.base.model.state_dict())
             return model
         fields = schema.embedding_fields()
-        collection = EmbeddingCollection(
-            fields if rows.dense is None else rows.dense.fields(fields),
-            words.vector_width,
-            method=words.method,
-            budget=words.budget,
-            seed=words.seed,
-            mode=words.bags,
-            **cast(dict[str, Any], words.set),
-        )
+        if rows.dense is not None:
+            fields = rows.dense.fields(fields)
+        settled: dict[str, Any] = {
+            "method": words.method,
+            "budget": words.budget,
+            "seed": words.seed,
+            **words.set,
+        }
+        check_memory(make_plan(fields, words.vector_width, **settled))
+        collection = EmbeddingCollection(fields, words.vector_width, mode=words.bags, **settled)
         return runs.build_model(collection, schema, words, seed=words.seed)
 
     def _train(self, rows: TrainingRows) -> tuple[ClickModel, Position]:
