@@ -296,6 +296,7 @@ def test_draws_do_not_depend_on_chunks(
         ({"item_fields": ("nope",)}, "nope"),
         ({"item_fields": ("user",)}, "cannot be a column of the item"),
         ({"negatives": -1}, "negatives"),
+        ({"negatives": 10**9}, "negatives is too large"),
         ({"negative_rate": 0.5}, "exclude each other"),
         ({"negatives_by": "fame"}, "fame"),
     ],

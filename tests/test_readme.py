@@ -1,6 +1,7 @@
 """The commands and snippets of README.md and docs/ run as they stand, in their order."""
 
 import gzip
+import random
 import re
 import shlex
 from pathlib import Path
@@ -15,6 +16,7 @@ PAGES = (
     "docs/getting-started.md",
     "docs/command-line.md",
     "docs/cookbook.md",
+    "docs/implicit.md",
     "docs/page.md",
 )
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -25,6 +27,22 @@ def write_clicks(folder: Path) -> None:
     with gzip.open(folder / "clicks.csv.gz", "wb") as file:
         file.write(raw.read_bytes())
     raw.unlink()
+    write_positives(folder)
+
+
+def write_positives(folder: Path) -> None:
+    """The same likes as a file of sequences, and as a table with a column of the item."""
+    draw = random.Random(0)
+    likes = {user: draw.sample(range(60), 8) for user in range(80)}
+    lines = [f"u{user} {' '.join(f'i{item}' for item in items)}" for user, items in likes.items()]
+    (folder / "train.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    rows = ["user,item,genre,hour"]
+    rows += [
+        f"u{user},i{item},g{item % 5},{draw.randrange(24)}"
+        for user, items in likes.items()
+        for item in items
+    ]
+    (folder / "positives.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES)

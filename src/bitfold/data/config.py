@@ -20,6 +20,7 @@ from bitfold.hashing import check_seed
 from bitfold.terminal import check_name
 
 FORMATS = ("auto", "csv", "tsv", "parquet", "criteo", "avazu", "movielens", "sequences")
+MOST_NEGATIVES = 10_000
 DRAWS = ("uniform", "popularity")
 SECRET = "secret"
 """As `hash_seed`: one that is drawn, and known to the schema only."""
@@ -168,6 +169,12 @@ class DataConfig:
                 raise BitfoldError(
                     f"{name} is no number", got=repr(value), expected=f"{least} or more"
                 )
+        if self.negatives > MOST_NEGATIVES:
+            raise BitfoldError(
+                "negatives is too large",
+                got=f"{self.negatives:,} for each positive",
+                expected=f"at most {MOST_NEGATIVES:,}",
+            )
         self._check_shares()
         self._check_names()
         _ = (self.label_rule, self.transform, self.crosses)
