@@ -17,6 +17,7 @@ from bitfold.board import (
     parse_variant,
     write_results,
 )
+from bitfold.board_records import read_results
 from bitfold.errors import BitfoldError, UnknownName
 
 KNOWN = {"full": (), "hash": ("allocation",), "binary-code": ("allocation", "blocks", "strategy")}
@@ -144,7 +145,12 @@ def test_results_as_json_and_csv(tmp_path: Path) -> None:
     refused = [{"method": "hash", "budget": "1 B", "minimum": 64, "reason": "needs 64 bytes"}]
     write_results(tmp_path, rows, refused)
     board = json.loads((tmp_path / "results.json").read_text())
-    assert board == {"results": rows, "refused": refused}
+    assert board["results"] == rows
+    assert board["refused"] == refused
+    assert read_results(tmp_path / "results.json") == {"results": rows, "refused": refused}
+    (tmp_path / "results.json").write_text(json.dumps(board | {"refused": []}))
+    with pytest.raises(BitfoldError, match="not what was saved"):
+        read_results(tmp_path / "results.json")
     (line,) = csv.DictReader((tmp_path / "results.csv").read_text().splitlines())
     assert line["auc"] == "0.7"
     assert line["gauc"] == ""

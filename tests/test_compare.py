@@ -12,6 +12,8 @@ from bitfold import training
 from bitfold.board import CompareConfig
 from bitfold.comparison import compare
 from bitfold.data.config import DataConfig
+from bitfold.errors import BitfoldError
+from bitfold.records import sealed
 from bitfold.training.config import TrainConfig
 from command import READING, TRAINING, Outcome, bitfold, refused, write_ratings
 
@@ -157,7 +159,14 @@ def test_finished_cells_are_kept(ratings: Path, tmp_path: Path, dying: list[str]
         compare([ratings], data, train, words, out)
     assert len(board_of(out)["results"]) == 2
     marked = out / "cells" / "hash-2KiB-0.json"
-    marked.write_text(json.dumps(json.loads(marked.read_text()) | {"auc": 0.123}))
+    changed = json.loads(marked.read_text()) | {"auc": 0.123}
+    marked.write_text(json.dumps(changed))
+    with pytest.raises(BitfoldError, match="not what was saved"):
+        compare([ratings], data, train, words, out, resume=True)
+    marked.write_text(json.dumps(sealed(changed | {"seed": 7})))
+    with pytest.raises(BitfoldError, match="figures of another cell"):
+        compare([ratings], data, train, words, out, resume=True)
+    marked.write_text(json.dumps(sealed(changed)))
     more = dataclasses.replace(words, budgets=("2KiB", "1KiB", "900B"))
     found = compare([ratings], data, train, more, out, resume=True)
     assert [row["budget"] for row in found.results] == ["1x", "2KiB", "1KiB", "900B"]

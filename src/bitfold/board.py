@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bitfold.board_records import RESULTS, save
 from bitfold.config import word
 from bitfold.errors import BitfoldError, unknown_name
-from bitfold.files import atomic, write_json
+from bitfold.files import atomic
 
 FULL, HASH = "full", "hash"
 FULL_BUDGET = "1x"
@@ -343,7 +344,7 @@ def write_results(
 ) -> None:
     """Write `results.json`, with whatever more is known, and `results.csv`."""
     board = {"results": list(results), "refused": list(refused), **(more or {})}
-    write_json(out / "results.json", board)
+    save(out / "results.json", RESULTS, board)
     results = [{**row, **ranking_figures(row)} for row in results]
     columns = dict.fromkeys(
         name

@@ -16,7 +16,6 @@ What makes it fair is in files of its own: `grid` (the same search for everybody
 (equal bytes), `differences` (over seeds), `floors` (what the figures lie between).
 """
 
-import contextlib
 import dataclasses
 import shutil
 from collections.abc import Mapping, Sequence
@@ -37,13 +36,14 @@ from bitfold.board import (
     options_of,
     write_results,
 )
+from bitfold.board_records import CELL, OPTIONS, read_cell, read_results, save
 from bitfold.comparison_folder import CELLS, RUNS, WORDS_FILE, claim, said_words
 from bitfold.config import to_json
 from bitfold.data.config import DataConfig
 from bitfold.data.frames import MemoryLog
 from bitfold.differences import differences
 from bitfold.errors import BitfoldError, BudgetTooSmall
-from bitfold.files import read_json, without_nan, write_json
+from bitfold.files import without_nan
 from bitfold.floors import logistic_cell, reference_lines, references
 from bitfold.grid import Grid
 from bitfold.opponents import Key, opponents
@@ -65,7 +65,7 @@ class Comparison:
 
     `results` has a row of figures for each cell, `refused` a row for each method and budget that
     cannot be built, with the least bytes it needs; `more` the other parts of `results.json`. `page`
-    is the page, None without the packages that draw it.
+    is the page, None without the packages that draw it, or where `page_problem` says why.
     """
 
     out: Path
@@ -73,6 +73,7 @@ class Comparison:
     refused: tuple[Mapping[str, Any], ...]
     more: Mapping[str, Any]
     page: Path | None = None
+    page_problem: str | None = None
 
     @property
     def lines(self) -> list[Line]:
@@ -133,7 +134,7 @@ def compare(
             if work.fresh:
                 work.discard()
             raise
-        write_json(work.folder / WORDS_FILE, said)
+        save(work.folder / WORDS_FILE, OPTIONS, said)
         (work.folder / CELLS).mkdir(exist_ok=True)
         made = _compare(words, train, options, log, grid, planned, work.folder, out, tell)
     page = made.page and out / made.page.name
@@ -161,7 +162,7 @@ def _compare(
 
     def trained(cell: Cell, mine: "TrainConfig") -> dict[str, Any]:
         nonlocal done, surveyed
-        row = _kept(out, cell)
+        row = _kept(out, cell, mine)
         if row is None:
             tell("cells", done, total, now=cell.title)
             if words.diagnosis:
@@ -199,21 +200,21 @@ def _compare(
             best = grid.best(floor, floor_words, trained)
             between |= references(log, out, best, tell, train.ranking)
     except BaseException:
-        with contextlib.suppress(BitfoldError):  # why it stopped matters more
-            _page(out, results, name)
+        _page(out, results, name)
         raise
     tell("cells", total, total)
     if not words.keep_runs:
         shutil.rmtree(out / RUNS, ignore_errors=True)
     made = found(whole=True)
-    return replace(made, page=_page(out, results, name))
+    page, problem = _page(out, results, name)
+    return replace(made, page=page, page_problem=problem)
 
 
 def _rows_there(out: Path) -> int:
     """How many cells the results that are there already show."""
     try:
-        return len(read_json(out / "results.json")["results"])
-    except (BitfoldError, KeyError, TypeError):
+        return len(read_results(out / "results.json")["results"])
+    except BitfoldError:
         return 0
 
 
@@ -293,18 +294,32 @@ def _planned(
     return sorted(possible, key=lambda cell: cell.seed), list(refused.values()), facing
 
 
-def _kept(out: Path, cell: Cell) -> dict[str, Any] | None:
+def _kept(out: Path, cell: Cell, words: "TrainConfig") -> dict[str, Any] | None:
     """The figures of a finished cell."""
     path = out / CELLS / f"{cell.slug}.json"
-    return read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    names = {"method": cell.variant.name, "budget": cell.budget, "seed": cell.seed}
+    rates = {"lr": words.lr, "embedding_decay": words.embedding_decay}
+    return read_cell(path, names | rates)
 
 
-def _page(out: Path, results: Sequence[Mapping[str, Any]], name: Path) -> Path | None:
-    """Write the page of what is there; None without the packages, or without an AUC to show."""
+def _page(
+    out: Path, results: Sequence[Mapping[str, Any]], name: Path
+) -> tuple[Path | None, str | None]:
+    """Write the page of what is there; or why there is none.
+
+    The results are written before, and no page is worth them: whatever fails is told.
+    """
     from bitfold.report import missing, write_page
 
-    shown = any(row.get("auc") is not None for row in results)
-    return write_page(out, name) if shown and missing() is None else None
+    if missing() is not None or all(row.get("auc") is None for row in results):
+        return None, None
+    try:
+        return write_page(out, name), None
+    except Exception as error:  # of any kind: the trainings are done
+        problem = getattr(error, "problem", None) or f"{type(error).__name__}: {error}"
+        return None, f"{problem} ({error.got})" if isinstance(error, BitfoldError) else problem
 
 
 def _survey(log: "PreparedLog", tell: Progress) -> "Survey":
@@ -357,7 +372,7 @@ def _run(
         "data": to_json(log.schema.config),
         **(diagnose(run, log, known, inside) if known is not None else {}),
     }
-    write_json(out / CELLS / f"{cell.slug}.json", row)
+    save(out / CELLS / f"{cell.slug}.json", CELL, row)
     if not keep:
         shutil.rmtree(run)
     return row

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from bitfold import outputs
 from bitfold.board import CompareConfig
+from bitfold.board_records import OPTIONS, read_options, save
 from bitfold.config import renamed, to_json
 from bitfold.data.config import DataConfig
 from bitfold.data.frames import MemoryLog, paths_of
 from bitfold.errors import BitfoldError
-from bitfold.files import read_json, remove_parts, write_json
+from bitfold.files import remove_parts
 from bitfold.grid import GRID_WORDS
 
 if TYPE_CHECKING:
     from bitfold.training import TrainConfig
 
-FORMAT_VERSION = 1
 WORDS_FILE = "compare.json"
 CELLS, RUNS = "cells", "runs"
 
@@ -31,7 +31,6 @@ def said_words(
 ) -> dict[str, Any]:
     """Everything that decides the board, as it is saved."""
     return {
-        "format": FORMAT_VERSION,
         "paths": [{"path": paths.fingerprint(data)}]
         if isinstance(paths, MemoryLog)
         else [_fingerprint(Path(path)) for path in paths],
@@ -68,7 +67,7 @@ def claim(
     outputs.refuse_overlap(out, paths_of(paths))
 
     def begin(folder: Path) -> None:
-        write_json(folder / WORDS_FILE, said)
+        save(folder / WORDS_FILE, OPTIONS, said)
 
     with outputs.work(out, comparison(), begin, resume=resume, force=force) as work:
         if not work.fresh:
@@ -101,15 +100,7 @@ def comparison() -> outputs.Kind:
 
 def _check_same(file: Path, said: Mapping[str, Any]) -> None:
     """Refuse to go on with a comparison of other words."""
-    old = read_json(file)
-    version = old.get("format")
-    if version != FORMAT_VERSION:
-        raise BitfoldError(
-            f"{file} is of another format",
-            got=version,
-            expected=FORMAT_VERSION,
-            fix="go on with the bitfold that wrote it, or begin anew with --force",
-        )
+    old = read_options(file)
     new = json.loads(json.dumps(said))
     if old["paths"] != new["paths"]:
         raise BitfoldError(

@@ -23,7 +23,7 @@ from bitfold.board import (
     ranking_figures,
     shares_of,
 )
-from bitfold.files import read_json, write_json
+from bitfold.board_records import FLOORS, read_floors, save
 from bitfold.progress import Progress
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def references(
     if "ranking" in logistic:
         found[LOGISTIC.name]["ranking"] = logistic["ranking"]
     if (out / FILE).is_file():
-        return found | read_json(out / FILE)
+        return found | read_floors(out / FILE)
     part = logistic["part"]
     if part is None:
         return found
@@ -75,8 +75,8 @@ def references(
     if ranked is not None:
         ranking = {"ranking": Ranking.of(log, part, ranked, tell).by_popularity()}
         measured["popularity"] = (measured["popularity"] or {"field": ranked.field}) | ranking
-    write_json(out / FILE, {name: value for name, value in measured.items() if value})
-    return found | read_json(out / FILE)
+    save(out / FILE, FLOORS, {name: value for name, value in measured.items() if value})
+    return found | read_floors(out / FILE)
 
 
 def below(figures: Mapping[str, Any], popular: Mapping[str, Any] | None) -> list[str]:

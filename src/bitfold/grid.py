@@ -102,7 +102,7 @@ class Grid:
             here = {"method": cell.variant.name, "budget": cell.budget, **point}
             try:
                 row = trained(tried, replace(words, **point))
-                here["valid_auc"] = row["valid"]["auc"]
+                here["valid_auc"] = (row["valid"] or {}).get("auc")
             except Diverged:
                 here["valid_auc"] = None
             self.cells.append(here)

@@ -66,7 +66,7 @@ class Form:
         kind: the value of its key `kind_key`.
         version: the newest version that is known here, at `version_key`.
         sealed_from: the version from which it has a digest; None if it never has one.
-        bare: whether version 1 had neither kind nor version.
+        bare: whether version 1 did not say its kind.
         fix: what to do about a broken one.
     """
 
@@ -185,7 +185,7 @@ def check_form(value: Mapping[str, Any], form: Form, where: object) -> int:
         BitfoldError: it is something else, or of a newer version.
     """
     kind, version = value.get(form.kind_key), value.get(form.version_key)
-    if form.bare and kind is None and version is None:
+    if form.bare and kind is None and version in (None, 1):
         return 1
     if kind != form.kind:
         raise BitfoldError(

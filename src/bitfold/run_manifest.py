@@ -197,3 +197,4 @@ class _Metrics(msgspec.Struct):
     seed: int | None = None
     versions: Mapping[str, str] = {}
     finished: str | None = None
+    ranking: Mapping[str, str | int | float | None] | None = None

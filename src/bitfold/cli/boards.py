@@ -63,7 +63,7 @@ def compare(
         )
     grid = found.more["grid"]
     differences, narrow = found.more["differences"], is_narrow()
-    page = f"page: {found.page}" if found.page else no_page(found.out)
+    page = f"page: {found.page}" if found.page else no_page(found.out, found.page_problem)
     show(
         board_table("Quality at equal bytes", found.lines, narrow=narrow),
         *([differences_table(differences, narrow=narrow)] if differences else []),
@@ -88,10 +88,13 @@ def _decision(found: "Comparison") -> list[str]:
     return ["", first, *notes]
 
 
-def no_page(out: Path) -> str | None:
+def no_page(out: Path, problem: str | None = None) -> str | None:
     """How to get the page; None if nothing is missing but figures."""
     from bitfold.report import INSTALL, missing
 
+    if problem is not None:
+        again = f"the results are whole; `bitfold report {out}` tries again"
+        return f"warning: no page: {problem}\n{again}"
     return f"no page: {INSTALL}, then bitfold report {out}" if missing() else None
 
 

@@ -7,16 +7,25 @@ charts      quality, training curves, frequencies of ids, differences
 parts       bytes, collapse, speed, unseen ids, the grid
 sections    words, chart and table of each section
 again       the command that makes the comparison again
+figures     which figures can be drawn; what cannot is left out, with a note
 drawing     charts as SVG and PNG
+renderer    the process that draws them, which may die without ours
 page        the page itself, with page.html and page.css
 
 Everything follows from results.json and compare.json; nothing is trained or measured here.
 """
 
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from bitfold.errors import BitfoldError
 from bitfold.outputs import new_file
 from bitfold.report.drawing import INSTALL, check_packages, missing
+from bitfold.report.figures import listed
+
+if TYPE_CHECKING:
+    from bitfold.report.sections import Chart
 
 PAGE = "board.html"
 
@@ -47,20 +56,33 @@ def write_pictures(out: Path) -> list[Path]:
     Raises:
         BitfoldError: as `write_page`.
     """
-    from bitfold.report.drawing import png
-    from bitfold.report.look import SLIDE
     from bitfold.report.reading import read_board
     from bitfold.report.sections import sections
 
     check_packages()
     board = read_board(out)
     paths = []
-    for section in sections(board):
-        for made in section.parts:
-            if made.chart is None:
-                continue
-            path = out / f"board-{made.chart.name}.png"
+    for chart in [part.chart for section in sections(board) for part in section.parts]:
+        if chart is None:
+            continue
+        draw = partial(_picture, chart)
+        picture = board.attempt(f"the chart of {chart.title}", draw)
+        if picture is not None:
+            path = out / f"board-{chart.name}.png"
             with new_file(path, force=True, wait=True) as part:
-                part.write_bytes(png(made.chart.draw(SLIDE), SLIDE, made.chart.title))
+                part.write_bytes(picture)
             paths.append(path)
+    if board.left_out and not paths:
+        raise BitfoldError(
+            f"no chart of {out} can be drawn",
+            got="; ".join(listed(board.left_out, 3)),
+            expected="figures that can be drawn",
+        )
     return paths
+
+
+def _picture(chart: "Chart") -> bytes:
+    from bitfold.report.drawing import png
+    from bitfold.report.look import SLIDE
+
+    return png(chart.draw(SLIDE), SLIDE, chart.title)

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 from bitfold.errors import BitfoldError
 from bitfold.report.look import Look, Spec, config
+from bitfold.report.renderer import RENDERER
 
 PACKAGES = ("vl_convert", "jinja2")
 INSTALL = "pip install 'bitfold[report]'"
@@ -45,12 +46,10 @@ def svg(draw: Callable[[Look], Spec], look: Look, about: str) -> str:
         look: where it is drawn.
         about: what it shows, for those who do not see it.
     """
-    import vl_convert
 
     def drawn(width: int) -> ElementTree.Element:
         at = replace(look, width=width)
-        text = vl_convert.vegalite_to_svg(_whole(draw(at), at), allowed_base_urls=[])
-        return ElementTree.fromstring(text)
+        return ElementTree.fromstring(RENDERER.draw("svg", _whole(draw(at), at)))
 
     root = drawn(look.width)
     off = look.width - round(float(root.get("width", look.width)))
@@ -84,11 +83,8 @@ def _is_mark(element: ElementTree.Element) -> bool:
 
 def png(spec: Spec, look: Look, title: str) -> bytes:
     """A chart as a picture with its title, two pixels for each of its own."""
-    import vl_convert
-
     titled = spec | {"title": {"text": title, "fontSize": 20, "offset": 16}}
-    made: bytes = vl_convert.vegalite_to_png(_whole(titled, look), scale=2, allowed_base_urls=[])
-    return made
+    return RENDERER.draw("png", _whole(titled, look))
 
 
 def _whole(spec: Spec, look: Look) -> dict[str, Any]:

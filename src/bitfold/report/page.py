@@ -11,11 +11,12 @@ from bitfold.report import words
 from bitfold.report.again import CELL, command
 from bitfold.report.decision import commands, decision
 from bitfold.report.drawing import svg
+from bitfold.report.figures import listed
 from bitfold.report.look import COLOURS, DARK, LIGHT, NARROW, WIDE, shape
 from bitfold.report.numbers import auc_text, share_text, size
 from bitfold.report.parts import whole_bytes
 from bitfold.report.reading import Board, text_of
-from bitfold.report.sections import Section, Table, sections
+from bitfold.report.sections import Chart, Section, Table, sections
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -36,15 +37,13 @@ def page(board: Board, out: str) -> str:
     )
     home = files("bitfold.report")
     template = environment.from_string((home / "page.html").read_text(encoding="utf-8"))
-    first, notes = decision(board)
+    first, notes = board.attempt("the decision", decision, board) or ("Not decided.", [])
     made = sections(board)
     drawings = {
-        part.chart.name: Markup(
-            "".join(svg(part.chart.draw, look, part.chart.about) for look in (WIDE, NARROW))
-        )
+        part.chart.name: drawing
         for section in made
         for part in section.parts
-        if part.chart is not None
+        if part.chart is not None and (drawing := _drawing(board, part.chart)) is not None
     }
     ids = {section.id for section in made}
     return template.render(
@@ -52,21 +51,33 @@ def page(board: Board, out: str) -> str:
         style=Markup(style(home.joinpath("page.css").read_text(encoding="utf-8"))),
         first=first,
         notes=notes,
-        lead=next(part.chart for part in made[0].parts if part.chart is not None),
-        commands=commands(board),
-        context=words.context(board),
-        questions=questions(board, ids),
-        budgets=budget_table(board),
+        lead=next((p.chart for s in made[:1] for p in s.parts if p.chart is not None), None),
+        commands=board.attempt("the commands of training", commands, board) or [],
+        context=board.attempt("what was compared", words.context, board) or "",
+        questions=board.attempt("the questions", questions, board, ids) or [],
+        budgets=board.attempt("the table of budgets", budget_table, board),
         key=[(symbol(board, name), series) for name, series in board.series.items()],
         sections=made,
         drawings=drawings,
-        settings=settings(board),
-        machine=environment_table(board),
-        again=command(board.said, out),
+        left_out=lambda: listed(board.left_out),
+        settings=board.attempt("the settings", settings, board) or [],
+        machine=board.attempt("the environment", environment_table, board),
+        again=board.attempt("the command", command, board.said, out),
         report=f"bitfold report {out}",
         version=bitfold.__version__,
         finished=max((str(row.get("finished") or "") for row in board.rows), default=""),
     )
+
+
+def _drawing(board: Board, chart: Chart) -> "Markup | None":
+    """A chart for wide and for narrow screens; None where it cannot be drawn."""
+    from markupsafe import Markup
+
+    both = [
+        board.attempt(f"the chart of {chart.title}", svg, chart.draw, look, chart.about)
+        for look in (WIDE, NARROW)
+    ]
+    return None if None in both else Markup("".join(text for text in both if text))
 
 
 def style(text: str) -> str:

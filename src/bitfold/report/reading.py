@@ -7,14 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bitfold.board import FULL, FULL_BUDGET, CompareConfig, Line, cells, lines
+from bitfold.board_records import read_options, read_results
 from bitfold.config import from_json
 from bitfold.errors import BitfoldError
-from bitfold.files import read_json
+from bitfold.report.figures import drawable, plain
 
 Row = Mapping[str, Any]
+T = TypeVar("T")
 LONGEST_LABEL = 16  # letters of a method's name that fit beside its line
 
 
@@ -48,6 +50,7 @@ class Board:
         more: what else results.json holds: differences, references, grid, unseen.
         said: the words of the comparison (compare.json); empty if they are not there.
         name: what the log is called.
+        left_out: what results.json holds and cannot be drawn.
     """
 
     rows: tuple[Row, ...]
@@ -55,6 +58,17 @@ class Board:
     more: Row = field(default_factory=dict)
     said: Row = field(default_factory=dict)
     name: str = "log"
+    left_out: list[str] = field(default_factory=list)
+
+    def attempt(self, what: str, make: Callable[..., T], *args: Any) -> T | None:
+        """What `make` makes; None, and a note in `left_out`, where it fails."""
+        try:
+            return make(*args)
+        except Exception as error:  # figures of any kind: none may cost the page
+            text = f"{what}: {getattr(error, 'got', None) or error or type(error).__name__}"[:300]
+            if text not in self.left_out:
+                self.left_out.append(text)
+            return None
 
     @cached_property
     def lines(self) -> list[Line]:
@@ -182,22 +196,28 @@ def read_board(out: Path) -> Board:
             expected="a folder that `bitfold compare` wrote",
             fix="check the path",
         )
-    values = read_json(file)
-    rows = values.get("results")
-    if not isinstance(rows, list) or not all(_is_cell(row) for row in rows):
-        raise BitfoldError(
-            f"{file} is damaged", got="rows without their figures", expected="a row for each run"
-        )
-    if not rows:
+    values = read_results(file)
+    if not values["results"]:
         raise BitfoldError(
             f"{out} has no finished run yet",
             got="an empty comparison",
             fix="let it go on with `bitfold compare ... --resume`",
         )
-    words = out / "compare.json"
-    said = read_json(words) if words.is_file() else {}
-    more = {name: value for name, value in values.items() if name not in ("results", "refused")}
-    board = Board(tuple(rows), tuple(values.get("refused", ())), more, said, log_name(said, out))
+    figures = drawable(values)
+    words, said, left_out = out / "compare.json", {}, list(figures.left_out)
+    if words.is_file():
+        try:
+            said = plain(read_options(words))
+        except BitfoldError as error:
+            left_out.append(f"the options of the comparison: {error.problem}")
+    board = Board(
+        figures.rows,
+        figures.refused,
+        figures.more,
+        said,
+        log_name(said, out),
+        left_out,
+    )
     if not board.lines:
         raise BitfoldError(
             f"{out} has nothing to show",
@@ -205,11 +225,6 @@ def read_board(out: Path) -> Board:
             expected="a log whose test part holds clicked and unclicked rows",
         )
     return board
-
-
-def _is_cell(row: object) -> bool:
-    names = {"method", "budget", "seed", "auc", "bytes"}
-    return isinstance(row, dict) and names <= row.keys()
 
 
 def log_name(said: Row, out: Path) -> str:

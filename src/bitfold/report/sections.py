@@ -75,9 +75,17 @@ class Section:
 
 
 def sections(board: Board) -> list[Section]:
-    """All sections that this comparison has figures for."""
-    makers = (quality, real, ids, sizes, collapse, training, speed, grid)
-    return [section for maker in makers if (section := maker(board)) is not None]
+    """All sections that this comparison has figures for.
+
+    One that its figures do not suffice for is left out, and named in `board.left_out`: the page
+    must not fail at figures that nobody thought of.
+    """
+    makers = {
+        "quality": quality, "differences": real, "ids": ids, "sizes": sizes,
+        "collapse": collapse, "training": training, "speed": speed, "grid": grid,
+    }  # fmt: skip
+    made = (board.attempt(f"the section {name}", maker, board) for name, maker in makers.items())
+    return [section for section in made if section is not None]
 
 
 def _chart(
