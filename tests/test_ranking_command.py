@@ -133,3 +133,33 @@ def test_a_model_below_the_floor_is_told_first(tmp_path: Path) -> None:
     assert "below .5" in first or "not above the popularity of item" in first
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["floors"]["popularity"]["auc"] > 0.8
+
+
+def test_rows_in_memory_without_labels() -> None:
+    data = columns(users=20, items=20)
+    rows = {name: data[name] for name in ("user", "item")}
+    run = package.train(
+        rows, fields="user,item", group="user", item="item", negatives=2, split="last:1,1",
+        rank="item", method="hash", budget="2KiB", width=4, hidden=[8], epochs=1, progress=False,
+    )  # fmt: skip
+    assert run.metrics["ranking"]["users"] == 20
+    assert run.predict({"user": ["u1"], "item": ["i3"]}).shape == (1,)
+
+
+def test_the_page_says_what_ranks_no_better_than_popularity() -> None:
+    from bitfold.report.decision import decision
+    from bitfold.report.reading import Board
+
+    def row(method: str, budget: str, recall: float) -> dict[str, Any]:
+        return {
+            "method": method, "budget": budget, "seed": 0, "auc": 0.8, "bytes": 100,
+            "ranking": {"recall@5": 0.9, "recall@20": recall, "ndcg@20": 0.1, "mrr": 0.1},
+        }  # fmt: skip
+
+    popular = {"ranking": {"recall@5": 0.1, "recall@20": 0.3}}
+    rows = (row("full", "1x", 0.4), row("hash", "10x", 0.2), row("binary-code", "10x", 0.3))
+    _, notes = decision(Board(rows, more={"references": {"popularity": popular}}))
+    told = [note for note in notes if "recall" in note]
+    assert told == ["Not above recall@20 of popularity (0.3000): hash 10x and binary-code 10x."]
+    _, notes = decision(Board(rows))
+    assert not any("recall" in note for note in notes)
