@@ -18,8 +18,10 @@ Prints a line of JSON for each scenario: tries, and what fell.
 import argparse
 import contextlib
 import hashlib
+import importlib
 import json
 import os
+import pkgutil
 import shlex
 import shutil
 import signal
@@ -324,6 +326,20 @@ class Killing:
             self.fell.append(f"{where}: left behind or missing: {left[:5]}")
 
 
+def load_everything() -> None:
+    """Import what the commands import, once, before there are children."""
+    import bitfold
+
+    for found in pkgutil.walk_packages(bitfold.__path__, "bitfold."):
+        if not found.name.endswith(("__main__", ".compare")):
+            importlib.import_module(found.name)
+    for name in (
+        *("polars", "polars_hash", "pyarrow.parquet", "pyarrow.csv", "lightning_fabric"),
+        *("torch.utils.tensorboard", "sklearn.metrics", "jinja2", "vl_convert", "gzip"),
+    ):
+        importlib.import_module(name)
+
+
 def main() -> int:
     """Run the scenarios; the exit code says whether anything fell."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -333,14 +349,9 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=list(SCENARIOS), help="scenarios")
     parser.add_argument("--signals", default="KILL,INT")
     words = parser.parse_args()
-    import lightning_fabric  # noqa: F401
     import torch
-    import torch.utils.tensorboard
 
-    import bitfold.comparison
-    import bitfold.report.page
-    import bitfold.training  # noqa: F401
-
+    load_everything()
     torch.set_num_threads(1)
     fell = 0
     for name in words.only:
