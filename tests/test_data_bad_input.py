@@ -310,3 +310,8 @@ def test_an_output_that_cannot_be_made(log, tmp_path):
 def test_a_name_that_does_not_tell_its_format(log, out):
     assert "--format" in refused(log(HEADER + GOOD, "log.data"), out)
     assert prepare(out.parent / "log.data", out, DataConfig(format="csv", **WORDS)).rows
+
+
+def test_a_forked_process_that_lost_its_threads(log, out, monkeypatch):
+    monkeypatch.setattr("bitfold.data.forks._lost", True)
+    assert "forked process" in refused(log(HEADER + GOOD), out)

@@ -12,6 +12,7 @@ from bitfold.data.config import DataConfig
 from bitfold.data.dealing import deal
 from bitfold.data.files import find_files
 from bitfold.data.fitting import fit
+from bitfold.data.forks import need_polars
 from bitfold.data.formats import with_defaults
 from bitfold.data.frames import MemoryLog, paths_of
 from bitfold.data.interactions import Interactions
@@ -77,6 +78,7 @@ def prepare(
         )
     if schema is not None:
         check_same_ids(schema.config, config)
+    need_polars("prepare")
     encoder = Encoder(config, types=None if schema is None else schema.types)
     inputs = describe_inputs(paths, config)
     with new_folder(out, PREPARED, force=force, inputs=paths_of(paths)) as folder:
