@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import shlex
 import signal
 import subprocess
 import sys
@@ -232,7 +233,8 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert done.stderr == ""
 
 
-def test_ctrl_c_ends_cleanly(tmp_path: Path, log: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_cleanly(tmp_path: Path, log: Path, number: signal.Signals) -> None:
     command = ["train", log, *TRAINING, "--epochs", 100_000, "--patience", 0, "--budget", "2KiB"]
     child = subprocess.Popen(
         [sys.executable, "-m", "bitfold", *map(str, command), "--out", tmp_path / "run"],
@@ -246,13 +248,14 @@ def test_ctrl_c_ends_cleanly(tmp_path: Path, log: Path) -> None:
             assert child.poll() is None, child.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        child.send_signal(signal.SIGINT)
+        child.send_signal(number)
         _, err = child.communicate(timeout=60)
     finally:
         child.kill()
-    assert child.returncode == 130, err
+    assert child.returncode == 128 + number, err
     assert "Traceback" not in err
-    assert err.rstrip().endswith("bitfold: stopped")
+    said = shlex.join(["bitfold", *map(str, command), "--out", str(tmp_path / "run"), "--resume"])
+    assert err.splitlines()[-2:] == ["bitfold: stopped; to go on:", said]
 
 
 def test_debug_shows_the_traceback() -> None:

@@ -1,6 +1,8 @@
 """The command `bitfold`.
 
 entry       the group of commands and what happens to errors
+stopping    Ctrl-C and SIGTERM, and the command that goes on
+streams     standard streams that are closed, broken or full
 words       a configuration's words, read from text or JSON
 options     a configuration's words as options
 plugins     methods from a file of the user's

@@ -1,7 +1,7 @@
 """The group of commands, and how mistakes reach the user.
 
 Exit codes: 0 done; 2 a mistake the user can mend, told in one message on stderr; 130 stopped by
-Ctrl-C. Anything else is a fault of bitfold's own and shows its traceback.
+Ctrl-C, 143 by SIGTERM. Anything else is a fault of bitfold's own and shows its traceback.
 """
 
 import importlib
@@ -13,7 +13,10 @@ from typing import NoReturn
 import click
 
 from bitfold import __version__
+from bitfold.cli.stopping import code, going_on, signals
+from bitfold.cli.streams import steady
 from bitfold.errors import BitfoldError, unknown_name
+from bitfold.progress import is_first_process
 
 # name: (module under bitfold.cli, what it does). Listed here, so that the help imports nothing.
 COMMANDS = {
@@ -87,7 +90,13 @@ def cli(debug: bool) -> None:
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command and leave the process with its exit code."""
-    words = sys.argv[1:] if args is None else args
+    with steady():
+        code = _main(sys.argv[1:] if args is None else args)
+    sys.exit(code)
+
+
+def _main(words: list[str]) -> int:
+    """The exit code of one command line, `--debug` anywhere in it."""
     debug = bool(os.environ.get("BITFOLD_DEBUG")) or "--debug" in words
     # `--debug` is wanted most often after a command has failed, so it may stand anywhere.
     words = [word for word in words if word != "--debug"]
@@ -98,22 +107,24 @@ def main(args: list[str] | None = None) -> NoReturn:
         from bitfold.training.processes import end
 
         end(code)
-    sys.exit(code)
+    return code
 
 
 def _run(words: list[str], debug: bool) -> int:
     """The exit code of one command line."""
     try:
-        result = cli.main(words, prog_name="bitfold", standalone_mode=False)
+        with signals():
+            result = cli.main(words, prog_name="bitfold", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except BrokenPipeError:  # `bitfold methods | head`: the reader has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
-        return _say("stopped", 130)
+        if not is_first_process():
+            return code(error)
+        return _say(f"stopped; to go on:\n{going_on(words)}", code(error))
     except click.exceptions.NoArgsIsHelpError as error:
         return _say(error.ctx.get_help() if error.ctx else error.format_message(), 2, "")
     except click.UsageError as error:
