@@ -1,8 +1,8 @@
 """The command as a user runs it: the whole road on a small log."""
 
 import json
-import shutil
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
