@@ -42,7 +42,7 @@ def _lead(lead: Lead | None) -> str:
     if lead is None:
         return "The lead over logistic regression is not measured yet.\n"
     error = "unknown" if lead.error is None else f"{lead.error:.4f}"
-    said = "shares of it are told" if lead.holds else "no shares of it are told"
+    said = "shares of it are given" if lead.holds else "no shares of it are given"
     return (
         f"Full {lead.full:.4f}, logistic regression {lead.floor:.4f}: a lead of {lead.size:+.4f}, "
         f"standard error {error}; {said}.\n"
@@ -134,7 +134,7 @@ def _remedies(board: Board, found: Figures) -> str:
             line.append(refused if ours is None else f"{ours:.4f}{beside}")
         rows.append([f"`{name}`", f"`{plain(name)}`", *line])
     return (
-        "One word changed, one seed: test AUC (less that of the plain form). From "
+        "One option changed, one seed: test AUC (less that of the plain form). From "
         f"{link(found.records[REMEDIES])}:\n\n"
         + table(("form", "plain form", *board.budgets), rows)
     )

@@ -71,7 +71,7 @@ class Log:
 
 # The words of training, a line a log: the same for every method, form, budget and seed. Chosen
 # before the grid by the full table's validation AUC and the time of a cell, and not tuned on the
-# grid; benchmarks/README.md says what they give up.
+# grid; docs/results-method.md says what they give up.
 TRAINING: dict[str, dict[str, Any]] = {
     #                     epochs at most  rows a step         rate        L2 of the rows that move
     "frappe":        {"epochs": 12, "batch_size": 1024, "lr": 8e-3, "embedding_decay": 1e-5},

@@ -81,7 +81,8 @@ def rivals(sitting: Sitting, boards: Sequence[Board]) -> str:
     return (
         "## The best form against hashing at equal bytes\n\nPaired differences of test AUC; three "
         "seeds have a 95 % interval. *Above* and *below* mean that it leaves out zero. Hashing is "
-        "measured with rows dealt alike (`allocation=0`) and by the root of a field's size (.5); "
+        "measured with rows allocated equally (`allocation=0`) and by the square root of a field's "
+        "size (.5); "
         "the better one by validation AUC, first seed, is the rival.\n\n" + table(heads, rows)
     )
 

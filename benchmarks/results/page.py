@@ -18,10 +18,10 @@ Yan et al. (CIKM 2021, arXiv 2109.02471) say that binary-code hash embedding kee
 
 This page is written by `python -m benchmarks.results --write-docs` from the files in `docs/results/` and from nothing else. `make results` measures what is missing, cell by cell; it may be stopped and called again, on any machine (`MINUTES=60` stops by itself).
 
-- The shares are of the full table's mean test AUC, of its lift over .5, and of its lead over logistic regression (LR). The last is told only where that lead is above .005 and above 3 standard errors; a share of a small, uncertain number says nothing.
+- The shares are of the full table's mean test AUC, of its lift over .5, and of its lead over logistic regression (LR). The last is given only where that lead is above .005 and above 3 standard errors; a share of a small, uncertain number says nothing.
 - `paper` is the paper's own form: `PAPER`. `best` is the best form of the grid at that budget by validation AUC, first seed; the second and third stand beside it.
-- ± is the standard deviation over seeds; `less hash` is the paired difference of AUC over seeds from the hash trick at the same budget, with its 95 % interval ([comparison.md](comparison.md)). All methods of a log have the same words of training.
-- Rows are dealt to fields so that small fields are whole and the others alike (`allocation=0`), the methods' default, for hashing and binary codes alike. [benchmarks/README.md](../benchmarks/README.md) says how the words of training were chosen, and what they give up.
+- ± is the standard deviation over seeds; `less hash` is the paired difference of AUC over seeds from the hash trick at the same budget, with its 95 % interval ([comparison.md](comparison.md)). All methods of a log have the same training options.
+- Rows are allocated so that small fields keep all their rows and the others share the rest equally (`allocation=0`), the methods' default, for hashing and binary codes alike. [How the results were measured](results-method.md) says how the training options were chosen, and what they give up.
 - Hashed boards are held against the full table and floors of the board with dense ids, which reads the same rows. Bytes leave out the map of a vocabulary.
 """.replace("PAPER", PAPER)  # noqa: E501
 
