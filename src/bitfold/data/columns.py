@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitfold.data.config import DataConfig
+from bitfold.data.frequent import FrequentTexts
 from bitfold.data.labels import numbers, read_labels
 from bitfold.data.rows import Rows
 from bitfold.data.times import Times
@@ -22,7 +23,6 @@ _LARGEST_WEIGHT = 1e30
 """Weights are float32, and so are their sums over a batch."""
 
 _TEXTS_A_CHUNK = 256
-_TEXTS_KEPT = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Encoder:
         self.known_types = types
         self.types: dict[str, str] = dict(types or {})
         self.specs = field_specs(config)
-        self.texts: dict[str, dict[int, Any]] = {}
+        self._known: dict[str, FrequentTexts] = {}
         self._times = Times(config.time or "")
         if not self.specs and not config.numeric:
             raise BitfoldError(
@@ -169,6 +169,7 @@ class Encoder:
             elif spec.kind == "cross":
                 parts = [hashed[part].to_numpy() for part in spec.parts]
                 out[f"f{index}"] = pl.Series(cross_ids(parts))
+                self._remember_cross(spec, out[f"f{index}"])
             elif spec.kind == "plain" and config.ids == "dense":
                 out[f"f{index}"] = dense_ids(rows, spec.name, rows.frame[spec.name])
             elif spec.kind == "plain":
@@ -207,6 +208,8 @@ class Encoder:
         )
         for name in frame.columns:
             self._remember(name, frame[name], ids[name])
+        if not self.scoring:
+            self._spelt_rows = frame
         return {name: ids[name] for name in frame.columns}
 
     def _is_simple(self, rows: Rows, name: str) -> bool:
@@ -241,11 +244,22 @@ class Encoder:
         return respell(text, self.types[name])
 
     def _remember(self, name: str, text: "pl.Series", ids: "pl.Series") -> None:
-        """Keep the texts of a few values, so that statistics can name the frequent ones."""
-        known = self.texts.setdefault(name, {})
-        if not self.scoring and len(known) < _TEXTS_KEPT:
-            few = text[:_TEXTS_A_CHUNK].to_list()
-            known.update(zip(ids[:_TEXTS_A_CHUNK].to_list(), few, strict=True))
+        """Keep the texts of frequent values, so that statistics can name them."""
+        if not self.scoring and len(ids):
+            self._known.setdefault(name, FrequentTexts()).add(ids.to_numpy(), text)
+
+    def _remember_cross(self, spec: FieldSpec, ids: "pl.Series") -> None:
+        import polars as pl
+
+        if not self.scoring:
+            parts = [pl.col(name).cast(pl.String).fill_null("") for name in spec.parts]
+            text = self._spelt_rows.select(pl.concat_str(parts, separator="*")).to_series()
+            self._remember(spec.name, text, ids)
+
+    @property
+    def texts(self) -> dict[str, dict[int, Any]]:
+        """For each hashed column, the texts of its frequent ids; None is a missing value."""
+        return {name: known.texts() for name, known in self._known.items()}
 
     def _hash(self, text: "pl.Series") -> "pl.Series":
         import polars as pl

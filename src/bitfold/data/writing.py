@@ -211,7 +211,9 @@ def _head(field: FieldFit, dealt: Dealt) -> list[dict[str, Any]]:
     out: list[dict[str, Any]] = []
     for key, count in field.counter.head(HEAD):
         words: dict[str, Any] = {"id": key, "count": count}
-        if key in texts:
+        if field.dense:
+            words["value"] = str(key)
+        elif key in texts:
             words["value"] = None if texts[key] is None else str(texts[key])
         out.append(words)
     return out
