@@ -203,6 +203,9 @@ def test_users_with_every_item_are_told(tmp_path: Path) -> None:
     )  # fmt: skip
     assert out.code == 0
     assert "9 negatives are lacking: 1 of user have every item" in out.out
+    out = bitfold("inspect", tmp_path / "again", "--quick")
+    assert "label drawn negatives" in out.out
+    assert "9 negatives are lacking: 1 of user have every item" in out.out
     data = {"user": ["a", "a", "b", "b"], "item": ["x", "y", "x", "y"], "time": range(4)}
     with pytest.raises(BitfoldError, match="no negative can be drawn"):
         write(tmp_path, data, split="random:1,0,0")

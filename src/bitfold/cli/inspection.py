@@ -42,6 +42,7 @@ def inspect(path: str, width: int, quick: bool, as_json: bool) -> None:
         return
 
     from bitfold.data.inspection import inspect as look
+    from bitfold.data.prepare import negatives_told
     from bitfold.data.prepared import PreparedLog
 
     log = PreparedLog(path)
@@ -50,7 +51,7 @@ def inspect(path: str, width: int, quick: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(without_nan(figures), indent=1, ensure_ascii=False))
         return
-    show(*_log_parts(figures))
+    show(*_log_parts(figures), *negatives_told(log))
 
 
 def _kind(path: Path) -> str:
@@ -109,7 +110,8 @@ def _log_parts(figures: dict[str, Any]) -> list[Any]:
     fields = figures["fields"]
     parts: list[Any] = [
         f"{figures['log']}: {total:,} rows, {size(figures['bytes_on_disk'])} on the disk\n"
-        f"label {figures['label']}, split {figures['split']}, ids {figures['ids']}\n",
+        f"label {figures['label'] or 'drawn negatives'}, split {figures['split']}, "
+        f"ids {figures['ids']}\n",
         made,
         _fields_table(figures),
     ]

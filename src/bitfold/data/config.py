@@ -281,6 +281,11 @@ class DataConfig:
         return None if self.label is None else parse_label(self.label)
 
     @property
+    def labelled(self) -> bool:
+        """Whether a prepared log has labels: read, or of positives and drawn negatives."""
+        return self.label is not None or self.negatives > 0
+
+    @property
     def split_rule(self) -> Split:
         """The split's kind and its numbers."""
         return parse_split(self.split)

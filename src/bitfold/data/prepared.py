@@ -237,7 +237,7 @@ class PreparedLog:
         for name in self.schema.numeric_names:
             if types.get(f"number:{name}") != "float":
                 wrong = wrong or f"no numbers of {name!r}"
-        if self.schema.config.label is not None and "label" not in types:
+        if self.schema.config.labelled and "label" not in types:
             wrong = wrong or "no labels"
         if wrong:
             raise BitfoldError(
