@@ -11,6 +11,7 @@ import torch
 
 from bitfold import metrics
 from bitfold.data.frames import Data
+from bitfold.data.newness import watch_log
 from bitfold.errors import BitfoldError
 from bitfold.model import ClickModel
 from bitfold.progress import Progress, silent
@@ -175,6 +176,7 @@ def evaluate(
         check_rank(log.schema, ranking)
     if log is not None:
         same_ids(log.schema, loaded.schema)
+        watch_log(log, part, loaded.schema)
         batches: Iterable[Batch] = log.batches(part, EVALUATION_ROWS)
         total = log.rows[part]
         if loaded.dense is not None:

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 import bitfold
+from bitfold.data.newness import KNOWN_FILE
 from bitfold.data.schema import SCHEMA_FILE, VOCABULARY_FILE
 from bitfold.errors import BitfoldError
 from bitfold.files import sha256, write_json
@@ -35,7 +36,7 @@ AGAIN = "copy the run again"
 RUN = Form(KIND, 2, sealed_from=2, fix=AGAIN)
 CONFIG, PLAN, WEIGHTS = "config.json", "plan.json", "weights.safetensors"
 METRICS, MANIFEST, DENSE = "metrics.json", "manifest.json", "dense.safetensors"
-PARTS = (CONFIG, SCHEMA_FILE, VOCABULARY_FILE, DENSE, PLAN, WEIGHTS, METRICS)
+PARTS = (CONFIG, SCHEMA_FILE, VOCABULARY_FILE, KNOWN_FILE, DENSE, PLAN, WEIGHTS, METRICS)
 NEEDED = (CONFIG, PLAN, WEIGHTS, METRICS, SCHEMA_FILE)
 
 PlainName = Annotated[str, Meta(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,200}$")]

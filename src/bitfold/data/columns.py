@@ -10,6 +10,7 @@ import numpy as np
 from bitfold.data.config import DataConfig
 from bitfold.data.frequent import FrequentTexts
 from bitfold.data.labels import numbers, read_labels
+from bitfold.data.newness import Watch
 from bitfold.data.rows import Rows
 from bitfold.data.times import Times
 from bitfold.data.types import is_plain, respell, together, type_of
@@ -75,6 +76,7 @@ class Encoder:
         fields_only: nothing else is read, as scores need nothing else.
         types: how the training part spelt the values of columns (`bitfold.data.types`); without
             them they are found out.
+        watch: is shown all rows, to notice values that training lacked.
 
     The frame of `n` rows has the columns `f0..` (Int64 ids, or lists of them for bags) for all
     fields but bucketised ones, `n0..` (Float64, NaN where missing) for numeric columns, and,
@@ -89,11 +91,13 @@ class Encoder:
         scoring: bool = False,
         fields_only: bool = False,
         types: Mapping[str, str] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.config = config
         self.scoring = scoring
         self.fields_only = fields_only
         self.known_types = types
+        self.watch = watch
         self.types: dict[str, str] = dict(types or {})
         self.specs = field_specs(config)
         self._known: dict[str, FrequentTexts] = {}
@@ -179,7 +183,10 @@ class Encoder:
         for index, name in enumerate(config.numeric):
             out[f"n{index}"] = numbers(rows, name, "the numeric column", config.missing)
         out |= self._others(rows, hashed)
-        return pl.DataFrame([series.alias(name) for name, series in out.items()])
+        made = pl.DataFrame([series.alias(name) for name, series in out.items()])
+        if self.watch is not None:
+            self.watch.see(made, rows)
+        return made
 
     def _hash_columns(self, rows: Rows) -> "dict[str, pl.Series]":
         names = {

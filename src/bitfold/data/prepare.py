@@ -18,6 +18,7 @@ from bitfold.data.frames import MemoryLog, paths_of
 from bitfold.data.interactions import Interactions
 from bitfold.data.manifest import PARTS
 from bitfold.data.negatives import add_negatives
+from bitfold.data.newness import Watch
 from bitfold.data.prepared import PreparedLog, is_prepared, looks_prepared
 from bitfold.data.reading import Progress
 from bitfold.data.schema import Schema
@@ -79,7 +80,9 @@ def prepare(
     if schema is not None:
         check_same_ids(schema.config, config)
     need_polars("prepare")
-    encoder = Encoder(config, types=None if schema is None else schema.types)
+    encoder = Encoder(config)
+    if schema is not None:
+        encoder = Encoder(config, types=schema.types, watch=Watch(schema))
     inputs = describe_inputs(paths, config)
     with new_folder(out, PREPARED, force=force, inputs=paths_of(paths)) as folder:
         work = folder / "work"
@@ -90,6 +93,8 @@ def prepare(
             dealt = add_negatives(dealt, positives, work, progress)
         fitted = fit(config, encoder.specs, dealt, progress)
         fitted = replace(fitted, schema=replace(fitted.schema, types=encoder.types))
+        if encoder.watch is not None:
+            encoder.watch.tell()
         if schema is not None:
             fitted = replace(fitted, schema=replace(schema, config=config))
         report = None if isinstance(paths, MemoryLog) else report_of(paths)

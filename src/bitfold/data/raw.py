@@ -11,6 +11,7 @@ from bitfold.data.config import DataConfig
 from bitfold.data.finishing import table_of
 from bitfold.data.forks import need_polars, polars_is_lost
 from bitfold.data.frames import MemoryLog, in_memory
+from bitfold.data.newness import Watch
 from bitfold.data.reading import Progress, read_chunks, total_bytes
 from bitfold.data.records import values_of
 from bitfold.data.schema import Schema
@@ -133,7 +134,10 @@ def read_tables(
         BitfoldError: for whatever cannot be read.
     """
     config = reading or schema.config
-    encoder = Encoder(config, scoring=True, fields_only=fields_only, types=schema.types)
+    watch = Watch(schema)
+    encoder = Encoder(
+        config, scoring=True, fields_only=fields_only, types=schema.types, watch=watch
+    )
     required = list(dict.fromkeys([*encoder.required, *keep]))
     optional = [name for name in encoder.optional if name not in required]
     # Columns that are carried along keep their texts, also those that mean a missing value.
@@ -149,6 +153,7 @@ def read_tables(
         done += table.rows
         if progress is not None:
             progress("reading", done, chunk.done, total)
+    watch.tell()
 
 
 def _without_missing(frame: "pl.DataFrame", missing: Sequence[str]) -> "pl.DataFrame":

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from bitfold.config import from_json, to_json
 from bitfold.data.config import DataConfig
+from bitfold.data.newness import KNOWN_FILE, Known
 from bitfold.data.vocabulary import Vocabulary
 from bitfold.errors import BitfoldError
 from bitfold.fields import Field
@@ -77,6 +78,7 @@ class _Record(msgspec.Struct, forbid_unknown_fields=True):
     numeric: list[dict[str, Any]]
     vocabulary: bool
     types: dict[Name, str] = {}
+    known: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,9 @@ class Schema:
 
     Everything that decides an id or a number is here: the words, the constants fitted on the
     training part, the vocabulary, the types of the raw columns (`bitfold.data.types`: how their
-    values were spelt), and the version of the hash. It is saved as JSON, with the vocabulary (if
-    there is one) as safetensors beside it.
+    values were spelt), some of the ids that it held (`bitfold.data.newness`), and the version of
+    the hash. It is saved as JSON, with the vocabulary (if there is one) and the known ids as
+    safetensors beside it.
     """
 
     config: DataConfig
@@ -94,6 +97,7 @@ class Schema:
     numeric: tuple[NumericInfo, ...] = ()
     vocabulary: Vocabulary | None = field(default=None, compare=False)
     types: dict[str, str] = field(default_factory=dict, compare=False)
+    known: Known | None = field(default=None, compare=False)
 
     def embedding_fields(self) -> list[Field]:
         """The fields as an `EmbeddingCollection` wants them, in the order of `Batch.ids`."""
@@ -105,6 +109,11 @@ class Schema:
     def field_names(self) -> list[str]:
         """The names of the categorical fields, in order."""
         return [info.name for info in self.fields]
+
+    @cached_property
+    def noted(self) -> set[str]:
+        """The fields whose new values were told of (`bitfold.data.newness`)."""
+        return set()
 
     @cached_property
     def numeric_names(self) -> list[str]:
@@ -149,6 +158,7 @@ class Schema:
             "numeric": [asdict(info) for info in self.numeric],
             "vocabulary": self.vocabulary is not None,
             "types": dict(self.types),
+            "known": self.known is not None,
         }
 
     def save(self, folder: str | Path) -> list[str]:
@@ -158,6 +168,9 @@ class Schema:
         if self.vocabulary is not None:
             self.vocabulary.save(folder / VOCABULARY_FILE)
             names.append(VOCABULARY_FILE)
+        if self.known is not None:
+            self.known.save(folder / KNOWN_FILE)
+            names.append(KNOWN_FILE)
         text = json.dumps(self.to_json(), indent=1, ensure_ascii=False)
         (folder / SCHEMA_FILE).write_text(text + "\n", encoding="utf-8")
         return names
@@ -190,7 +203,11 @@ class Schema:
         numeric = tuple(build(info, NumericInfo, path, fix=AGAIN) for info in found.numeric)
         config = from_json(DataConfig, found.data, path)
         vocabulary = Vocabulary.load(place(VOCABULARY_FILE)) if found.vocabulary else None
-        schema = cls(config, fields, numeric, vocabulary, found.types)
+        known = None
+        if found.known:
+            counted = sum(info.kind != "bucket" for info in fields)
+            known = Known.load(place(KNOWN_FILE), counted)
+        schema = cls(config, fields, numeric, vocabulary, found.types, known)
         wrong = schema._contradiction()
         if wrong:
             raise broken(path, wrong, "a schema as prepare writes it", AGAIN)

@@ -8,7 +8,7 @@ is spelt otherwise when rows are scored gets the training's spelling:
 - `text`: it held text; `cells`: it came from a text file, where an empty cell is a missing value;
 - `text:STYLE`, `cells:STYLE`: all of the texts looked at were spelt in one style: `int` (no leading
   zeros), `float` (as Python and pandas write them), `True`, `TRUE`, `true`, `date`, `datetime`
-  (pandas' blank between day and time), `datetimeT`;
+  (pandas' blank between day and time), `datetimeT`, `datetime+00:00` (pandas' UTC);
 - `mixed`: files of one log had different types. This, and no entry at all, changes nothing.
 
 Text without a style is left alone: "007" and "7" stay two values.
@@ -108,9 +108,9 @@ def _is_float(text: str) -> bool:
     return NUMBER.fullmatch(text) is not None and repr(float(text)) == text
 
 
-def _is_moment(text: str, between: str) -> bool:
+def _is_moment(text: str, between: str, zone: str = "") -> bool:
     found = _MOMENT.fullmatch(text)
-    if found is None or found[8]:
+    if found is None or (found[8] or "") != zone:
         return False
     return text[10:11] == between and (between == "" or found[6] is not None)
 
@@ -124,6 +124,7 @@ _STYLES: dict[str, Callable[[str], bool]] = {
     "date": lambda text: _is_moment(text, ""),
     "datetime": lambda text: _is_moment(text, " "),
     "datetimeT": lambda text: _is_moment(text, "T"),
+    "datetime+00:00": lambda text: _is_moment(text, " ", "+00:00"),
 }
 
 
@@ -321,5 +322,6 @@ _SPELLERS: dict[str, Speller] = {
     "datetime": _naive(" "),
     "datetimeT": _naive("T"),
     "datetime-utc": _utc,
+    "datetime+00:00": lambda text: _utc(text).replace("T", " ", 1) if _moment(text) else text,
     **{style: _truth(style) for style in _BOOLS},
 }

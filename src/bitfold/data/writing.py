@@ -1,7 +1,7 @@
 """The third pass: dealt files and a fitted schema to Parquet shards, statistics and manifest."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from bitfold.data.dealing import Dealt
 from bitfold.data.finishing import id_columns, number_matrix
 from bitfold.data.fitting import FieldFit, Fitted, Shard, read_shard
 from bitfold.data.manifest import PARTS, Manifest, ShardInfo, write_json
+from bitfold.data.newness import Known
 from bitfold.data.reading import Progress
 from bitfold.data.schema import Schema
 from bitfold.data.statistics import IdCounter
@@ -67,7 +68,8 @@ def write_log(
                 progress("writing", done, index + 1, len(dealt.paths))
         _collect(writing, shards)
     write_json(folder / STATS_FILE, statistics(dealt, fitted, unseen))
-    files = [STATS_FILE, *schema.save(folder)]
+    known = Known.of(fitted.fields, unseen[1:].sum(axis=0))
+    files = [STATS_FILE, *replace(schema, known=known).save(folder)]
     if report is not None:
         write_json(folder / REPORT_FILE, report)
         files.append(REPORT_FILE)

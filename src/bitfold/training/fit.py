@@ -16,6 +16,7 @@ from bitfold import run as runs
 from bitfold.bytesize import full_bytes
 from bitfold.data.config import DataConfig
 from bitfold.data.frames import MemoryLog
+from bitfold.data.newness import watch_log
 from bitfold.data.prepared import PreparedLog
 from bitfold.data.vocabulary import Vocabulary
 from bitfold.embedding import EmbeddingCollection
@@ -230,6 +231,7 @@ class _Job:
             log = PreparedLog(paths[0])
             if self.base is not None:
                 same_ids(log.schema, self.base.schema)
+                watch_log(log, "train", self.base.schema)
             return log
         own = self.out / folder.LOG
         if self.fabric.is_global_zero and not is_prepared(own):
