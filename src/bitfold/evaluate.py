@@ -176,8 +176,8 @@ def evaluate(
         check_rank(log.schema, ranking)
     if log is not None:
         same_ids(log.schema, loaded.schema)
-        watch_log(log, part, loaded.schema)
         batches: Iterable[Batch] = log.batches(part, EVALUATION_ROWS)
+        watch_log(log, part, loaded.schema)
         total = log.rows[part]
         if loaded.dense is not None:
             batches = map(loaded.dense.apply, batches)

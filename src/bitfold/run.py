@@ -1,7 +1,8 @@
 """A run: a trained model and all it needs to score raw rows, in one folder.
 
     RUN/config.json          the words it was trained with
-    RUN/schema.json          how raw rows become ids and numbers (vocabulary.safetensors beside)
+    RUN/schema.json          how raw rows become ids and numbers (vocabulary.safetensors and
+                             known.safetensors beside)
     RUN/dense.safetensors    the map to dense ids, where the method needed one of its own
     RUN/plan.json            where the embeddings keep every number
     RUN/weights.safetensors  the serving weights

@@ -18,10 +18,10 @@ from bitfold.data.frames import MemoryLog, paths_of
 from bitfold.data.interactions import Interactions
 from bitfold.data.manifest import PARTS
 from bitfold.data.negatives import add_negatives
-from bitfold.data.newness import Watch
+from bitfold.data.newness import KNOWN_FILE, Watch
 from bitfold.data.prepared import PreparedLog, is_prepared, looks_prepared
 from bitfold.data.reading import Progress
-from bitfold.data.schema import Schema
+from bitfold.data.schema import VOCABULARY_FILE, Schema
 from bitfold.data.stats import REPORT_FILE
 from bitfold.data.writing import write_log
 from bitfold.errors import BitfoldError
@@ -31,7 +31,7 @@ from bitfold.terminal import printable
 PREPARED = Kind(
     "prepared log",
     (
-        *("log.json", "schema.json", "stats.json", "vocabulary.safetensors", REPORT_FILE),
+        *("log.json", "schema.json", "stats.json", VOCABULARY_FILE, KNOWN_FILE, REPORT_FILE),
         *(f"{part}/*.parquet" for part in PARTS),
     ),
     looks_prepared,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -203,15 +203,14 @@ class Schema:
         numeric = tuple(build(info, NumericInfo, path, fix=AGAIN) for info in found.numeric)
         config = from_json(DataConfig, found.data, path)
         vocabulary = Vocabulary.load(place(VOCABULARY_FILE)) if found.vocabulary else None
-        known = None
-        if found.known:
-            counted = sum(info.kind != "bucket" for info in fields)
-            known = Known.load(place(KNOWN_FILE), counted)
-        schema = cls(config, fields, numeric, vocabulary, found.types, known)
+        schema = cls(config, fields, numeric, vocabulary, found.types)
         wrong = schema._contradiction()
         if wrong:
             raise broken(path, wrong, "a schema as prepare writes it", AGAIN)
-        return schema
+        if not found.known:
+            return schema
+        counted = sum(info.kind != "bucket" for info in fields)
+        return replace(schema, known=Known.load(place(KNOWN_FILE), counted))
 
     def _contradiction(self) -> str | None:
         """What of the fields, numbers and maps does not fit the options; None if all does."""
