@@ -25,4 +25,5 @@ def built(
             expected=f"{kind.version} or older",
             fix="install the bitfold that made it, or a newer one",
         )
-    return from_json(kind, plan.options).build(plan, seed=seed, device=device, sparse=sparse)
+    with torch.inference_mode(False):  # built for inference, and trained later all the same
+        return from_json(kind, plan.options).build(plan, seed=seed, device=device, sparse=sparse)

@@ -168,6 +168,9 @@ class ComputedWeight(_Guarded):
         shape, grad = list(self.shape), ", requires_grad=True" * self.requires_grad
         return f"ComputedWeight({shape}, dtype={self.dtype}, device={self.device}{grad})"
 
+    def __format__(self, spec: str) -> str:
+        return format(repr(self), spec)
+
 
 def _requires_grad(weight: ComputedWeight) -> bool:
     return weight._tracked and any(each.requires_grad for each in weight._module.parameters())
