@@ -1,16 +1,17 @@
 """From fields, a width, a method and a budget to a plan."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from bitfold.bytesize import parse_budget
+from bitfold.bytesize import full_bytes, parse_budget
 from bitfold.config import parse_words
-from bitfold.errors import BitfoldError
+from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.fields import Field
 from bitfold.method.registry import method_kind
-from bitfold.plan_format import Plan, dtype_name
+from bitfold.plan_format import Plan, dtype_name, dtype_size
 
 
 def plan(
@@ -30,6 +31,8 @@ def plan(
         embedding_dim: `D`, numbers per vector.
         method: one of `bitfold.methods()`.
         budget: serving bytes: a number, `"64MiB"`, or a ratio to the full float32 table, `"100x"`.
+            Without one a method that has a size of its own takes that, but never more than a full
+            table of the same type, where the fields' sizes are known.
         seed: what the hashes are salted from.
         dtype: the numbers' type; torch's default dtype if None.
         options: the method's own.
@@ -56,4 +59,17 @@ def plan(
         )
     size = None if budget is None else parse_budget(budget, fields, embedding_dim)
     recipe = parse_words(method_kind(method), options, what=f"option of method {method!r}")
-    return recipe.plan(tuple(fields), embedding_dim, size, seed=seed, dtype=dtype_name(dtype))
+    words: dict[str, Any] = {"seed": seed, "dtype": dtype_name(dtype)}
+    made = recipe.plan(tuple(fields), embedding_dim, size, **words)
+    if size is None and all(field.size is not None for field in fields):
+        whole = full_bytes(fields, embedding_dim) * dtype_size(made.dtype) // 4
+        if made.bytes > whole:
+            try:
+                less = recipe.plan(tuple(fields), embedding_dim, whole, **words)
+            except BudgetTooSmall as error:
+                if error.minimum >= made.bytes:
+                    raise  # the options say this size
+                # A table of one to three ids weighs less than any code of them.
+                less = recipe.plan(tuple(fields), embedding_dim, error.minimum, **words)
+            made = replace(less, budget=None)
+    return made

@@ -32,7 +32,7 @@ class TrainConfig:
     budget: str | None = word(
         None,
         help="Bytes for the embeddings: 64MiB, 100x (a share of the full table) or a number. "
-        "Without one the method's own default holds.",
+        "Without one the method's own size holds, or the full table's where that is less.",
         metavar="BYTES",
     )
     width: int = word(
