@@ -7,6 +7,7 @@ complete.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -200,6 +201,19 @@ def test_resume_needs_the_same_words(log, tmp_path):
         train([log], None, STEPS, run)
     # Words that change no weight may differ.
     assert train([log], None, replace(STEPS, log_steps=7), run, resume=True).epochs == 3
+
+
+def test_resume_notices_another_prepared_log(log, tmp_path):
+    folder = tmp_path / "log"
+    shutil.copytree(log, folder)
+    run = interrupted(folder, STEPS, tmp_path / "run")
+    shutil.rmtree(folder)
+    prepare([write(tmp_path / "clicks.csv", columns(4000, seed=5))], folder, DATA)
+    with pytest.raises(BitfoldError, match="not the one that this training began with"):
+        train([folder], None, STEPS, run, resume=True)
+    shutil.rmtree(folder)
+    shutil.copytree(log, folder)
+    assert train([folder], None, STEPS, run, resume=True).epochs == 3
 
 
 def test_a_finished_run_is_not_trained_again(log, tmp_path):

@@ -13,6 +13,7 @@ from bitfold.data.prepare import prepare
 from bitfold.embedding import EmbeddingCollection
 from bitfold.errors import BitfoldError, BudgetTooSmall, UnknownName
 from bitfold.files import read_tensors
+from bitfold.floors import nonsense
 from bitfold.model import click_loss
 from bitfold.training import TrainConfig, train
 from bitfold.training.rows import ahead
@@ -123,6 +124,62 @@ def test_the_best_epoch_is_kept(log, tmp_path):
     # The weights that were saved are those of the best epoch.
     again = bitfold.load(tmp_path / "run").evaluate(log, "valid")
     assert again["auc"] == pytest.approx(metrics["valid"]["auc"], abs=1e-9)
+
+
+class Told:
+    """Keeps what progress tells."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, stage, done, total=None, **facts):
+        self.calls.append((stage, done, total, facts))
+
+
+@pytest.mark.parametrize("log_steps", [1, 6, 1000])  # an epoch has six steps
+def test_each_epoch_ends_with_its_own_loss_and_auc(log, tmp_path, log_steps):
+    words = replace(TINY, budget="1x", epochs=9, patience=2, lr=0.1, log_steps=log_steps)
+    told = Told()
+    train([log], None, words, tmp_path / "run", progress=told)
+    ends = [
+        (stage, facts)
+        for stage, done, total, facts in told.calls
+        if stage.startswith("epoch") and done == total
+    ]
+    valid = [line for line in lines(tmp_path / "run") if line["valid_auc"]]
+    assert [stage for stage, _ in ends] == [f"epoch {n + 1}/9" for n in range(len(valid))]
+    best = 0.0
+    for (_, facts), line in zip(ends, valid, strict=True):
+        best = max(best, float(line["valid_auc"]))
+        assert facts["valid_auc"] == pytest.approx(float(line["valid_auc"]), abs=1e-4)
+        assert facts["best_auc"] == pytest.approx(best, abs=1e-4)
+        assert facts["loss"] == pytest.approx(float(line["loss"]), abs=1e-4)
+        assert facts["loss"] > 0.3
+    assert ends[-1][1]["valid_auc"] < ends[-1][1]["best_auc"]
+
+
+def test_the_loss_of_weighted_rows_is_their_weighted_mean(tmp_path):
+    # Rows of weight 0 do not count, wherever they lie.
+    table = columns(600)
+    table["weight"] = ["0" if row % 3 else "1" for row in range(600)]
+    raw = write(tmp_path / "clicks.csv", table)
+    data = replace(DATA, weight="weight", split="random:1,0,0")
+    words = replace(TINY, epochs=1, lr=1e-12, batch_size=7)
+    train([raw], data, words, tmp_path / "weighted")
+    few = {name: values[::3] for name, values in table.items()}
+    write(raw, few)
+    train([raw], data, words, tmp_path / "few")
+    losses = [float(lines(tmp_path / name)[-1]["loss"]) for name in ("weighted", "few")]
+    assert losses[0] == pytest.approx(losses[1], abs=2e-3)
+
+
+def test_finite_nonsense_is_said(log, tmp_path):
+    words = replace(TINY, lr=3.0, budget="1x")
+    metrics = train([log], None, words, tmp_path / "run").metrics
+    assert metrics["logloss"] > 1.2 * metrics["constant_logloss"] > 0.7
+    assert "far above" in nonsense(metrics)[0]
+    good = train([log], None, TINY, tmp_path / "good").metrics
+    assert nonsense(good) == []
 
 
 def test_no_patience_trains_to_the_end(log, tmp_path):

@@ -58,6 +58,11 @@ class Scores:
         weights = self.counted(negative_rate)
         return metrics.summary(self.labels, self.predictions, weights, self.groups)
 
+    def constant_logloss(self, negative_rate: float | None = None) -> float:
+        """The log loss of the best constant prediction on these rows."""
+        assert self.labels is not None, "summary looks first"
+        return metrics.constant_logloss(self.labels, self.counted(negative_rate))
+
     def counted(self, negative_rate: float | None = None) -> npt.NDArray[Any] | None:
         """What each row counts for, `[B]`; None if all count the same."""
         if self.labels is None or negative_rate is None or negative_rate == 1:
@@ -153,7 +158,8 @@ def evaluate(
             `header`, `columns`, `missing`, `quote`.
 
     Returns:
-        auc, logloss, gauc, calibration, ece, and the number of rows; NaN for what cannot be said;
+        auc, logloss, gauc, calibration, ece, the log loss of the best constant prediction
+        (constant_logloss) and the number of rows; NaN for what cannot be said;
         with `ranking` its figures under `ranking`, and those of popularity under `floors`.
 
     Raises:
@@ -197,7 +203,10 @@ def evaluate(
         raise BitfoldError(
             "there is nothing to evaluate", got=f"no rows in the {part} part", fix="choose another"
         )
-    figures: dict[str, Any] = scores.summary(loaded.negative_rate) | {"rows": rows}
+    figures: dict[str, Any] = scores.summary(loaded.negative_rate) | {
+        "constant_logloss": scores.constant_logloss(loaded.negative_rate),
+        "rows": rows,
+    }
     return figures if ranking is None else figures | _ranked(loaded, log, part, ranking, progress)
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bitfold.training import TrainConfig
 
 FILE = "floors.json"
+FAR = 1.2  # times a constant's log loss: no figure of a model that has learned
 LOGISTIC = Variant("logistic regression", FULL)
 
 
@@ -79,18 +80,41 @@ def references(
     return found | read_floors(out / FILE)
 
 
+def nonsense(figures: Mapping[str, Any]) -> list[str]:
+    """What says that a training came to finite nonsense, a sentence each.
+
+    Args:
+        figures: `auc`, `logloss`, and `constant_logloss`, that of one constant prediction.
+
+    Example:
+        >>> print(*nonsense({"auc": 0.5, "logloss": 0.69, "constant_logloss": 0.69}))
+        AUC is .5: all rows have one score. It diverged or overfits: lower --lr, fewer --epochs.
+    """
+    out = []
+    auc, loss, constant = (figures.get(name) for name in ("auc", "logloss", "constant_logloss"))
+    if auc is not None and abs(auc - CHANCE) < 1e-9:
+        out.append("AUC is .5: all rows have one score.")
+    if loss is not None and constant is not None and loss > FAR * constant:
+        out.append(
+            f"Log loss {loss:.4f} is far above {constant:.4f}, that of one constant prediction."
+        )
+    if out:
+        out[-1] += " It diverged or overfits: lower --lr, fewer --epochs."
+    return out
+
+
 def below(figures: Mapping[str, Any], popular: Mapping[str, Any] | None) -> list[str]:
     """What a model's figures do not reach, a sentence each: chance, and popularity.
 
     Args:
-        figures: `auc`, and `ranking` if there is one.
+        figures: `auc`, `logloss`, `constant_logloss`, and `ranking` if there is one.
         popular: the figures of popularity (`auc`, `field`, `ranking`), or None.
 
     Example:
         >>> below({"auc": 0.61}, {"auc": 0.686, "field": "item"})
         ['AUC 0.6100 is not above the popularity of item (0.6860), which nothing is trained for.']
     """
-    out = []
+    out = nonsense(figures)
     auc, floor = figures.get("auc"), (popular or {}).get("auc")
     if auc is not None and auc < CHANCE:
         out.append(

@@ -148,6 +148,23 @@ def logloss(labels: Any, predictions: Any, weights: Any = None) -> float:
     return float((w * loss).sum() / total) if total > 0 else math.nan
 
 
+def constant_logloss(labels: Any, weights: Any = None) -> float:
+    """The log loss of the best constant prediction, the share of clicks; NaN without rows.
+
+    A model above it knows less than that share: it diverged, or it overfits.
+
+    Example:
+        >>> round(constant_logloss([1, 0, 0, 0]), 4)
+        0.5623
+    """
+    rest, clicks = class_weights(labels, weights)
+    total = rest + clicks
+    if total <= 0:
+        return math.nan
+    shares = np.array([rest, clicks]) / total
+    return float(-(shares * np.log(np.where(shares > 0, shares, 1.0))).sum())
+
+
 def calibration(labels: Any, predictions: Any, weights: Any = None) -> float:
     """Mean prediction divided by mean label: 1 is right, above 1 promises too many clicks.
 

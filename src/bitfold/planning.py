@@ -13,6 +13,8 @@ from bitfold.fields import Field
 from bitfold.method.registry import method_kind
 from bitfold.plan_format import Plan, dtype_name, dtype_size
 
+FEW = 4  # ids whose full table weighs less than any code of them
+
 
 def plan(
     fields: Sequence[Field],
@@ -67,9 +69,8 @@ def plan(
             try:
                 less = recipe.plan(tuple(fields), embedding_dim, whole, **words)
             except BudgetTooSmall as error:
-                if error.minimum >= made.bytes:
-                    raise  # the options say this size
-                # A table of one to three ids weighs less than any code of them.
+                if sum(field.size or 0 for field in fields) > FEW:
+                    raise  # the options say a larger size
                 less = recipe.plan(tuple(fields), embedding_dim, error.minimum, **words)
             made = replace(less, budget=None)
     return made

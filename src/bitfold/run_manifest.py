@@ -184,6 +184,7 @@ class _Metrics(msgspec.Struct):
     gauc: Figure = None
     calibration: Figure = None
     ece: Figure = None
+    constant_logloss: Figure = None
     bytes: Count | None = None
     ratio: Figure = None
     training_bytes: Count | None = None

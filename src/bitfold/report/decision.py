@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from bitfold.board import CHANCE, FULL, Line, parse_variant, ranking_columns, ranking_figures
 from bitfold.config import RENAMED
 from bitfold.data.config import DataConfig
-from bitfold.floors import LOGISTIC
+from bitfold.floors import LOGISTIC, nonsense
 from bitfold.report.again import CELL, options
 from bitfold.report.numbers import auc_text, share_text, size
 from bitfold.report.reading import Board
@@ -95,6 +95,12 @@ def _notes(board: Board) -> list[str]:
     below = [_named(each) for each in board.lines if each.means["auc"] < CHANCE]
     if below:
         out.append(f"AUC below .5, worse than chance: {listed(below)}.")
+    lost = [_named(each) for each in board.lines if any(map(nonsense, board.runs(each)))]
+    if lost:
+        out.append(
+            f"All rows with one score, or a log loss far above a constant's: {listed(lost)}. "
+            "They diverged or overfit; lower --lr, fewer --epochs."
+        )
     out += _ranked_under(board)
     if board.seeds < 2:
         out.append("One seed: small differences may be chance; --seeds 3 would tell.")

@@ -39,7 +39,7 @@ class Position:
     those trained so far, of which `warm_rows` and `warm_seconds` are those of each process's first
     steps; `seconds` the whole time, validation included. Losses are summed over
     rows, each times its weight, in the epoch and since the last line of the log.
-    `sealed`: the best weights have a digest.
+    `sealed`: the best weights have a digest. `log_digest`: of the prepared log's manifest.
     """
 
     epoch: Count = 0
@@ -60,6 +60,7 @@ class Position:
     worse_epochs: Count = 0
     training_bytes: Count = 0
     log_size: Count = 0
+    log_digest: str | None = None
     finished: bool = False
     best_file: BestFile | None = None
     valid: list[dict[str, Number | None]] = field(default_factory=list)

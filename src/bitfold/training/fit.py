@@ -16,6 +16,7 @@ from bitfold import run as runs
 from bitfold.bytesize import full_bytes
 from bitfold.data.config import DataConfig
 from bitfold.data.frames import MemoryLog
+from bitfold.data.manifest import MANIFEST_FILE
 from bitfold.data.newness import watch_log
 from bitfold.data.prepared import PreparedLog
 from bitfold.data.vocabulary import Vocabulary
@@ -30,6 +31,7 @@ from bitfold.planning import plan as make_plan
 from bitfold.popularity import popularity
 from bitfold.progress import Progress, note, silent
 from bitfold.ranking import Ranking, check_rank
+from bitfold.records import file_digest
 from bitfold.run import Run, RunConfig
 from bitfold.training import checkpoint, folder
 from bitfold.training.checkpoint import Position
@@ -290,7 +292,9 @@ class _Job:
         place.mkdir(exist_ok=True)
         if checkpoint.exists(place):
             position, random = checkpoint.load(place, model, optimizers)
+            _check_log(rows.log, position)
             _set_random(fabric, random)
+        position.log_digest = _identity(rows.log)
         lines = None
         if fabric.is_global_zero:
             lines = TrainingLog(self.out / folder.LOGS, position.log_size, position.step)
@@ -347,6 +351,7 @@ class _Job:
                 progress=self.progress,
             )
             figures = dict(scores.summary(schema.config.negative_rate))
+            figures["constant_logloss"] = scores.constant_logloss(schema.config.negative_rate)
             figures |= self._beside(model, rows, part)
         size = sum(collection.bytes("serving").values())
         plan = collection.plan
@@ -384,6 +389,22 @@ class _Job:
             if self.floors:
                 popular = (popular or {"field": words.field}) | {"ranking": ranking.by_popularity()}
         return found | ({"floors": {"popularity": popular}} if popular else {})
+
+
+def _identity(log: PreparedLog) -> str:
+    """What tells a prepared log from another: its manifest has the digests of all its files."""
+    return file_digest(log.path / MANIFEST_FILE)
+
+
+def _check_log(log: PreparedLog, position: Position) -> None:
+    """Raise unless a checkpoint was trained on this very log."""
+    if position.log_digest not in (None, _identity(log)):
+        raise BitfoldError(
+            "the prepared log is not the one that this training began with",
+            got=f"{log.path}, prepared from other rows or with other options",
+            expected="the log as it was",
+            fix="put the old log back, or train anew with --force",
+        )
 
 
 def _versions() -> dict[str, str]:
