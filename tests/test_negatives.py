@@ -358,6 +358,42 @@ def test_sequences_with_a_separator_of_their_own_and_other_names(tmp_path: Path)
     assert (rows["label"] == 1).sum() == 4
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0 1 2\r1 3 4\r2 5\r", {}),
+        ("\ufeff0 1 2\r\n1 3 4\r\n2 5", {}),
+        ('"0" "1" "2"\n"1","3","4"\n2\t"5"\n', {}),
+        ("user items\n0 1 2\n1 3 4\n2 5\n", {"header": "yes"}),
+        ("0|1|2\r\n1|3| 4 |\n\n2||5\n", {"separator": "|"}),
+        ("0 1\n1 3\n0 2\n2\n1 4\n2 5", {}),
+        ("0 1 2\n1 3 {a}\n1 4\n2 5\n", {}),
+        ("  0  1  2  \n1\t3,4\n2 , 5\n", {}),
+    ],
+)
+def test_ways_to_write_a_line(tmp_path: Path, text: str, words: dict[str, Any]) -> None:
+    log = sequences(tmp_path, text, split="random:1,0,0", negatives=1, **words)
+    assert positives(log, "train") >= pairs("0 1", "0 2", "1 3", "1 4", "2 5")
+    assert len(positives(log, "train")) == 5 + text.count("{a}")
+
+
+def test_missing_values_of_sequences(tmp_path: Path) -> None:
+    from bitfold.hashing import missing_id
+
+    log = sequences(tmp_path, missing=("-1",), text="0 1 -1\n1 3 4\n2 5\n", split="random:1,0,0")
+    rows = rows_of(log, "train")
+    assert (rows["id:item"][rows["label"] == 1] == missing_id(0)).sum() == 1
+    assert missing_id(0) not in rows["id:item"][rows["label"] == 0]
+
+
+@pytest.mark.parametrize(
+    "line", ['{"user": 1, "items": [1, 2]}', "1 [2, 3]", '1,"[2, 3]"', "[1, 2, 3]"]
+)
+def test_json_is_no_sequence(tmp_path: Path, line: str) -> None:
+    with pytest.raises(BitfoldError, match=r"line 2 of .*no line of a user and items"):
+        sequences(tmp_path, f"0 1 2\n{line}\n")
+
+
 @pytest.mark.parametrize("packing", ["gz", "zst"])
 def test_packed_sequences_in_small_blocks(
     tmp_path: Path, packing: str, monkeypatch: pytest.MonkeyPatch
