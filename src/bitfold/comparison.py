@@ -49,6 +49,7 @@ from bitfold.grid import Grid
 from bitfold.opponents import Key, opponents
 from bitfold.progress import Progress, note, reading, silent
 from bitfold.ranking.config import check_rank
+from bitfold.showing import Shown
 from bitfold.training.parts import check_parts
 from bitfold.training.processes import only_one
 from bitfold.unseen import unseen_shares
@@ -59,9 +60,9 @@ if TYPE_CHECKING:
     from bitfold.training import TrainConfig
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """What a comparison found.
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown):
+    """What a comparison found; `to_frame()` has a row for each method and budget.
 
     `results` has a row of figures for each cell, `refused` a row for each method and budget that
     cannot be built, with the least bytes it needs; `more` the other parts of `results.json`. `page`
@@ -74,6 +75,20 @@ class Comparison:
     more: Mapping[str, Any]
     page: Path | None = None
     page_problem: str | None = None
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each method and budget: means over the seeds, and the spread of the AUC."""
+        rows = []
+        for line in self.lines:
+            row: dict[str, Any] = {"method": line.method, "budget": line.budget}
+            row |= {"seeds": line.seeds, "auc": None, "auc_spread": line.spreads.get("auc")}
+            row |= {"auc_of_full": line.kept, "lift_of_full": line.lift} | dict(line.means)
+            rows.append(row | {"least_bytes": line.minimum})
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        return [{name: row.get(name) for name in names} for row in rows]
+
+    def _title(self) -> str:
+        return f"Comparison in {self.out}: {len(self.results)} cells"
 
     @property
     def lines(self) -> list[Line]:

@@ -2,19 +2,18 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bitfold.showing import html_table, plain_table
-
-if TYPE_CHECKING:
-    import polars as pl
+from bitfold.showing import Shown
 
 _COLUMNS = ("name", "kind", "distinct", "missing", "full_bytes", "share", "head_share", "once")
 
 
-@dataclass(frozen=True)
-class Inspection(Mapping[str, Any]):
+@dataclass(frozen=True, repr=False)
+class Inspection(Shown, Mapping[str, Any]):
     """The figures of a log, by name: what `bitfold inspect --json` prints.
+
+    `to_frame()` has a row a field.
 
     Args:
         figures: plain JSON values.
@@ -40,17 +39,6 @@ class Inspection(Mapping[str, Any]):
             rows.append(row)
         return rows
 
-    def to_frame(self) -> "pl.DataFrame":
-        """One row a field, as a Polars frame."""
-        import polars as pl
-
-        return pl.DataFrame(self.records(), infer_schema_length=None)
-
-    def __repr__(self) -> str:
-        figures = self.figures
-        rows = ", ".join(f"{part} {count:,}" for part, count in figures["rows"].items())
-        return f"Inspection({rows})\n{plain_table(self.records())}"
-
-    def _repr_html_(self) -> str:
+    def _title(self) -> str:
         rows = ", ".join(f"{part} {count:,}" for part, count in self.figures["rows"].items())
-        return html_table(self.records(), caption=f"{self.figures['log']}: {rows}")
+        return f"Inspection of {self.figures['log']}: {rows}"

@@ -13,6 +13,7 @@ from bitfold.bytesize import full_bytes
 from bitfold.errors import BitfoldError
 from bitfold.fields import Field
 from bitfold.records import Count, Name, build, record
+from bitfold.showing import Shown
 
 PLAN_VERSION = 1
 
@@ -40,9 +41,11 @@ def dtype_size(name: str) -> int:
     return DTYPES[name].itemsize
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Shown):
     """How a method stores the vectors of some fields within a budget.
+
+    In a prompt and a notebook it shows a row a field; `to_frame()` gives them.
 
     Args:
         method: the method's name, and `method_version` its version.
@@ -94,6 +97,14 @@ class Plan:
         if any(field.size is None for field in self.fields):
             return None
         return full_bytes(self.fields, self.embedding_dim) / self.bytes
+
+    def records(self) -> list[dict[str, Any]]:
+        """One row a field: those of `rows`."""
+        return self.rows()
+
+    def _title(self) -> str:
+        ratio = "" if self.ratio is None else f" (full tables: {self.ratio:,.1f}x)"
+        return f"Plan: {self.method}, width {self.embedding_dim}, {self.bytes:,} bytes{ratio}"
 
     def rows(self) -> list[dict[str, Any]]:
         """One row a field, for tables: name, ids, rows, lookups, bytes, radices, and two more.

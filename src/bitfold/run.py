@@ -55,6 +55,8 @@ from bitfold.run_manifest import (
     verify,
     write_manifest,
 )
+from bitfold.showing import Shown
+from bitfold.terminal import printable
 from bitfold.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -129,9 +131,11 @@ class _Config(msgspec.Struct, forbid_unknown_fields=True):
     train: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(Shown):
     """A trained model with all that it needs to score raw rows; `bitfold.load` reads one.
+
+    `to_frame()` has one row of options and figures, so that frames of several runs can be joined.
 
     Args:
         path: its folder.
@@ -256,6 +260,27 @@ class Run:
         finally:
             shutil.rmtree(part, ignore_errors=True)
         return out
+
+    def records(self) -> list[dict[str, Any]]:
+        """One row: the options that tell runs apart, and the figures."""
+        words = self.config.train
+        row: dict[str, Any] = {"run": str(self.path), "method": words.method}
+        row |= {"budget": words.budget, "width": words.vector_width, "network": words.network}
+        row["seed"] = words.seed
+        plain = (int, float, str, type(None))
+        return [row | {k: v for k, v in self.metrics.items() if isinstance(v, plain)}]
+
+    def _title(self) -> str:
+        auc = self.metrics.get("auc")
+        words = self.config.train
+        quality = "" if auc is None else f", AUC {auc:.4f}"
+        return (
+            f"Run {self.path}: {words.method}, {self.metrics.get('bytes', 0):,} bytes, "
+            f"{words.network}{quality}"
+        )
+
+    def __repr__(self) -> str:
+        return f"<{printable(self._title())}>"
 
     @cached_property
     def negative_rate(self) -> float | None:

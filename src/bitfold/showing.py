@@ -2,9 +2,52 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from importlib import import_module
 from typing import Any
 
+from bitfold.errors import BitfoldError
+from bitfold.terminal import printable
+
 Records = Sequence[Mapping[str, Any]]
+MOST_ROWS = 60
+"""Rows that are shown; a frame has them all."""
+
+
+class Shown:
+    """What has rows of figures to show: a short text, an HTML table and a frame."""
+
+    def records(self) -> list[dict[str, Any]]:
+        """Rows of figures by name, as plain values."""
+        raise NotImplementedError
+
+    def _title(self) -> str:
+        """One line that says what this is."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{printable(self._title())}\n{plain_table(self.records()[:MOST_ROWS])}"
+
+    def _repr_html_(self) -> str:
+        return html_table(self.records()[:MOST_ROWS], caption=self._title())
+
+    def to_frame(self) -> Any:
+        """The rows of `records` as a Polars frame; as a pandas one where Polars is not installed.
+
+        Raises:
+            BitfoldError: neither is installed.
+        """
+        for name in ("polars", "pandas"):
+            try:
+                module = import_module(name)
+            except ModuleNotFoundError:
+                continue
+            more = {"infer_schema_length": None} if name == "polars" else {}
+            return module.DataFrame(self.records(), **more)
+        raise BitfoldError(
+            "a frame needs Polars or pandas",
+            got="neither is installed",
+            fix="pip install 'bitfold[data]'",
+        )
 
 
 def figure_text(value: Any) -> str:
@@ -21,7 +64,8 @@ def figure_text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"
+        whole = abs(value) >= 1000 or (value.is_integer() and abs(value) > 1)
+        return f"{value:,.0f}" if whole else f"{value:.4f}"
     if isinstance(value, list | tuple):
         return ", ".join(map(figure_text, value))
     return str(value)
@@ -43,10 +87,10 @@ def plain_table(records: Records) -> str:
         hash    0.7500
     """
     names, rows = _cells(records)
-    printable = [[_one_line(cell) for cell in row] for row in [names, *rows]]
-    widths = [max(map(len, column)) for column in zip(*printable, strict=True)]
+    shown = [[printable(cell) for cell in row] for row in [names, *rows]]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     lines = []
-    for row in printable:
+    for row in shown:
         cells = [
             cell.ljust(width) if place == 0 else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
@@ -66,8 +110,3 @@ def html_table(records: Records, caption: str) -> str:
         f"<table><caption>{escape(caption)}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
-
-
-def _one_line(text: str) -> str:
-    """A text without control characters, which a terminal would obey."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
