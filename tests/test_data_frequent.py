@@ -80,6 +80,6 @@ def test_runs_in_later_chunks_are_met():
     size = 1 << 16
     for chunk in range(WHOLE // size + 6):
         values = np.arange(chunk * size, (chunk + 1) * size)
-        values[1000 : 1000 + size // SAMPLE] = -1 - chunk  # as long as the sample's stride
+        values[1000 : 1000 + 2 * size // SAMPLE] = -1 - chunk  # two strides of the sample
         known.add(values, pl.Series(values).cast(pl.String))
     assert {str(-1 - chunk) for chunk in range(WHOLE // size + 6)} <= set(known.texts().values())

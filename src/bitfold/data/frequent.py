@@ -14,7 +14,7 @@ KEPT = 1 << 16
 WHOLE = 1 << 16
 """Rows of the log that are looked at whole; of later chunks a sample will do."""
 
-SAMPLE = 1 << 13
+SAMPLE = 1 << 12
 """Rows of a later chunk that are looked at, evenly spaced: a longer run of one value is met."""
 
 Ids = npt.NDArray[np.int64]
@@ -54,6 +54,8 @@ class FrequentTexts:
         known[inside] = self._keys[place[inside]] == keys[inside]
         self._counts[place[known]] += counts[known]
         new = ~known
+        if stride > 1 and len(self._keys) > self.kept // 4:
+            new &= counts > 1  # where there are many already, what is met once is not frequent
         if new.any():
             spelt = np.empty(int(new.sum()), object)
             spelt[:] = texts.gather(first + rows[new] * stride).to_list()
