@@ -155,10 +155,10 @@ def test_it_is_saved_with_the_schema(folder, tmp_path):
     whole = path.read_bytes()
     for broken in (whole[:-8], b"", b"x" * 100):
         path.write_bytes(broken)
-        with pytest.raises(BitfoldError, match="is damaged|is missing"):
+        with pytest.raises(BitfoldError, match=r"is damaged|is missing"):
             Schema.load(tmp_path)
     path.unlink()
-    with pytest.raises(BitfoldError, match="is damaged|is missing"):
+    with pytest.raises(BitfoldError, match=r"is damaged|is missing"):
         Schema.load(tmp_path)
 
 

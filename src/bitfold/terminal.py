@@ -4,8 +4,10 @@ A terminal obeys escape sequences wherever they come from. A cell or a file name
 could move the cursor, change colours or hide an error, so whatever is shown goes through here.
 """
 
+import json
 import re
 import unicodedata
+from typing import Any
 
 # Controls (C0, DEL, C1), what turns the direction of writing, invisible line ends, half characters.
 _UNSAFE = (
@@ -29,6 +31,17 @@ def printable(text: object, *, lines: bool = False) -> str:
     """
     pattern = _SPELT if lines else _SPELT_LINE
     return pattern.sub(lambda match: _spelt(match[0]), str(text))
+
+
+def json_text(value: Any, indent: int | None = 1) -> str:
+    r"""JSON to be shown: what a terminal would obey is escaped, which JSON reads back as it was.
+
+    Example:
+        >>> json_text({"é": "\x9b"}, indent=None)
+        '{"é": "\\u009b"}'
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return _SPELT.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _spelt(letter: str) -> str:

@@ -1,6 +1,5 @@
 """`bitfold inspect`: what a prepared log or a run holds."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from bitfold.cli.progress import drawing
 from bitfold.cli.tables import figure, is_narrow, metrics_table, show, size, table
 from bitfold.errors import BitfoldError
 from bitfold.files import read_json, without_nan
+from bitfold.terminal import json_text
 
 VALUE_WIDTH = 20
 TRANSFORMS = {"log": "signed log1p", "standard": "number"}
@@ -49,7 +49,7 @@ def inspect(path: str, width: int, quick: bool, as_json: bool) -> None:
     with drawing() as progress:
         figures = look(log, width, quick=quick, progress=progress)
     if as_json:
-        click.echo(json.dumps(without_nan(figures), indent=1, ensure_ascii=False))
+        click.echo(json_text(without_nan(figures)))
         return
     show(*_log_parts(figures), *negatives_told(log))
 
@@ -91,7 +91,7 @@ def _inspect_run(path: Path, as_json: bool) -> None:
     metrics = read_metrics(files.path(METRICS))
     if as_json:
         figures = {"run": str(path), "config": words, "metrics": metrics, "plan": plan.to_json()}
-        click.echo(json.dumps(without_nan(figures), indent=1, ensure_ascii=False))
+        click.echo(json_text(without_nan(figures)))
         return
     told = {name: metrics[name] for name in SHOWN if metrics.get(name) is not None}
     show(

@@ -22,6 +22,7 @@ from rich.progress import (
 
 from bitfold.progress import Progress as Listener
 from bitfold.progress import is_first_process, silent
+from bitfold.terminal import printable
 
 QUIET_SECONDS = 15.0  # a file of progress needs a line only now and then
 REDRAW_SECONDS = 0.1
@@ -87,13 +88,15 @@ class Bars:
 
     def note(self, text: str) -> None:
         """Print a sentence above the bars."""
-        self._bars.console.print(f"note: {text}", markup=False, highlight=False)
+        self._bars.console.print(f"note: {printable(text)}", markup=False, highlight=False)
 
     def _begin(self, stage: str, total: int | None) -> None:
         if self._keep is not None and stage not in self._keep:
             for other in [name for name in self._tasks if name not in self._keep]:
                 self._bars.remove_task(self._tasks.pop(other))
-        self._tasks[stage] = self._bars.add_task(escape(stage), total=total, count="", facts="")
+        self._tasks[stage] = self._bars.add_task(
+            escape(printable(stage)), total=total, count="", facts=""
+        )
 
 
 class Lines:
@@ -107,7 +110,7 @@ class Lines:
 
     def note(self, text: str) -> None:
         """Print a sentence."""
-        print(f"note: {text}", file=self._stream, flush=True)
+        print(f"note: {printable(text)}", file=self._stream, flush=True)
 
     def __call__(self, stage: str, done: int, total: int | None = None, **facts: object) -> None:
         """Write a line if it is due."""
@@ -121,7 +124,7 @@ class Lines:
         if ended:
             self._ended.add((stage, done))
         self._last = now
-        parts = [stage, count(done, total, facts), told(facts)]
+        parts = [printable(stage), count(done, total, facts), told(facts)]
         print("  ".join(part for part in parts if part), file=self._stream, flush=True)
 
 

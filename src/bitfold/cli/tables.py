@@ -1,6 +1,7 @@
 """Results on stdout: tables for people, in colour only on a terminal."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -8,6 +9,7 @@ from rich.table import Table
 
 from bitfold.board import NO_BUDGET, Line, ranking_columns
 from bitfold.progress import is_first_process
+from bitfold.terminal import printable
 
 BOARD_WIDTH = 132  # columns that a whole board takes
 FILE_WIDTH = 160  # where no terminal says how wide it is, nothing is cut
@@ -26,21 +28,40 @@ def show(*parts: Table | str) -> None:
     out = Console(highlight=False, markup=False, emoji=False)
     if out.is_terminal:
         for part in parts:
-            out.print(part)
+            out.print(_shown(part))
         return
     out = Console(highlight=False, markup=False, emoji=False, width=FILE_WIDTH)
     with out.capture() as captured:
         for part in parts:
-            out.print(part)
+            out.print(_shown(part))
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def _shown(part: Table | str) -> Table | str:
+    return printable(part, lines=True) if isinstance(part, str) else part
+
+
+class SafeTable(Table):
+    """A table of values and names that come from logs and files: none of them may be obeyed."""
+
+    def add_row(self, *renderables: Any, **words: Any) -> None:
+        """Add a row; what a terminal would obey in its texts is spelt out."""
+        super().add_row(
+            *(printable(each) if isinstance(each, str) else each for each in renderables), **words
+        )
 
 
 def table(title: str, columns: Sequence[str], *, left: int = 1) -> Table:
     """An empty table; its first `left` columns are text, the others numbers."""
-    made = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    made = SafeTable(
+        title=printable(title, lines=True),
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+    )
     for place, name in enumerate(columns):
         made.add_column(
-            name,
+            printable(name),
             justify="left" if place < left else "right",
             overflow="fold",
             no_wrap=place >= left,

@@ -184,6 +184,19 @@ class Place:
         sync_folder(self.out.parent)
 
 
+def check_text(out: str | Path) -> None:
+    """Raise unless the libraries that write can spell the output's path: it must be UTF-8."""
+    try:
+        str(out).encode()
+    except UnicodeEncodeError:
+        raise BitfoldError(
+            f"the path {out} is no UTF-8, so it cannot be written to",
+            got=str(out),
+            expected="a path in UTF-8",
+            fix="name another output, or change into its folder and name it from there",
+        ) from None
+
+
 @contextlib.contextmanager
 def hold(out: str | Path, *, wait: bool = False) -> Iterator[Place]:
     """Hold the place of an output: nobody else can, until the block ends.
@@ -196,6 +209,7 @@ def hold(out: str | Path, *, wait: bool = False) -> Iterator[Place]:
         BitfoldError: another process holds it.
         OSError: the system refuses.
     """
+    check_text(out)
     place = Place(Path(os.path.realpath(out)))
     made = _make_parents(place.out.parent)
     try:
