@@ -314,3 +314,23 @@ def test_every_method_builds_from_no_seed():
     for name in bitfold.methods():
         words = inspect.signature(method_kind(name).build).parameters
         assert "seed" in words
+
+
+def test_functional_call_by_the_parameters_name(case):
+    table = case.embedding(50)
+    zeroed = {name: torch.zeros_like(value) for name, value in table.named_parameters()}
+    assert not torch.func.functional_call(table, zeroed, (IDS,)).any()
+    assert table(IDS).any()
+    with pytest.raises((TypeError, BitfoldError)):
+        torch.func.functional_call(table, {"weight": torch.zeros(50, DIM)}, (IDS,))
+    assert table(IDS).any()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_quantization_leaves_the_layer_alone(case):
+    model = nn.Sequential(case.embedding(50), nn.Linear(DIM, 4))
+    smaller = torch.ao.quantization.quantize_dynamic(model)
+    assert type(smaller[0]) is Embedding
+    assert type(smaller[1]) is not nn.Linear
+    assert torch.equal(smaller[0](IDS), model[0](IDS))

@@ -1,0 +1,19 @@
+"""The table of docs/compatibility.md names tests that exist."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_row_names_a_test_that_is_there():
+    text = (ROOT / "docs" / "compatibility.md").read_text()
+    there = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    rows = [row for row in rows if not row.startswith("| behaviour")]
+    assert len(rows) > 50
+    for row in rows:
+        named = re.findall(r"`(test_\w+)`", row)
+        assert named, row
+        for name in named:
+            assert f"def {name}(" in there, name
