@@ -131,10 +131,28 @@ def test_no_values_no_ids() -> None:
     assert hash_values(np.empty(0)).dtype == np.int64
 
 
-@pytest.mark.parametrize("value", [[1], {"a": 1}, b"bytes", object()])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *([1], {"a": 1}, b"bytes", object(), {1}, frozenset(), range(3), "half \ud800", 1j),
+        *(dt.timedelta(1), np.timedelta64(1, "s"), Decimal("1e500"), np.array([1])),
+    ],
+)
 def test_what_has_no_text_is_refused(value: object) -> None:
+    for values in ([value], ["a", 1, value]):
+        with pytest.raises(BitfoldError, match=r"cannot be (hashed|read)"):
+            hash_values(values)
+
+
+@pytest.mark.parametrize("kind", ["m8[s]", "c16", "S3", [("a", "i8"), ("b", "i8")]])
+def test_arrays_of_what_has_no_text_are_refused(kind: str) -> None:
     with pytest.raises(BitfoldError, match="cannot be hashed"):
-        hash_values([value])
+        hash_values(np.zeros(3, kind))
+
+
+def test_missing_values_of_every_kind_have_one_id() -> None:
+    missing = [None, float("nan"), Decimal("NaN"), np.float32("nan"), np.datetime64("NaT")]
+    assert set(hash_values(missing).tolist()) == {missing_id()}
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64, 1.5, True])

@@ -226,42 +226,46 @@ def hash_values(values: "Sequence[Any] | npt.NDArray[Any] | pl.Series", seed: in
     if isinstance(values, pl.Series):
         series = values
     elif isinstance(values, np.ndarray) and values.dtype != object:
-        series = pl.Series("value", values)
+        series = _series_of_array(values)
     else:
         series = _series_of_objects(values)
     return hash_series(series, seed).to_numpy()
 
 
 def _series_of_objects(values: "Sequence[Any] | npt.NDArray[Any]") -> "pl.Series":
-    """A text series of values of any types: each type is a run of its own."""
+    """A text series of values of any types, each by itself."""
     import polars as pl
 
-    items = list(values)
-    texts: list[str | None] = [None] * len(items)
-    runs: dict[type, list[int]] = {}
-    for index, item in enumerate(items):
-        if isinstance(item, str):
-            texts[index] = item
-        elif isinstance(item, bool | np.bool_):
-            texts[index] = "true" if item else "false"
-        elif isinstance(item, int | np.integer):
-            texts[index] = str(int(item))
-        elif isinstance(item, float | np.floating):
-            texts[index] = _scalar_text(item)
-        elif item is not None:
-            runs.setdefault(type(item), []).append(index)
-    for kind, indices in runs.items():
+    from bitfold.canonical import text_of
+
+    texts: list[str | None] = []
+    for value in values:
         try:
-            part = canonical_text(pl.Series("value", [items[i] for i in indices]))
-        except (TypeError, pl.exceptions.PolarsError) as error:
+            text = text_of(value)
+            (text or "").encode()
+        except BitfoldError:
+            raise
+        except (TypeError, ValueError) as error:  # half a character, a duration of NumPy
             raise BitfoldError(
                 "a value cannot be hashed",
-                got=f"{items[indices[0]]!r} of type {kind.__name__}",
-                expected="text, numbers, truth values, dates, moments or None",
+                got=f"{value!r} of type {type(value).__name__}",
+                expected="text in Unicode, numbers, truth values, dates, moments or None",
             ) from error
-        for index, text in zip(indices, part, strict=True):
-            texts[index] = text
+        texts.append(text)
     return pl.Series("value", texts, dtype=pl.String)
+
+
+def _series_of_array(values: npt.NDArray[Any]) -> "pl.Series":
+    import polars as pl
+
+    try:
+        return pl.Series("value", values)
+    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        raise BitfoldError(
+            "the values cannot be hashed",
+            got=f"an array of type {values.dtype}",
+            expected="text, numbers, truth values, dates or moments",
+        ) from error
 
 
 def hash_text(text: str, seed: int = 0) -> int:
