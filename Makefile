@@ -9,7 +9,7 @@
 #   make results     the paper's claim in the open, cell by cell: hours; stop it, call it again
 #   make rivals      the libraries that `make bench` measures beside ours, in .rivals
 #   make docs        the site of the documentation, in docs/_build/html
-#   make picture     draw the README's picture again, from the last demo
+#   make picture     draw the README's pictures again, from the last demo
 #   make setup       only the set-up, with the development tools
 #   make clean       remove what the targets made
 #
@@ -82,8 +82,9 @@ types: $(VENV)/.dev-ready
 docs: $(VENV)/.dev-ready
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
-picture: $(VENV)/.demo-ready
+picture: $(VENV)/.dev-ready
 	$(BIN)/python docs/draw.py $(DEMO_OUT)/board/results.json docs/demo.svg
+	$(BIN)/python docs/screen.py $(DEMO_OUT)/board/board.html docs/page.png
 
 setup: $(VENV)/.dev-ready
 

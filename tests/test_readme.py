@@ -56,7 +56,7 @@ def test_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             exec(compile(body, page, "exec"), names)
             ran += 1
         elif language == "bash":
-            for line in body.splitlines():
+            for line in body.replace("\\\n", "").splitlines():
                 command, *words = shlex.split(line)
                 assert command == "bitfold", line
                 got = bitfold(*words)
@@ -65,6 +65,12 @@ def test_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         else:
             pytest.fail(f"{page} has a block of {language!r}, which nobody runs")
     assert ran > 3
+
+
+def test_commands_of_the_readme_fit_80_columns() -> None:
+    for language, body in BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8")):
+        if language == "bash":
+            assert max(map(len, body.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md"])

@@ -5,13 +5,15 @@ arguments: `--vector-width 8` is `vector_width=8`, `--fields user,item` is `fiel
 or `fields="user,item"`.
 """
 
+import contextlib
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from bitfold import remote
 from bitfold.bars import Drawing, listening
 from bitfold.config import RENAMED, to_json
 from bitfold.data.config import DataConfig
@@ -65,14 +67,13 @@ def prepare(
     from bitfold.data.prepare import prepare as run
 
     (config,) = configs((DataConfig,), options, {} if schema is None else to_json(schema.config))
-    with listening(progress) as tell:
-        folder = _Folder(out, "log")
-        log = folder.made(
+    with listening(progress) as tell, _source(data) as source:
+        folder = _Folder(out, "log", force=force)
+        return folder.made(
             lambda place: run(
-                _source(data), place, config, force=force, schema=schema, progress=reading(tell)
+                source, place, config, force=force, schema=schema, progress=reading(tell)
             )
         )
-    return log
 
 
 def train(
@@ -120,10 +121,9 @@ def train(
         found = runs.RunConfig.load(Path(settled) / runs.CONFIG)
         base = to_json(found.data) | to_json(found.train)
     words, reading_words = configs((TrainConfig, DataConfig), options, base)
-    source = _source(data)
-    _check_settled(source, options)
-    with listening(progress) as tell:
-        folder = _Folder(out, "run")
+    with listening(progress) as tell, _source(data) as source:
+        _check_settled(source, options)
+        folder = _Folder(out, "run", resume=resume, force=force)
         return folder.made(
             lambda place: runs.load(
                 job(
@@ -181,10 +181,9 @@ def compare(
     from bitfold.training import TrainConfig
 
     board, words, reading_words = configs((CompareConfig, TrainConfig, DataConfig), options, {})
-    source = _source(data)
-    _check_settled(source, options)
-    with listening(progress, keep=("cells",)) as tell:
-        folder = _Folder(out, "board")
+    with listening(progress, keep=("cells",)) as tell, _source(data) as source:
+        _check_settled(source, options)
+        folder = _Folder(out, "board", resume=resume, force=force)
         return folder.made(
             lambda place: job(
                 source,
@@ -235,13 +234,12 @@ def inspect(
 
     if isinstance(width, bool) or not isinstance(width, int) or width < 1:
         raise BitfoldError("width is out of range", got=width, expected="1 or more")
-    with listening(progress) as tell:
-        source = _source(data)
+    with listening(progress) as tell, _source(data) as source:
         _check_settled(source, options)
         if isinstance(source, list) and len(source) == 1 and looks_prepared(Path(source[0])):
             log = PreparedLog(source[0])
         else:
-            log = prepare(data if source is data else source, progress=tell, **options)
+            log = prepare(source, progress=tell, **options)
         return Inspection(job(log, width, quick=quick, progress=tell))
 
 
@@ -282,14 +280,19 @@ def _plain(value: Any) -> Any:
     return [item if isinstance(item, int | float) else str(item) for item in value]
 
 
-def _source(data: Data) -> "list[str | Path] | MemoryLog":
-    """Paths, or rows in memory that can be read more than once."""
+@contextlib.contextmanager
+def _source(data: Data) -> "Iterator[list[str | Path] | MemoryLog]":
+    """Paths on this machine, or rows in memory that can be read more than once."""
     if isinstance(data, PreparedLog):
-        return [data.path]
+        yield [data.path]
+        return
     memory = in_memory(data, keep=True)
     if memory is not None:
-        return memory
-    return [data] if isinstance(data, str | Path) else list(data)  # type: ignore[arg-type]
+        yield memory
+        return
+    paths = [data] if isinstance(data, str | Path) else list(data)  # type: ignore[arg-type]
+    with remote.fetched(paths) as places:
+        yield places
 
 
 def _check_settled(source: "list[str | Path] | MemoryLog", options: Mapping[str, Any]) -> None:
@@ -303,9 +306,20 @@ def _check_settled(source: "list[str | Path] | MemoryLog", options: Mapping[str,
 
 
 class _Folder:
-    """Where a result is written: the user's folder, or a temporary one that lives with it."""
+    """Where a result is written: the user's folder, or a temporary one that lives with it.
 
-    def __init__(self, out: str | Path | None, name: str) -> None:
+    A folder of another machine is sent what is in a temporary one.
+    """
+
+    def __init__(
+        self, out: str | Path | None, name: str, *, resume: bool = False, force: bool = False
+    ) -> None:
+        self._away = str(out) if remote.is_remote(out) else None
+        if self._away is not None:
+            remote.check_free(self._away, force=force, resume=resume)
+            out = None
+        elif isinstance(out, str):
+            out = remote.local_path(out)
         self._temporary = tempfile.mkdtemp(prefix="bitfold-") if out is None else None
         self.path = Path(out) if out is not None else Path(str(self._temporary)) / name
 
@@ -313,6 +327,8 @@ class _Folder:
         """What `make` makes of the path; a temporary folder goes when the result does."""
         try:
             result = make(self.path)
+            if self._away is not None:
+                remote.send(self.path, self._away)
         except BaseException:
             if self._temporary is not None:
                 shutil.rmtree(self._temporary, ignore_errors=True)

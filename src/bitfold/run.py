@@ -14,7 +14,9 @@ A folder without a manifest is not a run: it is a training that has not ended. T
 
 import os
 import shutil
+import weakref
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +40,7 @@ from bitfold.model import ClickModel
 from bitfold.networks import build_network, network_options
 from bitfold.plan_format import Plan, dtype_size
 from bitfold.records import broken, checked, file_size, read_object, record, sealed
+from bitfold.remote import fetched, is_remote, local_path, near
 from bitfold.run_manifest import (
     AGAIN,
     CONFIG,
@@ -170,15 +173,16 @@ class Run(Shown):
         from bitfold.data.raw import read_batches
 
         config = reading_config(self.schema.config, reading) if reading else None
-        for batch in read_batches(
-            data,
-            self.schema,
-            batch_size,
-            fields_only=fields_only,
-            encoder=self._encoder,
-            reading=config,
-        ):
-            yield batch if self.dense is None else self.dense.apply(batch)
+        with near(data) as source:
+            for batch in read_batches(
+                source,
+                self.schema,
+                batch_size,
+                fields_only=fields_only,
+                encoder=self._encoder,
+                reading=config,
+            ):
+                yield batch if self.dense is None else self.dense.apply(batch)
 
     @cached_property
     def _encoder(self) -> "RowEncoder":
@@ -336,10 +340,19 @@ def save(
 def load(path: str | Path, device: torch.device | str = "cpu") -> Run:
     """Read a run, every file checked against its manifest.
 
+    Args:
+        path: its folder, also one with a scheme such as `s3://`.
+        device: where the model goes.
+
     Raises:
         BitfoldError: `path` is no finished run, is damaged, was changed, or is of a newer format.
     """
-    folder = Path(path)
+    if is_remote(path):
+        with ExitStack() as stack:
+            run = load(stack.enter_context(fetched([path]))[0], device)
+            weakref.finalize(run, stack.pop_all().close)  # the copy goes with the run
+        return run
+    folder = Path(local_path(path) if isinstance(path, str) else path)
     files = verify(folder)
     config = RunConfig.load(files.path(CONFIG))
     schema = Schema.load(folder, files.path)

@@ -17,6 +17,7 @@ from bitfold.cli.stopping import code, going_on, signals
 from bitfold.cli.streams import steady
 from bitfold.errors import BitfoldError, unknown_name
 from bitfold.progress import is_first_process
+from bitfold.remote import named
 from bitfold.terminal import printable
 
 # name: (module under bitfold.cli, what it does). Listed here, so that the help imports nothing.
@@ -146,11 +147,9 @@ def _fail(error: BitfoldError, debug: bool) -> int:
 
 def _say(text: str, code: int, prefix: str = "bitfold: ", speaks: bool | None = None) -> int:
     """Tell the user, if it is this process's turn: of several the first one, if none is named."""
-    from bitfold.progress import is_first_process
-
     if not (is_first_process() if speaks is None else speaks):
         return code
-    print(f"{prefix}{printable(text, lines=True)}", file=sys.stderr, flush=True)
+    print(f"{prefix}{printable(named(text), lines=True)}", file=sys.stderr, flush=True)
     return code
 
 

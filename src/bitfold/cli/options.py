@@ -5,14 +5,17 @@ Each word of a configuration (bitfold.config.word) becomes one option: `batch_si
 line wins over the file, and the file over the default.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
+from bitfold import remote
 from bitfold.cli.completion import offered
 from bitfold.cli.words import Word, parse, words_of
 from bitfold.config import RENAMED
@@ -110,6 +113,16 @@ class WordCommand(click.Command):
                 args[place] = new + sign + value
         return super().parse_args(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; paths with a scheme are fetched before, and sent after."""
+        with contextlib.ExitStack() as stack:
+            for param in self.params:
+                value = ctx.params.get(param.name or "")
+                if isinstance(param.type, click.Path) and value:
+                    place = stack.enter_context(_near(param, value, ctx.params))
+                    ctx.params[param.name or ""] = place
+            return super().invoke(ctx)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under their titles, those that most people need first."""
         params = self.get_params(ctx)
@@ -126,6 +139,26 @@ class WordCommand(click.Command):
             if records:
                 with formatter.section(title):
                     formatter.write_dl(records)
+
+
+@contextlib.contextmanager
+def _near(param: click.Parameter, value: Any, params: Mapping[str, Any]) -> Iterator[Any]:
+    """The value of an argument or option that is a path, or paths, on this machine."""
+    if isinstance(value, tuple):
+        with remote.fetched(value) as places:
+            yield tuple(map(os.fspath, places))
+    elif not remote.is_remote(value):
+        yield remote.local_path(value)
+    elif param.name == "out" and isinstance(param, click.Argument):
+        with remote.changed(value) as place:
+            yield str(place)
+    elif param.name == "out":
+        said = {name: bool(params.get(name)) for name in ("force", "resume")}
+        with remote.sent(value, **said) as place:
+            yield str(place)
+    else:
+        with remote.fetched([value]) as places:
+            yield str(places[0])
 
 
 def _option(word: Word, title: str) -> Callable[[Command], Command]:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from bitfold.board import NO_BUDGET, Line, ranking_columns
 from bitfold.progress import is_first_process
+from bitfold.remote import named
 from bitfold.terminal import printable
 
 BOARD_WIDTH = 132  # columns that a whole board takes
@@ -25,6 +26,10 @@ def show(*parts: Table | str) -> None:
     """Print tables and texts on stdout, one below the other."""
     if not is_first_process():
         return
+    for part in parts:
+        if isinstance(part, Table) and isinstance(part.title, str):
+            part.title = named(part.title)
+    parts = tuple(named(part) if isinstance(part, str) else part for part in parts)
     out = Console(highlight=False, markup=False, emoji=False)
     if out.is_terminal:
         for part in parts:
