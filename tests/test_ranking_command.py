@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 import bitfold as package
+from bitfold.board import ranking_figures
 from bitfold.floors import below
 from bitfold.ranking import RankConfig, Ranking
 from command import TRAINING, bitfold, refused
@@ -99,6 +100,17 @@ def test_compare_ranks_every_cell(log: Path, tmp_path: Path) -> None:
     page = (board / "board.html").read_text()
     assert "recall@10" in page
     assert "NDCG@10" in page
+
+
+@pytest.mark.parametrize(
+    "ranking",
+    [
+        None, "x", [1], 3, {"recall@x": 0.5}, {"recall@10": "high"}, {"recall@10": 10**5000},
+        {"recall@10": True}, {"mrr": float("nan")}, {"recall@" + "9" * 5000: 0.5},
+    ],
+)  # fmt: skip
+def test_damaged_rankings_are_left_out(ranking: Any) -> None:
+    assert ranking_figures({"ranking": ranking}) == {}
 
 
 def test_floors_in_sentences() -> None:

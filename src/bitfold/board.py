@@ -294,6 +294,9 @@ def lines(
     return out
 
 
+_RANKED = re.compile(r"(?:recall|ndcg)@[1-9][0-9]{0,8}|mrr")
+
+
 def ranking_figures(row: Mapping[str, Any]) -> dict[str, float]:
     """The figures of a row's ranking by name; empty if nothing was ranked.
 
@@ -301,11 +304,16 @@ def ranking_figures(row: Mapping[str, Any]) -> dict[str, float]:
         >>> ranking_figures({"ranking": {"field": "item", "recall@10": 0.25, "users": 7}})
         {'recall@10': 0.25}
     """
-    found = row.get("ranking") or {}
+    found = row.get("ranking")
+    if not isinstance(found, Mapping):
+        return {}
     return {
         name: float(value)
         for name, value in found.items()
-        if ("@" in name or name == "mrr") and isinstance(value, int | float)
+        if _RANKED.fullmatch(name)
+        and isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and 0 <= value <= 1
     }
 
 

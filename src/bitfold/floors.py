@@ -129,7 +129,7 @@ def below(figures: Mapping[str, Any], popular: Mapping[str, Any] | None) -> list
     mine, theirs = ranking_figures(figures), ranking_figures(popular or {})
     under = [name for name in mine if name in theirs and mine[name] <= theirs[name]]
     if under:
-        field = figures["ranking"].get("field")
+        field = figures["ranking"].get("field", "items")
         said = ", ".join(f"{name} {mine[name]:.4f} ({theirs[name]:.4f})" for name in under)
         out.append(f"Not above ranking by the popularity of {field}: {said}.")
     return out

@@ -177,6 +177,14 @@ def read_metrics(path: Path) -> dict[str, Any]:
 Figure = Annotated[float, Meta(ge=-1e300, le=1e300)] | None
 
 
+class _Floor(msgspec.Struct):
+    auc: Figure = None
+    logloss: Figure = None
+    field: str | None = None
+    smoothing: Figure = None
+    ranking: Mapping[str, str | int | float | None] | None = None
+
+
 class _Metrics(msgspec.Struct):
     epochs: Count
     auc: Figure = None
@@ -199,4 +207,5 @@ class _Metrics(msgspec.Struct):
     seed: int | None = None
     versions: Mapping[str, str] = {}
     finished: str | None = None
+    floors: Mapping[str, _Floor] = {}
     ranking: Mapping[str, str | int | float | None] | None = None

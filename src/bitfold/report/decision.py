@@ -112,7 +112,9 @@ def _notes(board: Board) -> list[str]:
 
 def _ranked_under(board: Board) -> list[str]:
     """Which lines rank no better than popularity does, by recall at the greatest depth."""
-    popular = ranking_figures((board.more.get("references") or {}).get("popularity") or {})
+    references = board.more.get("references")
+    popular = references.get("popularity") if isinstance(references, Mapping) else None
+    popular = ranking_figures(popular) if isinstance(popular, Mapping) else {}
     name = next(iter(ranking_columns(board.lines)), "")
     if name not in popular:
         return []
