@@ -195,3 +195,187 @@ def test_impossible_words(words):
         SGD([start()], **words)
     with pytest.raises(BitfoldError, match="out of range"):
         LazyAdam([start()], betas=(1.0, 0.9))
+
+
+def stepped(kind, weight, **options):
+    """An optimizer of a weight after a step."""
+    optimizer = kind([weight], lr=0.1, **options)
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    return optimizer
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["kernel", "plain"])
+@pytest.mark.parametrize("kind", [SGD, Adagrad, RowWiseAdagrad, LazyAdam])
+def test_a_state_of_another_size_is_refused(kind, dtype):
+    options = {"momentum": 0.9} if kind is SGD else {}
+    small, large = (nn.Parameter(torch.ones(rows, 4, dtype=dtype)) for rows in (5, 50_000))
+    saved = stepped(kind, small, **options).state_dict()
+    other = kind([large], lr=0.1, **options)
+    other.load_state_dict(saved)
+    large.grad = torch.ones_like(large)
+    before = large.detach().clone()
+    with pytest.raises(BitfoldError, match="another size"):
+        other.step()
+    assert torch.equal(large, before)
+    for rows in (3, 9):  # a table that shrank, or grew, under its optimizer
+        weight = nn.Parameter(torch.ones(5, 4, dtype=dtype))
+        optimizer = stepped(kind, weight, **options)
+        weight.data, weight.grad = torch.ones(rows, 4, dtype=dtype), None
+        weight.grad = torch.ones_like(weight)
+        with pytest.raises(BitfoldError, match="another size"):
+            optimizer.step()
+
+
+@pytest.mark.parametrize("kind", [SGD, Adagrad, RowWiseAdagrad, LazyAdam])
+@pytest.mark.parametrize("other", [SGD, Adagrad, RowWiseAdagrad, LazyAdam])
+def test_the_state_of_another_optimizer_is_refused(kind, other):
+    if kind is other:
+        return
+    options = {"momentum": 0.9} if kind is SGD else {}
+    weight = start()
+    saved = stepped(kind, weight, **options).state_dict()
+    optimizer = other([weight], lr=0.1)
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+    with pytest.raises(BitfoldError, match="another optimizer"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", WORDS)
+def test_a_state_of_another_type_or_layout_is_taken(name, dtype):
+    one, other = start(), start()
+    first, second = (train(name, weight, "dense") for weight in (one, other))
+    for key, value in second.state[other].items():
+        if key != "step":
+            rounded = first.state[one][key].to(dtype)
+            first.state[one][key] = rounded.to(torch.float32)
+            second.state[other][key] = rounded.t().contiguous().t() if value.dim() > 1 else rounded
+    train(name, one, "dense", first)
+    train(name, other, "dense", second)
+    assert torch.equal(one, other)
+
+
+def test_momentum_may_be_raised_after_the_first_step():
+    weight, expected = start(), start()
+    optimizer, reference = SGD([weight], lr=0.1), torch.optim.SGD([expected], lr=0.1)
+    for step in range(4):
+        for each, group in ((weight, optimizer), (expected, reference)):
+            each.grad = torch.full_like(each, 1.0 + step)
+            group.param_groups[0]["momentum"] = 0.9 if step else 0.0
+            group.step()
+    torch.testing.assert_close(weight, expected)
+
+
+@pytest.mark.parametrize("kind", [SGD, LazyAdam])
+def test_a_schedule_that_cycles_momentum(kind):
+    weight = start()
+    optimizer = kind([weight], lr=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=0.5, total_steps=6, cycle_momentum=kind is LazyAdam
+    )
+    for _ in range(5):
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+        schedule.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert torch.isfinite(weight).all()
+
+
+@pytest.mark.parametrize("form", ["dense", "sparse"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["kernel", "plain"])
+@pytest.mark.parametrize("name", WORDS)
+def test_maximize_goes_up_the_gradient(name, dtype, form):
+    down, up = start(dtype), start(dtype)
+    optimizers = (
+        KINDS[name]([down], **WORDS[name]),
+        KINDS[name]([{"params": [up], "maximize": True}], **WORDS[name]),
+    )
+    for _ in range(2):
+        for weight, optimizer, sign in zip((down, up), optimizers, (1, -1), strict=True):
+            grad = torch.ones_like(weight).mul_(sign)
+            weight.grad = grad.to_sparse(1) if form == "sparse" else grad
+            optimizer.step()
+    assert torch.equal(down, up)
+
+
+def test_maximize_within_the_backward_pass():
+    tables = []
+    for sign in (1, -1):
+        embedding = bitfold.Embedding(50, 8, method="full", seed=3)
+        optimizer = SGD(embedding.parameters(), lr=0.1, maximize=sign < 0)
+        optimizer.into_backward(embedding)
+        (sign * embedding(torch.tensor([1, 2]))).sum().backward()
+        tables.append(embedding.weight.detach())
+    assert torch.equal(*tables)
+
+
+@pytest.mark.parametrize("kind", [SGD, Adagrad, RowWiseAdagrad, LazyAdam])
+def test_options_of_torch_are_taken_or_refused_by_name(kind):
+    neutral = {"foreach": True, "fused": None, "capturable": False, "differentiable": False}
+    neutral |= {"amsgrad": False, "nesterov": False, "dampening": 0, "lr_decay": 0}
+    kind([start()], lr=0.1, **neutral)
+    kind([{"params": [start()], **neutral}], lr=0.1)
+    for name, value in (("capturable", True), ("differentiable", True), ("amsgrad", True)):
+        with pytest.raises(BitfoldError, match=name):
+            kind([start()], lr=0.1, **{name: value})
+        with pytest.raises(BitfoldError, match=name):
+            kind([{"params": [start()], name: value}], lr=0.1)
+    with pytest.raises(BitfoldError, match="unknown option"):
+        kind([start()], lr=0.1, learning_rate=1.0)
+    with pytest.raises(BitfoldError, match="out of range"):
+        kind([{"params": [start()], "lr": -1.0}])
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "options"),
+    [
+        (torch.optim.SGD, SGD, {"momentum": 0.9}),
+        (torch.optim.Adagrad, Adagrad, {}),
+        (torch.optim.Adam, LazyAdam, {}),
+    ],
+    ids=["SGD", "Adagrad", "Adam"],
+)
+def test_the_state_of_torchs_own_optimizer_goes_on(theirs, ours, options):
+    weights = start(), start()
+    first = stepped(theirs, weights[0], **options)
+    second = stepped(theirs, weights[1], **options)
+    again = ours([weights[1]], lr=7.0, **options)
+    again.load_state_dict(second.state_dict())
+    for weight, optimizer in zip(weights, (first, again), strict=True):
+        weight.grad = torch.full_like(weight, 0.5)
+        optimizer.step()
+    torch.testing.assert_close(*weights)
+
+
+def test_gradients_that_are_no_table_are_taken_or_refused():
+    weight, expected = start(), start()
+    grad = torch.zeros_like(weight)
+    grad[2, 1] = grad[4] = 3.0
+    for each, given in ((weight, grad.to_sparse()), (expected, grad)):
+        each.grad = given
+        SGD([each], lr=0.1).step()
+    assert torch.equal(weight, expected)
+    for wrong in (torch.tensor([0, ROWS]), torch.tensor([-1, 2])):
+        weight.grad = torch.sparse_coo_tensor(
+            wrong.unsqueeze(0), torch.ones(2, DIM), weight.shape, check_invariants=False,
+            is_coalesced=True,
+        )  # fmt: skip
+        with pytest.raises(BitfoldError, match="rows that the weight does not have"):
+            SGD([weight], lr=0.1).step()
+
+
+def test_a_wrapped_weight_is_refused():
+    from torch.distributed.tensor import DTensor
+
+    class Wrapped(torch.Tensor):
+        @classmethod
+        def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+            raise NotImplementedError
+
+    assert DTensor.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
+    weight = torch.Tensor._make_wrapper_subclass(Wrapped, (4, 4), dtype=torch.float32)
+    optimizer = SGD([start()], lr=0.1)
+    with pytest.raises(BitfoldError, match="plain tensors"):
+        optimizer._apply(weight, torch.ones(4, 4), optimizer.param_groups[0])

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bitfold import forks as forks  # a child of a process with lookups runs on one thread
 from bitfold.address import Address
 from bitfold.address.constants import WithConstants
 from bitfold.address.fingerprint import FINGERPRINT_BYTES, check_fingerprint
 from bitfold.errors import BitfoldError, IdOutOfRange
 from bitfold.fuse import fusion_named
-from bitfold.kernels.choice import by_kernel
+from bitfold.kernels.choice import DIRECT, PLAIN, recorded, way_of
 from bitfold.kernels.ops import FUSIONS, POOLINGS, READ, vectors
 from bitfold.kernels.words import pack, scratch_words
 from bitfold.plan_format import DTYPES, Plan
@@ -176,7 +177,7 @@ class Corridor(WithConstants, Embedder):
 
     def check(self, ids: Tensor) -> None:
         """Raise `IdOutOfRange` for a dense id of `[B, F]` that has no vector."""
-        self._checked(_as_int64(ids))
+        self._bad(_as_int64(ids))
 
     def read(self, reading: Callable[[Tensor], Tensor]) -> Tensor:
         """What `reading` makes of the pool's weight.
@@ -212,13 +213,6 @@ class Corridor(WithConstants, Embedder):
 
     def forward(self, ids: Tensor, padding_idx: int | None = None) -> Tensor:
         """Vectors `[B, F, D]` of int64 ids `[B, F]`; those of `padding_idx` are zero."""
-        shape = ids.shape
-        if len(shape) != 2 or shape[1] != self.num_fields:
-            raise BitfoldError(
-                "ids of the wrong shape",
-                got=list(shape),
-                expected=f"[B, {self.num_fields}], a column for each field",
-            )
         if ids.dtype is not torch.int64:
             ids = _as_int64(ids)
         # `read`, without a call: past `nn.Module`'s attributes, which cost as much as a lookup
@@ -230,26 +224,54 @@ class Corridor(WithConstants, Embedder):
 
     def _single(self, weight: Tensor, ids: Tensor, padding_idx: int | None) -> Tensor:
         """`forward`, with the pool's weight at hand."""
-        if by_kernel(weight):
-            if padding_idx is not None and self.table is not None:
-                return self._by_kernel(weight, ids, None, None, READ, padding_idx)
-            return self._by_kernel(weight, ids, None, None, None, padding_idx)
-        ids = self._checked(ids)
-        if padding_idx is not None and self.table is not None:
+        way = way_of(weight)
+        mode = READ if padding_idx is not None and self.table is not None else None
+        if way == DIRECT:  # the kernel holds the ids' shape against the fields
+            return self._by_kernel(way, weight, ids, None, None, mode, padding_idx)
+        shape = ids.shape
+        if len(shape) != 2 or shape[1] != self.num_fields:
+            raise BitfoldError(
+                "ids of the wrong shape",
+                got=list(shape),
+                expected=f"[B, {self.num_fields}], a column for each field",
+            )
+        if way != PLAIN:
+            return self._by_kernel(way, weight, ids, None, None, mode, padding_idx)
+        bad = self._bad(ids)
+        if mode == READ:
             return F.embedding(ids, weight, padding_idx, sparse=self.sparse)
+        cells = self._cells(ids, bad)
         if self.address.ragged:
-            found = torch.cat(self._ragged(weight, ids), 1)[:, self.address.order]
+            found = torch.cat(self._ragged(weight, cells), 1)[:, self.address.order]
         else:
-            found = self._fused(self.address, self._rows(weight, self.address.cells(ids)))
+            found = self._fused(self.address, self._rows(weight, cells[0]))
         if padding_idx is None:
             return found
         return found.masked_fill((ids == padding_idx).unsqueeze(-1), 0.0)
+
+    def _cells(self, ids: Tensor, bad: Tensor | None) -> list[Tensor]:
+        """The cells of ids `[B, F]`, of fields of the same number of terms together.
+
+        Cells of `bad` ids lie outside the pool.
+        """
+        parts = list(self.address.parts) if self.address.ragged else [self.address]
+        columns = [ids if part.columns is None else ids[:, part.columns] for part in parts]
+        cells = [part.cells(each) for part, each in zip(parts, columns, strict=True)]
+        if bad is None:
+            return cells
+        outside = self.plan.program.rows
+        marks = [bad if part.columns is None else bad[:, part.columns] for part in parts]
+        return [
+            each.masked_fill(mark[..., None, None], outside)
+            for each, mark in zip(cells, marks, strict=True)
+        ]
 
     def _rows(self, weight: Tensor, cells: Tensor) -> Tensor:
         return F.embedding(cells, weight, sparse=self.sparse)
 
     def _by_kernel(
         self,
+        way: int,
         weight: Tensor,
         ids: Tensor,
         offsets: Tensor | None,
@@ -263,20 +285,19 @@ class Corridor(WithConstants, Embedder):
             return vectors(
                 weight, learned, ids, offsets, weights,
                 (self.packed, self.fusion, POOLINGS[mode], padding_idx, *self.shape),
-                pool.sparse, pool.moved_by,
+                way, pool.sparse, pool.moved_by,
             )  # fmt: skip
         except IdOutOfRange:
             field = None
             if offsets is not None:
                 rows = max((offsets.shape[0] - 1) // self.num_fields, 1)
                 field = bags_of(offsets, ids.shape[0]) // rows
-            self._checked(ids, field)  # the same complaint, with the field's name
+            self._bad(ids, field)  # the same complaint, with the field's name
             raise
 
-    def _ragged(self, weight: Tensor, ids: Tensor) -> list[Tensor]:
+    def _ragged(self, weight: Tensor, cells: list[Tensor]) -> list[Tensor]:
         """Vectors of the fields, those of the same number of terms together: nothing is padded."""
         parts = list(self.address.parts)
-        cells = [part.cells(ids[:, part.columns]) for part in parts]
         if not self.sparse:
             return [
                 self._fused(part, self._rows(weight, each))
@@ -322,7 +343,6 @@ class Corridor(WithConstants, Embedder):
         if offsets.dtype not in (torch.int64, torch.int32):
             raise BitfoldError("offsets are integers", got=offsets.dtype, expected="torch.int64")
         offsets = offsets.long()
-        check_offsets(offsets, ids.shape[0])
         ids = _as_int64(ids)
         return self.read(
             lambda weight: self._bags(weight, ids, offsets, weights, mode, padding_idx)
@@ -339,16 +359,23 @@ class Corridor(WithConstants, Embedder):
     ) -> Tensor:
         """`forward_bags`, with the pool's weight at hand."""
         bags = offsets.shape[0] - 1
-        if by_kernel(weight):
+        way = way_of(weight)
+        if way != PLAIN:  # the kernel holds the offsets against the ids
             # Bags of one id each are ids, which take a third of the time.
-            if self.num_fields == 1 and weights is None and bags == ids.shape[0] and _ones(offsets):
-                return self._by_kernel(weight, ids.unsqueeze(1), None, None, None, padding_idx)
-            return self._by_kernel(weight, ids, offsets, weights, mode, padding_idx)
+            single = way == DIRECT and self.num_fields == 1 and weights is None
+            if single and bags == ids.shape[0] and _ones(offsets):
+                return self._by_kernel(way, weight, ids.unsqueeze(1), None, None, None, padding_idx)
+            return self._by_kernel(way, weight, ids, offsets, weights, mode, padding_idx)
+        if not recorded(offsets):  # else they are held against the ids when the graph is run
+            check_offsets(offsets, ids.shape[0])
         rows = bags // self.num_fields
         bag = bags_of(offsets, ids.shape[0])
         field = bag // max(rows, 1)
-        ids = self._checked(ids, field)
-        pieces = self._rows(weight, self.address.cells(ids, field))
+        bad = self._bad(ids, field)
+        cells = self.address.cells(ids, field)
+        if bad is not None:
+            cells = cells.masked_fill(bad[:, None, None], self.plan.program.rows)
+        pieces = self._rows(weight, cells)
         fused = self.fuse(pieces, self.address.present(field), field).flatten(-2)
         keep = None if padding_idx is None else ids != padding_idx
         pooled = pool(fused, bag, bags, mode, weights=weights, keep=keep)
@@ -373,18 +400,25 @@ class Corridor(WithConstants, Embedder):
         """A frozen copy in evaluation mode."""
         return copy.deepcopy(self).eval().requires_grad_(False)
 
-    def _checked(self, ids: Tensor, field: Tensor | None = None) -> Tensor:
+    def _bad(self, ids: Tensor, field: Tensor | None = None) -> Tensor | None:
+        """Which dense ids are out of range, where that can only be told when a graph is run.
+
+        Raises:
+            IdOutOfRange: for such an id, where it can be told at once.
+        """
         if not self.dense or ids.is_meta:
-            return ids
+            return None
         limit = self.limits if field is None else self.limits[field]
         bad = (ids < 0) | (ids >= limit)
         if not self.all_dense:
             bad = bad & (limit > 0)
         if torch.compiler.is_compiling():
             torch._assert_async(~bad.any(), "a dense id is outside 0..num_embeddings-1")
+        elif recorded(bad):
+            return bad
         elif bool(bad.any()):
             self._complain(ids, field, bad)
-        return ids
+        return None
 
     def _complain(self, ids: Tensor, field: Tensor | None, bad: Tensor) -> None:
         where = bad.nonzero()[0]
@@ -423,10 +457,8 @@ class Corridor(WithConstants, Embedder):
 
 
 def _ones(offsets: Tensor) -> bool:
-    """Whether every bag is known to hold one id."""
-    if torch.compiler.is_compiling() or type(offsets) is not Tensor:
-        return False
-    return bool((offsets.diff() == 1).all())
+    """Whether every bag holds one id."""
+    return type(offsets) is Tensor and torch.equal(offsets, torch.arange(offsets.shape[0]))
 
 
 def drawn_seed(generator: torch.Generator | None) -> int:

@@ -50,14 +50,9 @@ def pool(
         vectors = vectors.float()
     if weights is not None:
         vectors = vectors * weights.to(vectors.dtype).unsqueeze(-1)
-    empty = vectors.new_zeros(bags, vectors.shape[-1])
     if mode == "max":
-        index = bag.unsqueeze(-1).expand_as(vectors)
-        if keep is not None:  # what is left out goes to a bag of its own
-            index = torch.where(keep.unsqueeze(-1), index, bags)
-            empty = vectors.new_zeros(bags + 1, vectors.shape[-1])
-        out = empty.scatter_reduce(0, index, vectors, "amax", include_self=False)[:bags]
-        return out.to(dtype)
+        return _largest(vectors, bag, bags, keep).to(dtype)
+    empty = vectors.new_zeros(bags, vectors.shape[-1])
     if keep is not None:
         vectors = vectors.masked_fill(~keep.unsqueeze(-1), 0.0)
     out = empty.index_add(0, bag, vectors)
@@ -66,6 +61,23 @@ def pool(
         count = vectors.new_zeros(bags).index_add(0, bag, one)
         out = out / count.clamp(min=1.0).unsqueeze(-1)
     return out.to(dtype)
+
+
+def _largest(vectors: Tensor, bag: Tensor, bags: int, keep: Tensor | None) -> Tensor:
+    """The largest number of each bag; of equal ones the first has the gradient, as in torch."""
+    count, width = vectors.shape
+    if keep is not None:  # what is left out goes to a bag of its own
+        bag = torch.where(keep, bag, bags)
+    index = bag.unsqueeze(-1).expand(count, width)
+    values = vectors.detach()
+    top = values.new_zeros(bags + 1, width)
+    top = top.scatter_reduce(0, index, values, "amax", include_self=False)
+    place = torch.arange(count, device=vectors.device).unsqueeze(-1)
+    place = torch.where(values == top.gather(0, index), place, count)
+    first = place.new_full((bags + 1, width), count).scatter_reduce(0, index, place, "amin")[:bags]
+    # An empty bag, or one whose largest number is none, reads the row that is appended.
+    found = torch.cat([vectors, vectors.new_zeros(1, width)]).gather(0, first)
+    return torch.where(top[:bags].isnan(), top[:bags], found)
 
 
 def bags_of(offsets: Tensor, total: int) -> Tensor:

@@ -159,7 +159,9 @@ class Weighted(WithConstants, Fusion):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.importance = nn.Parameter(torch.empty(program.lookups, device=device, dtype=dtype))
+        with torch.inference_mode(False):  # it can be trained wherever it was built
+            learned = torch.empty(program.lookups, device=device, dtype=dtype)
+            self.importance = nn.Parameter(learned)
         position, rows = 0, []
         most = max(program.terms)
         for terms in program.terms:

@@ -39,7 +39,6 @@ from bitfold.kernels.vectors import (
     pointer,
     prefetch,
     put,
-    rounded,
     same,
     splat,
     store,
@@ -70,6 +69,8 @@ _LOW, _SPREAD = np.uint64(0xFFFFFFFF), np.uint64(2654435761)
 @lru_cache(maxsize=None, typed=True)
 def backward(lanes: int, item: Any, one: Any, bags: bool, owned: bool) -> Kernel:
     """Add the gradient `VECTORS` of the vectors to the pool's gradient, and to what else is wanted.
+
+    Of a maximum `TOP` says which id of a bag is the first to reach it (pooling `FIRST`).
 
     Unless rows are `owned`, every thread takes its share of the batch and has sums of its own, of
     `SIZE` numbers: thread 0 in `SUMS`, thread t in part `t - 1` of `OTHERS`. They are cleared
@@ -139,7 +140,7 @@ def backward(lanes: int, item: Any, one: Any, bags: bool, owned: bool) -> Kernel
                     )  # fmt: skip
                     if owned:
                         known = _spread_own(
-                            told, t, like, lanes, item, pool, rows, count,
+                            told, t, like, lanes, one, pool, rows, count,
                             after(words, first * COLUMNS), chunks, lookups, width,
                             after(scales, first), product, to, grad, weight, sums, known,
                             turn % get(told, THREADS) == t,
@@ -147,7 +148,7 @@ def backward(lanes: int, item: Any, one: Any, bags: bool, owned: bool) -> Kernel
                         turn += 1
                     elif bags and rare:
                         _spread_rare(
-                            told, t, like, lanes, item, one, pool, rows, count, chunks, lookups,
+                            told, t, like, lanes, one, pool, rows, count, chunks, lookups,
                             width, scales, first, product, to, grad, place, weight, sums,
                         )  # fmt: skip
                     else:
@@ -234,32 +235,29 @@ def _spread_ids(
 
 @inner
 def _spread_rare(
-    told, t, like, lanes, item, one, pool, rows, count, chunks, lookups, width, all_scales, first,
+    told, t, like, lanes, one, pool, rows, count, chunks, lookups, width, all_scales, begin,
     product, to, grad, place, weight, sums,
 ):  # fmt: skip
     """The gradient of a block where bags took a maximum, or more than the pool has a gradient."""
     terms, wide, total_lookups = lookups // chunks, np.uint64(width), lookups_of(told)
-    top = pointer(get(told, TOP), item)
+    first_of_bag = pointer(get(told, TOP), one)
     weight_sums, weighed = pointer(get(told, WEIGHT_SUMS), one), get(told, WEIGHT_SUMS) != 0
     scaled = get(told, SCALE_SUMS) != 0
-    scale_sums = after(pointer(get(told, SCALE_SUMS), one), t * total_lookups + first)
+    scale_sums = after(pointer(get(told, SCALE_SUMS), one), t * total_lookups + begin)
     spreads, pooling = get(told, SUMS) != 0, get(told, POOLING)
     for c in range(chunks):
-        these, factors = after(rows, c * terms * BLOCK), after(all_scales, first + c * terms)
+        these, factors = after(rows, c * terms * BLOCK), after(all_scales, begin + c * terms)
         for piece in range(0, width, lanes):
             part, off = np.uint64(piece), np.uint64(c * width + piece)
             for i in range(count):
                 step = load(grad, get(to, i) + off, like)
-                if pooling == POOL_MAX or weighed:
+                if pooling == POOL_MAX:
+                    first = load(first_of_bag, get(to, i) + off, like)
+                    step = mul(step, same(splat(-get(weight, i), like), first))
+                if weighed:
                     vector = fused(like, pool, these, i, terms, wide, part, factors, product)
-                    if weighed:
-                        number = np.int64(get(place, i))
-                        put(
-                            weight_sums, number, get(weight_sums, number) + total(mul(step, vector))
-                        )
-                    if pooling == POOL_MAX:
-                        most = load(top, get(to, i) + off, like)
-                        step = mul(step, same(rounded(vector, pool), most))
+                    number = np.int64(get(place, i))
+                    put(weight_sums, number, get(weight_sums, number) + total(mul(step, vector)))
                 if pooling != ONE and pooling != POOL_MAX:
                     step = mul(step, splat(get(weight, i), like))
                 if scaled:
@@ -273,7 +271,7 @@ def _spread_rare(
 
 @inner
 def _spread_own(
-    told, t, like, lanes, item, pool, rows, count, words, chunks, lookups, width, scales, product,
+    told, t, like, lanes, one, pool, rows, count, words, chunks, lookups, width, scales, product,
     to, grad, weight, sums, known, turn,
 ):  # fmt: skip
     """The gradient of a block, added to the rows that this thread owns; and to all the few rows
@@ -283,7 +281,8 @@ def _spread_own(
         How many rows have got slots.
     """
     terms, wide, pooling = lookups // chunks, np.uint64(width), get(told, POOLING)
-    top, slots = pointer(get(told, TOP), item), pointer(get(told, SLOTS), np.int32(0))
+    first_of_bag = pointer(get(told, TOP), one)
+    slots = pointer(get(told, SLOTS), np.int32(0))
     found = after(pointer(get(told, FOUND), np.int64(0)), t * get(told, STRIDE))
     picked = after(rows, lookups * BLOCK)
     places = after(picked, BLOCK)
@@ -308,7 +307,7 @@ def _spread_own(
             _spread_picked(
                 like, pool, these, picked, mine, terms, m - c * terms, wide, np.uint64(piece),
                 after(scales, c * terms), product, to, np.uint64(c * width + piece), grad, pooling,
-                weight, top, sums,
+                weight, first_of_bag, sums,
             )  # fmt: skip
     return known
 
@@ -368,7 +367,7 @@ def _open(like, lanes, places, count, slots, found, known, width, sums):
 @inner
 def _spread_picked(
     like, pool, rows, picked, count, terms, me, width, at, scales, product, to, off, grad, pooling,
-    weight, top, sums,
+    weight, first_of_bag, sums,
 ):  # fmt: skip
     """Add a piece's gradient to one term's rows, for the ids that were picked."""
     places = after(picked, BLOCK)
@@ -379,8 +378,8 @@ def _spread_picked(
         prefetch(grad, np.int64(get(to, later) + off), 0)
         step = load(grad, get(to, i) + off, like)
         if pooling == POOL_MAX:
-            vector = fused(like, pool, rows, i, terms, width, at, scales, product)
-            step = mul(step, same(rounded(vector, pool), load(top, get(to, i) + off, like)))
+            first = load(first_of_bag, get(to, i) + off, like)
+            step = mul(step, same(splat(-get(weight, i), like), first))
         elif pooling != ONE:
             step = mul(step, splat(get(weight, i), like))
         if product:

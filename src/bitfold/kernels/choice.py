@@ -1,24 +1,53 @@
-"""Which path a lookup takes: the kernels, or plain torch."""
+"""Which path a lookup takes: the kernels at once, their operator, or plain torch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+PLAIN, OPERATOR, DIRECT = range(3)
 
 _forced = {"plain": False}
+_OURS = (Tensor, nn.Parameter)  # whose memory is what it says
+_tracing_state = torch._C._get_tracing_state
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_in_function_mode = torch._C._is_torch_function_mode_enabled
+_transformed = torch._C._are_functorch_transforms_active
 
 
-def by_kernel(pool: Tensor) -> bool:
-    """Whether lookups in this pool take the kernels: on the CPU, in the types they know."""
-    return (
-        pool.is_cpu
-        and pool.dtype in DTYPES
-        and not _forced["plain"]
-        and not torch._C._are_functorch_transforms_active()
-    )
+def way_of(pool: Tensor) -> int:
+    """How lookups in this pool are made.
+
+    Returns:
+        `DIRECT`: a call, which nothing but autograd sees; `OPERATOR`: through torch's dispatcher,
+        where a compiler, a tracer or a mode looks on; `PLAIN`: torch's own operations, on other
+        devices, in types that the kernels do not know, under `torch.func`'s transforms and with
+        tangents (forward-mode AD).
+    """
+    if not pool.is_cpu or pool.dtype not in DTYPES or _forced["plain"] or _transformed():
+        return PLAIN
+    if is_compiling():
+        return OPERATOR
+    if forward_ad._current_level >= 0:
+        return PLAIN
+    if type(pool) not in _OURS:  # a DTensor, say: the operator does not know how it is kept
+        return OPERATOR if isinstance(pool, FakeTensor | FunctionalTensor) else PLAIN
+    if _dispatch_modes() or _in_function_mode() or _tracing_state() is not None:
+        return OPERATOR
+    return DIRECT
+
+
+def recorded(ids: Tensor) -> bool:
+    """Whether nothing may depend on the value of `ids`: they are traced, or stand for many."""
+    if _tracing_state() is not None or _dispatch_modes():
+        return True
+    return _transformed() and torch._C._functorch.is_functorch_wrapped_tensor(ids)
 
 
 @contextmanager

@@ -7,12 +7,12 @@ parallel: such a loop takes as long to compile as a kernel, so there is one for 
 Numba keeps a result on disk under the function's own code and constants, but not those of what it
 calls: so every function that is kept holds `STAMP`, a digest of the kernels' source.
 
-Threads are OpenMP's, through Numba. OpenMP does not survive a fork: a forked child runs on one.
+Threads are OpenMP's, through Numba. OpenMP does not survive a fork: a forked child runs
+on one (`bitfold.forks`).
 """
 
 import ctypes
 import gc
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -27,9 +27,6 @@ from numba.core import types
 from numba.extending import intrinsic
 
 STAMP = crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
-
-_children = {"forked": False}
-os.register_at_fork(after_in_child=lambda: _children.update(forked=True))
 
 _Function = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)
 
@@ -73,11 +70,6 @@ def kernel(function: Callable[[Any, Any], None]) -> Kernel:
     """Compile a function of an address and a thread's number."""
     compiled = kept(numba.cfunc, "void(int64, int64)")(function)
     return Kernel(_Function(compiled.address), compiled.address, compiled)
-
-
-def forked() -> bool:
-    """Whether this process is a forked child."""
-    return _children["forked"]
 
 
 @intrinsic

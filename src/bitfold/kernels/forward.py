@@ -19,6 +19,7 @@ from bitfold.kernels.vectors import (
     inner,
     larger,
     load,
+    mul,
     pointer,
     put,
     rounded,
@@ -41,12 +42,15 @@ from bitfold.kernels.walk import (
 )
 from bitfold.kernels.words import BLOCK, COLUMNS
 
+NEVER = 1e30  # (hit - 1) * NEVER is below every ordinal where nothing was hit
+
 
 @lru_cache(maxsize=None, typed=True)
 def forward(lanes: int, item: Any, one: Any, bags: bool) -> Kernel:
     """Vectors of a thread's rows into `VECTORS`; of bags, `VECTORS` must be zero before.
 
-    With pooling `TIES`, how many ids of each bag reach the bag's maximum `TOP`, number by number.
+    With pooling `FIRST`, number by number, which id of a bag is the first that reaches the bag's
+    maximum `TOP`: 0, -1, ..., in the type to compute in.
     The first word of a thread's scratch is then the position of an id out of range, or -1.
 
     Args:
@@ -168,8 +172,9 @@ def _pool(
 ):  # fmt: skip
     """Vectors of bags; a bag that the last block `opened` goes on."""
     terms, wide, pooling = lookups // chunks, np.uint64(width), get(told, POOLING)
-    lowest = type(one)(one * (-np.inf) if pooling == POOL_MAX else one - one)
-    top = pointer(get(told, TOP), item)
+    lowest = type(one)(one * (-np.inf) if pooling >= POOL_MAX else one - one)
+    top, firsts = pointer(get(told, TOP), item), pointer(get(told, VECTORS), one)
+    minus, never = -one, type(one)(one * NEVER)
     for c in range(chunks):
         these, factors = after(rows, c * terms * BLOCK), after(scales, c * terms)
         for piece in range(0, width, lanes):
@@ -177,12 +182,12 @@ def _pool(
             if terms == 2 and pooling < POOL_MAX:
                 _add_two(
                     like, pool, these, count, 2, wide, part, factors, product, to, off, out,
-                    pooling, weight, lowest, opened, partial, top,
+                    pooling, weight, lowest, opened, partial, top, firsts, minus, never,
                 )  # fmt: skip
             else:
                 _pool_any(
                     like, pool, these, count, terms, wide, part, factors, product, to, off, out,
-                    pooling, weight, lowest, opened, partial, top,
+                    pooling, weight, lowest, opened, partial, top, firsts, minus, never,
                 )  # fmt: skip
 
 
@@ -192,7 +197,7 @@ def _pool_of(known: int, adds: bool) -> Any:
     @inner
     def pool_piece(
         like, pool, rows, count, terms, width, at, scales, product, to, off, out, pooling, weight,
-        lowest, opened, partial, top,
+        lowest, opened, partial, top, firsts, minus, never,
     ):  # fmt: skip
         if known:
             terms = known
@@ -209,9 +214,14 @@ def _pool_of(known: int, adds: bool) -> Any:
                 elif pooling == POOL_MAX:
                     value = larger(rounded(vector, pool), value)
                 else:
-                    value = add(value, same(rounded(vector, pool), load(top, bag + off, like)))
+                    hit = same(rounded(vector, pool), load(top, bag + off, like))
+                    miss = mul(add(hit, splat(minus, like)), splat(never, like))
+                    value = larger(fma(hit, splat(-get(weight, i), like), miss), value)
                 i += 1
-            store(out, bag + off, value)
+            if adds or pooling <= POOL_MAX:
+                store(out, bag + off, value)
+            else:
+                store(firsts, bag + off, value)
             store(partial, off, value)
 
     return pool_piece

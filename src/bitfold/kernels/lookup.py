@@ -7,7 +7,7 @@ a vector. `packed` is a program (`words.pack`); ids are `[B, F]`, or `[T]` with 
 
 import os
 import threading
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,15 +16,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bitfold.errors import IdOutOfRange
+from bitfold.forks import forked
 from bitfold.kernels import backward as gradients
 from bitfold.kernels import touched
 from bitfold.kernels.call import tell
-from bitfold.kernels.compiled import Kernel, forked, run
+from bitfold.kernels.compiled import Kernel, run
 from bitfold.kernels.digits import digits
 from bitfold.kernels.forward import forward as vectors
-from bitfold.kernels.move import Move
+from bitfold.kernels.held import (
+    Facts,
+    check_batch,
+    check_tensor,
+    check_weight,
+    check_words,
+    described,
+    facts_of,
+    refused,
+)
+from bitfold.kernels.move import Move, check_move
 from bitfold.kernels.vectors import lanes_of
-from bitfold.kernels.walk import ONE, POOL_MAX, READ, TIES
+from bitfold.kernels.walk import FIRST, ONE, POOL_MAX, PRODUCT, READ, WEIGHTED
 from bitfold.kernels.words import FEW, HEAD, MOST
 from bitfold.pool.pages import ask_for_large_pages
 from bitfold.threads import agree, most_threads
@@ -56,7 +67,7 @@ def cache_bytes() -> int:
 
 
 def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.detach().to(dtype).contiguous()
+    return tensor.detach().to(dtype).contiguous().resolve_neg()
 
 
 def _optional(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -91,11 +102,45 @@ def _scratch(words: int) -> int:
     return address
 
 
-@cache
-def _loops(raw: bool) -> int:
-    """The address of the compiled digits."""
-    address: int = digits(raw).address
-    return address
+class _Ready(NamedTuple):
+    """A lookup whose weight and words were held against its program (`bitfold.kernels.held`)."""
+
+    facts: Facts
+    loops: int
+    ids: Kernel
+    bags: Kernel
+    width: int
+    learned: bool
+    wide: torch.dtype
+
+
+_ready: dict[tuple[Any, ...], _Ready] = {}
+KEPT_READY = 1024
+
+
+def _make_ready(
+    pool: Tensor, packed: Tensor, fusion: int, pooling: int, fields: int, dim: int, room: int,
+    raw: bool,
+) -> _Ready:  # fmt: skip
+    """Hold a lookup's weight and words against its program, and find its kernels."""
+    if not isinstance(pool, Tensor):
+        raise refused("the weight", described(pool), "a tensor")
+    facts = facts_of(packed)
+    check_words(facts, fusion, pooling, fields, dim, room, raw)
+    check_weight(pool, facts, dim)
+    if pool.dtype not in ITEMS:
+        raise refused("the weight", described(pool), f"one of {[str(each) for each in ITEMS]}")
+    width = pool.shape[1]
+    item, one, wide = ITEMS[pool.dtype]
+    ids, bags = (vectors(lanes_of(width), item, one, each) for each in (False, True))
+    loops = digits(raw).address
+    while len(_ready) >= KEPT_READY:
+        _ready.pop(next(iter(_ready)))
+    ready = _Ready(facts, loops, ids, bags, width, fusion == WEIGHTED, wide)
+    _ready[packed.data_ptr(), pool.shape, pool.dtype, fusion, pooling, fields, dim, room, raw] = (
+        ready
+    )
+    return ready
 
 
 def forward(
@@ -112,56 +157,68 @@ def forward(
     dim: int,
     room: int,
     raw: bool,
-    top: Tensor | None = None,
 ) -> Tensor:
     """Vectors `[B, F, D]`.
 
-    With pooling `TIES`, how many ids of each bag reach its maximum `top`, number by number.
-
     Raises:
         IdOutOfRange: for a dense id outside `0..V-1`.
+        BitfoldError: for a tensor whose memory is not what the program reads.
     """
     # A row's lookup is a microsecond, and so are ten calls of Python or one of torch: what is not
     # there is not asked for, and `shape` and `new_empty` are the quickest ways to ask and to get.
     if pooling == READ:
         pooling, padding = ONE, None
-    width, dtype = pool.shape[1], pool.dtype
-    ids, pool = ids.contiguous(), pool.contiguous()
+    dtype, shape = pool.dtype, pool.shape
+    ready = _ready.get((packed.data_ptr(), shape, dtype, fusion, pooling, fields, dim, room, raw))
+    if (
+        ready is None
+        or ready.facts.packed is not packed
+        or (ready.facts.version >= 0 and ready.facts.version != packed._version)
+    ):
+        ready = _make_ready(pool, packed, fusion, pooling, fields, dim, room, raw)
     bags = offsets is not None or padding is not None
+    if not (bags or pooling or ready.learned or importance is not None or weights is not None):
+        size = ids.shape
+        if len(size) != 2 or size[1] != fields or ids.dtype is not torch.int64 or not ids.is_cpu:
+            check_batch(ready.facts, None, ids, None, None, fusion, pooling, WEIGHTED)
+    else:
+        check_batch(ready.facts, importance, ids, offsets, weights, fusion, pooling, WEIGHTED)
+    ids, pool = ids.contiguous(), pool.contiguous()
+    at_pool, at_ids = pool.data_ptr(), ids.data_ptr()
+    rows = ids.shape[0] if offsets is None else (offsets.shape[0] - 1) // fields
+    if not at_pool or (rows and not at_ids):
+        check_weight(pool, ready.facts, dim)
+        check_tensor("ids", ids, tuple(ids.shape), torch.int64)
     if not bags:
-        rows = ids.shape[0]
         numbers = rows * fields * dim
         out = pool.new_empty(rows, fields, dim)
         if numbers > MAPPED_NUMBERS:
             ask_for_large_pages(out)
     else:
-        rows = ids.shape[0] if offsets is None else (offsets.shape[0] - 1) // fields
         numbers = ids.numel() * dim
         out = pool.new_zeros(rows, fields, dim)
     threads = 1 if numbers < SERIAL_NUMBERS else threads_for(rows)
     streamed = (
         numbers > 1 << 18
         and out.nbytes > cache_bytes()
-        and lanes_of(width) * out.itemsize % 32 == 0
+        and lanes_of(ready.width) * out.itemsize % 32 == 0
     )
-    at_importance = at_offsets = at_weights = at_top = 0
+    at_importance = at_offsets = at_weights = 0
     if importance is not None:
-        importance = _as(importance, ITEMS[dtype][2])
+        importance = _as(importance, ready.wide)
         at_importance = importance.data_ptr()
     if offsets is not None:
         offsets = _as(offsets, torch.int64)
         at_offsets = offsets.data_ptr()
     if weights is not None:
-        weights = _as(weights, ITEMS[dtype][2])
+        weights = _as(weights, ready.wide)
         at_weights = weights.data_ptr()
-    if top is not None:
-        at_top = top.data_ptr()
     told = tell(
-        threads, rows, width, pool.data_ptr(), at_importance, ids.data_ptr(), at_offsets,
-        at_weights, packed.data_ptr(), fusion, pooling, padding is not None, padding or 0, at_top,
-        out.data_ptr(), _scratch(threads * room), room, _loops(raw), streamed,
+        threads, rows, ready.width, at_pool, at_importance, at_ids, at_offsets, at_weights,
+        packed.data_ptr(), fusion, pooling, padding is not None, padding or 0, 0, out.data_ptr(),
+        _scratch(threads * room), room, ready.loops, streamed,
     )  # fmt: skip
-    run(_vectors(width, dtype, bags), told, threads)
+    run(ready.bags if bags else ready.ids, told, threads)
     bad = _local.scratch.item
     for t in range(threads):
         if bad(t * room) >= 0:
@@ -169,11 +226,46 @@ def forward(
     return out
 
 
-@cache
-def _vectors(width: int, dtype: torch.dtype, bags: bool) -> Kernel:
-    """The kernel of `forward`, found by what is quick to hash."""
-    item, one, _ = ITEMS[dtype]
-    return vectors(lanes_of(width), item, one, bags)
+def firsts(
+    pool: Tensor,
+    importance: Tensor | None,
+    ids: Tensor,
+    offsets: Tensor,
+    packed: Tensor,
+    fusion: int,
+    padding: int | None,
+    fields: int,
+    dim: int,
+    room: int,
+    raw: bool,
+    top: Tensor,
+) -> Tensor:
+    """Which id of each bag is the first to reach the bag's maximum `top`, number by number.
+
+    Returns:
+        `[B, F, D]`: 0 for a bag's first id, -1 for the next, ..., in float32 or float64.
+    """
+    ready = _make_ready(pool, packed, fusion, POOL_MAX, fields, dim, room, raw)
+    check_batch(ready.facts, importance, ids, offsets, None, fusion, POOL_MAX, WEIGHTED)
+    rows = (offsets.shape[0] - 1) // fields
+    check_tensor("top", top, (rows, fields, dim), pool.dtype)
+    ids, pool, top = ids.contiguous(), pool.contiguous(), top.contiguous()
+    importance, offsets = _optional(importance, ready.wide), _as(offsets, torch.int64)
+    out = torch.zeros((rows, fields, dim), dtype=ready.wide)
+    threads = threads_of(ids.numel() * dim, rows)
+    told = tell(
+        threads, rows, ready.width, pool.data_ptr(), _address(importance), ids.data_ptr(),
+        offsets.data_ptr(), 0, packed.data_ptr(), fusion, FIRST, padding is not None, padding or 0,
+        top.data_ptr(), out.data_ptr(), _scratch(threads * room), room, ready.loops, False,
+    )  # fmt: skip
+    run(ready.bags, told, threads)
+    return out
+
+
+def needs_values(packed: Tensor, fusion: int) -> bool:
+    """Whether the gradient of the pool depends on the pool: that of a product of several terms."""
+    facts = facts_of(packed)
+    return fusion == PRODUCT and facts.lookups > facts.fields * facts.chunks
 
 
 def _out_of_range(
@@ -263,30 +355,32 @@ def _pass(
     dim: int,
     room: int,
     raw: bool,
-    top: Tensor | None,
+    first: Tensor | None,
     wants_importance: bool,
     wants_weights: bool,
 ) -> _Pass:
     if pooling == READ:
         pooling = ONE
-    item, one, wide = ITEMS[pool.dtype]
-    ids, pool, grad = ids.contiguous(), pool.contiguous(), grad.contiguous()
+    ready = _make_ready(pool, packed, fusion, pooling, fields, dim, room, raw)
+    check_batch(ready.facts, importance, ids, offsets, weights, fusion, pooling, WEIGHTED)
     rows = ids.shape[0] if offsets is None else (offsets.shape[0] - 1) // fields
+    check_tensor("grad", grad, (rows, fields, dim))
+    if pooling == POOL_MAX:
+        if first is None:
+            raise refused("first", "None", "which id of each bag is the largest")
+        check_tensor("first", first, (rows, fields, dim), ready.wide)
+        first = first.contiguous()
+    item, one, wide = ITEMS[pool.dtype]
+    ids, pool, grad = ids.contiguous(), pool.contiguous(), _as(grad, pool.dtype)
     offsets = _optional(offsets, torch.int64)
-    if pooling == POOL_MAX:  # those that reach the maximum share its gradient
-        ties = forward(
-            pool, importance, ids, offsets, None, packed, fusion, TIES, padding, fields, dim,
-            room, raw, top,
-        )  # fmt: skip
-        grad = grad / ties.clamp(min=1)
     importance, weights = _optional(importance, wide), _optional(weights, wide)
     threads = threads_of(ids.numel() * dim, rows)
     count = importance.shape[0] if wants_importance and importance is not None else 0
     common = (
         threads, rows, pool.shape[1], pool.data_ptr(), _address(importance), ids.data_ptr(),
         _address(offsets), _address(weights), packed.data_ptr(), fusion, pooling,
-        padding is not None, padding or 0, _address(top), grad.data_ptr(),
-        _scratch(threads * room), room, _loops(raw),
+        padding is not None, padding or 0, _address(first), grad.data_ptr(),
+        _scratch(threads * room), room, ready.loops,
     )  # fmt: skip
     return _Pass(
         (lanes_of(pool.shape[1]), item, one),
@@ -294,8 +388,8 @@ def _pass(
         common,
         threads,
         torch.zeros((threads, count), dtype=wide),
-        torch.zeros(ids.shape[0] if wants_weights else 0, dtype=wide),
-        (pool, importance, ids, offsets, weights, packed, top, grad),
+        torch.zeros(ids.shape[0] if wants_weights and weights is not None else 0, dtype=wide),
+        (pool, importance, ids, offsets, weights, packed, first, grad),
     )
 
 
@@ -314,7 +408,7 @@ def backward(
     dim: int,
     room: int,
     raw: bool,
-    top: Tensor | None,
+    first: Tensor | None,
     sparse: bool,
     wants_importance: bool,
     wants_weights: bool,
@@ -323,7 +417,7 @@ def backward(
 
     Args:
         grad: of the vectors, `[B, F, D]`.
-        top: the vectors themselves, for a maximum.
+        first: which id of each bag is the largest, for a maximum (`firsts`).
         sparse: whether the pool's gradient is that of the rows read alone.
         wants_importance: whether the factors' gradient is wanted.
         wants_weights: whether the weights' gradient is wanted.
@@ -334,7 +428,7 @@ def backward(
     """
     made = _pass(
         grad, pool, importance, ids, offsets, weights, packed, fusion, pooling, padding, fields,
-        dim, room, raw, top, wants_importance, wants_weights,
+        dim, room, raw, first, wants_importance, wants_weights,
     )  # fmt: skip
     wide, threads = ITEMS[pool.dtype][2], made.threads
     found = torch.empty(0, dtype=torch.int64)
@@ -365,6 +459,13 @@ def move(grad: Tensor, pool: Tensor, *words: Any, how: Move) -> tuple[Tensor, Te
     """
     from bitfold.kernels.updates import update, update_lists
 
+    check_move(how)
+    if not isinstance(pool, Tensor):
+        raise refused("the weight", described(pool), "a tensor")
+    if pool.dtype is not torch.float32 or how.weight.data_ptr() != pool.data_ptr():
+        raise refused("the moved weight", described(how.weight), "the float32 table that is read")
+    if pool.shape != how.weight.shape:
+        raise refused("the moved weight", described(how.weight), f"{list(pool.shape)}")
     made = _pass(grad, pool, *words)
     threads = made.threads
     ids, packed = words[1], words[4]

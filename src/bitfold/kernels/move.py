@@ -2,7 +2,10 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+from bitfold.errors import BitfoldError
 
 
 class Move(NamedTuple):
@@ -17,3 +20,51 @@ class Move(NamedTuple):
     one: Tensor
     two: Tensor
     words: tuple[float, float, float, float, float, float]
+
+
+def check_move(move: Move) -> None:
+    """Raise unless a kernel can move the rows of a weight: float32, contiguous, on the CPU.
+
+    Raises:
+        BitfoldError: for a weight or a state of another size, type or kind.
+    """
+    weight, momentum = move.weight, move.words[4]
+    shape = tuple(weight.shape)
+    states = {
+        "sgd": (shape if momentum else None, None),
+        "adagrad": (shape, None),
+        "rowwise-adagrad": (shape[:1], None),
+        "lazy-adam": (shape, shape),
+    }
+    if move.kind not in states:
+        raise BitfoldError("unknown kind of move", got=move.kind, expected=", ".join(states))
+    check_floats("the weight", weight, shape)
+    for name, state, wanted in zip(
+        ("the first state", "the second state"), (move.one, move.two), states[move.kind],
+        strict=True,
+    ):  # fmt: skip
+        if wanted is not None:
+            check_floats(name, state, wanted)
+
+
+def check_floats(argument: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise unless a tensor is float32, contiguous, in the CPU's memory and of a shape."""
+    if (
+        not isinstance(tensor, Tensor)
+        or tensor.dim() == 0
+        or tensor.layout is not torch.strided
+        or tensor.dtype is not torch.float32
+        or not tensor.is_cpu
+        or tuple(tensor.shape) != shape
+        or not tensor.is_contiguous()
+        or tensor.is_neg()
+        or (tensor.numel() > 0 and tensor.data_ptr() == 0)
+    ):
+        got = type(tensor).__name__
+        if isinstance(tensor, Tensor):
+            got = f"{got}, {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
+        raise BitfoldError(
+            f"{argument} is not what this optimizer's kernel moves",
+            got=got,
+            expected=f"contiguous torch.float32 {list(shape)} on cpu",
+        )

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.compiler import is_compiling
 
 from bitfold.errors import BitfoldError
+from bitfold.kernels.choice import DIRECT
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -21,16 +21,20 @@ _library.define(
     "bool raw, bool sparse) -> Tensor"
 )
 _library.define(
+    "lookup_firsts(Tensor pool, Tensor? importance, Tensor ids, Tensor offsets, Tensor packed, "
+    "int fusion, int? padding, int fields, int dim, int room, bool raw, Tensor top) -> Tensor"
+)
+_library.define(
     "lookup_backward(Tensor grad, Tensor pool, Tensor? importance, Tensor ids, Tensor? offsets, "
     "Tensor? weights, Tensor packed, int fusion, int pooling, int? padding, int fields, int dim, "
-    "int room, bool raw, Tensor? top, bool sparse, bool wants_importance, bool wants_weights) "
+    "int room, bool raw, Tensor? first, bool sparse, bool wants_importance, bool wants_weights) "
     "-> (Tensor, Tensor, Tensor, Tensor)"
 )
 # The numbers of `bitfold.kernels.walk`, which this module must not import: see above.
 FUSIONS = {"sum": 0, "concat": 0, "mean": 1, "product": 2, "weighted": 3}
 READ = "read"  # single ids, whose padding id is read like any other and learns nothing
 POOLINGS = {None: 0, "sum": 1, "mean": 2, "max": 3, READ: 5}
-MAX = POOLINGS["max"]  # whose gradient needs its result
+MAX = POOLINGS["max"]  # whose gradient is that of the first id that reaches it
 
 
 @cache
@@ -45,12 +49,18 @@ def _lookup(*given: Any) -> Tensor:
     return found
 
 
+def _lookup_firsts(*args: Any) -> Tensor:
+    found: Tensor = _kernels().firsts(*args)
+    return found
+
+
 def _lookup_backward(*args: Any) -> Gradients:
     found: Gradients = _kernels().backward(*args)
     return found
 
 
 _library.impl("lookup", _lookup, "CPU")
+_library.impl("lookup_firsts", _lookup_firsts, "CPU")
 _library.impl("lookup_backward", _lookup_backward, "CPU")
 
 
@@ -75,6 +85,24 @@ def _(
     return pool.new_empty(rows, fields, dim)
 
 
+@torch.library.register_fake("bitfold::lookup_firsts", lib=_library)
+def _(
+    pool: Tensor,
+    importance: Tensor | None,
+    ids: Tensor,
+    offsets: Tensor,
+    packed: Tensor,
+    fusion: int,
+    padding: int | None,
+    fields: int,
+    dim: int,
+    room: int,
+    raw: bool,
+    top: Tensor,
+) -> Tensor:
+    return torch.empty_like(top, dtype=torch.float64 if top.dtype == torch.float64 else torch.float)
+
+
 @torch.library.register_fake("bitfold::lookup_backward", lib=_library)
 def _(
     grad: Tensor,
@@ -91,7 +119,7 @@ def _(
     dim: int,
     room: int,
     raw: bool,
-    top: Tensor | None,
+    first: Tensor | None,
     sparse: bool,
     wants_importance: bool,
     wants_weights: bool,
@@ -115,27 +143,46 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradient in a graph: by operators."""
     pool, importance, ids, offsets, weights, packed, top = ctx.saved_tensors
-    wants = ctx.needs_input_grad
-    rows, values, factors, shares = torch.ops.bitfold.lookup_backward(
-        grad, pool, importance, ids, offsets, weights, packed, *ctx.words, top, ctx.sparse,
+    wants, (fusion, pooling, padding, *shape) = ctx.needs_input_grad, ctx.words
+    first = None
+    if pooling == MAX:
+        first = torch.ops.bitfold.lookup_firsts(
+            pool, importance, ids, offsets, packed, fusion, padding, *shape, top
+        )
+    found = torch.ops.bitfold.lookup_backward(
+        grad, pool, importance, ids, offsets, weights, packed, *ctx.words, first, ctx.sparse,
         wants[1], wants[4],
     )  # fmt: skip
-    if ctx.sparse:
+    return _gradients(found, pool, importance, weights, wants, ctx.sparse)
+
+
+def _gradients(
+    found: Gradients,
+    pool: Tensor,
+    importance: Tensor | None,
+    weights: Tensor | None,
+    wants: tuple[bool, ...],
+    sparse: bool,
+) -> tuple[Tensor | None, ...]:
+    """What `lookup_backward` found as the gradients of the operator's inputs."""
+    rows, values, factors, shares = found
+    if sparse:
         values = torch.sparse_coo_tensor(
             rows.unsqueeze(0), values, pool.shape, is_coalesced=True, check_invariants=False
         )
     return (
         values if wants[0] else None,
-        factors.to(importance.dtype) if wants[1] else None,
+        factors.to(importance.dtype) if importance is not None and wants[1] else None,
         None,
         None,
-        shares.to(weights.dtype) if wants[4] else None,
+        shares.to(weights.dtype) if weights is not None and wants[4] else None,
         *[None] * 9,
     )
 
 
-def _refuse(ctx: Any, *grads: Tensor) -> None:
+def _refuse(ctx: Any, *grads: Tensor) -> Any:
     raise BitfoldError(
         "the kernels give no second derivatives",
         got="a gradient of a gradient",
@@ -144,30 +191,72 @@ def _refuse(ctx: Any, *grads: Tensor) -> None:
     )
 
 
-def _move(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """Move the pool's rows by `ctx.mover` instead of giving their gradient."""
-    pool, importance, ids, offsets, weights, packed, top = ctx.saved_tensors
-    wants = ctx.needs_input_grad
-    factors, shares = _kernels().move(
-        grad, pool, importance, ids, offsets, weights, packed, *ctx.words, top, wants[1],
-        wants[4], how=ctx.mover.next_move(ctx.weight),
-    )  # fmt: skip
-    return (
-        None,
-        factors.to(importance.dtype) if wants[1] else None,
-        None,
-        None,
-        shares.to(weights.dtype) if wants[4] else None,
-        *[None] * 10,
-    )
+torch.library.register_autograd(
+    "bitfold::lookup", _differentiate, setup_context=_save, lib=_library
+)
+torch.library.register_autograd("bitfold::lookup_backward", _refuse, lib=_library)
+torch.library.register_autograd("bitfold::lookup_firsts", _refuse, lib=_library)
+
+
+class _Once(torch.autograd.Function):
+    """Gradients of a kernel, which have none of their own: `sources` are what they depend on."""
+
+    @staticmethod
+    def forward(ctx: Any, sources: int, *given: Tensor) -> tuple[Tensor, ...]:
+        """The gradients, as they are."""
+        return tuple(each.view_as(each) for each in given[sources:])
+
+    backward = staticmethod(_refuse)
 
 
 class _Lookup(torch.autograd.Function):
-    """The operator without its dispatch, which costs more than a small batch's lookup."""
+    """The operator without its dispatch, which costs more than a small batch's lookup.
 
-    forward = staticmethod(_lookup)
-    setup_context = staticmethod(_save)
-    backward = staticmethod(_differentiate)
+    The pool's values are saved only where the gradient depends on them: else a table may move
+    between a lookup and its backward pass, as that of `nn.Embedding` may.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, pool: Tensor, *given: Any) -> Tensor:
+        """Vectors, and what their gradient needs."""
+        importance, ids, offsets, weights, packed, fusion, pooling, padding, *shape = given[:-2]
+        out: Tensor = _kernels().forward(pool, *given[:-2])
+        first = None
+        if pooling == MAX:
+            first = _kernels().firsts(
+                pool, importance, ids, offsets, packed, fusion, padding, *shape, out
+            )
+        wants = ctx.needs_input_grad
+        values = wants[1] or wants[4] or _kernels().needs_values(packed, fusion)
+        ctx.save_for_backward(
+            pool if values else None, importance, ids, offsets, weights, packed, first
+        )
+        ctx.pool, ctx.weight = pool.detach(), pool
+        ctx.words, ctx.sparse, ctx.mover = (fusion, pooling, padding, *shape), given[-2], given[-1]
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients, or moved rows."""
+        saved, importance, ids, offsets, weights, packed, first = ctx.saved_tensors
+        pool = ctx.pool if saved is None else saved
+        wants, second = ctx.needs_input_grad, torch.is_grad_enabled()
+        given = (pool, importance, ids, offsets, weights, packed, *ctx.words, first)
+        if ctx.mover is not None and wants[0]:
+            ctx.mover.move_at_end(ctx.weight, grad, given)
+            if not wants[1] and not wants[4]:
+                return (None,) * 16
+            wants = (False, *wants[1:])
+        with torch.no_grad():
+            found = _kernels().backward(grad, *given, ctx.sparse, wants[1], wants[4])
+        if second:  # a graph of the gradient is wanted
+            sources = [
+                each
+                for each in (grad, saved, importance, weights)
+                if each is not None and each.requires_grad
+            ]
+            found = (found[0], *_Once.apply(len(sources), *sources, *found[1:]))
+        return *_gradients(found, pool, importance, weights, wants, ctx.sparse), None
 
 
 def vectors(
@@ -177,43 +266,33 @@ def vectors(
     offsets: Tensor | None,
     weights: Tensor | None,
     words: tuple[Any, ...],
+    way: int,
     sparse: bool = False,
     mover: Any = None,
 ) -> Tensor:
     """Vectors `[B, F, D]`, see `bitfold.kernels.lookup.forward`, by the shortest way there is.
 
-    Eagerly it is a call, under a compiler an operator. `words` are those of the operator, from
-    `packed` to `raw`; `mover`, an optimizer, moves the pool's rows in an eager backward pass.
+    Eagerly it is a call; under a compiler, a tracer or a mode an operator, and so of tensors that
+    are no plain ones. `words` are those of the operator, from `packed` to `raw`; `way` is that of
+    `choice.way_of`; `mover`, an optimizer, moves the pool's rows in an eager backward pass.
     """
-    if is_compiling() or type(ids) is not Tensor:
+    if way != DIRECT or type(ids) is not Tensor:
+        if torch.onnx.is_in_onnx_export():
+            raise BitfoldError(
+                "ONNX knows no operator of bitfold",
+                got="torch.onnx.export of a lookup by the kernels",
+                expected="a graph of plain torch operations",
+                fix="export within `with bitfold.plain_torch():`",
+            )
         result: Tensor = torch.ops.bitfold.lookup(
             pool, importance, ids, offsets, weights, *words, sparse
         )
-    elif torch.is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad for tensor in (pool, importance, weights)
+    elif torch.is_grad_enabled() and (
+        pool.requires_grad
+        or (importance is not None and importance.requires_grad)
+        or (weights is not None and weights.requires_grad)
     ):
-        given = (pool, importance, ids, offsets, weights, *words, sparse)
-        mover = mover if pool.requires_grad else None
-        result = _Lookup.apply(*given) if mover is None else _Moving.apply(*given, mover)
+        result = _Lookup.apply(pool, importance, ids, offsets, weights, *words, sparse, mover)
     else:
         result = _kernels().forward(pool, importance, ids, offsets, weights, *words)
     return result
-
-
-class _Moving(_Lookup):
-    """The operator whose backward pass moves the pool's rows."""
-
-    forward = staticmethod(lambda *given: _lookup(*given[:-1]))
-    backward = staticmethod(_move)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Keep what the backward pass needs."""
-        _save(ctx, inputs[:-1], output)
-        ctx.weight, ctx.mover = inputs[0], inputs[-1]
-
-
-torch.library.register_autograd(
-    "bitfold::lookup", _differentiate, setup_context=_save, lib=_library
-)
-torch.library.register_autograd("bitfold::lookup_backward", _refuse, lib=_library)

@@ -2,6 +2,7 @@
 
 import struct
 from functools import lru_cache
+from math import prod
 
 import numpy as np
 import torch
@@ -24,7 +25,8 @@ from bitfold.kernels.call import (
 )
 from bitfold.kernels.call import MOVED_WIDTH as WIDTH
 from bitfold.kernels.compiled import STAMP, Kernel, kernel, run
-from bitfold.kernels.move import Move
+from bitfold.kernels.held import check_tensor, described, refused
+from bitfold.kernels.move import Move, check_floats, check_move
 from bitfold.kernels.vectors import (
     add,
     after,
@@ -176,7 +178,21 @@ def update(move: Move, rows: Tensor | None, grad: Tensor, threads: int) -> None:
         grad: float32 `[n, w]`.
         threads: how many share the rows.
     """
+    check_move(move)
+    if not isinstance(grad, Tensor) or grad.dim() != 2:
+        raise refused("grad", described(grad), "torch.float32 [n, w] on cpu")
     count, width = grad.shape
+    wide = prod(move.weight.shape[1:])
+    check_floats("the gradient", grad, (count if rows is not None else len(move.weight), wide))
+    if rows is not None:
+        check_tensor("rows", rows, (count,), torch.int64)
+        rows = rows.contiguous()
+        if count and (int(rows.min()) < 0 or int(rows.max()) >= len(move.weight)):
+            raise refused(
+                "rows", f"{int(rows.min())} to {int(rows.max())}", f"0 to {len(move.weight) - 1}"
+            )
+    if not move.weight.numel():
+        return
     listed = 0 if rows is None else rows.data_ptr()
     _run(move, listed, grad.data_ptr(), threads, count, 0, 0, 0, width)
 

@@ -40,7 +40,8 @@ from bitfold.kernels.words import (
 )
 
 SUM, MEAN, PRODUCT, WEIGHTED = range(4)  # fusions; concat is a sum of one term
-ONE, POOL_SUM, POOL_MEAN, POOL_MAX, TIES = range(5)  # poolings; ONE: single ids
+# Poolings; ONE: single ids, FIRST: no vectors, but which id of a bag is the first at its maximum.
+ONE, POOL_SUM, POOL_MEAN, POOL_MAX, FIRST = range(5)
 READ = 5  # single ids whose padding id is read; `lookup` alone knows it, kernels are told ONE
 
 
@@ -145,8 +146,9 @@ def fill_ids(ids, fields, dim, f, begin, count, raw, to):
 def fill_bags(told, fields, dim, f, b, at, end, raw, place, to, weight, one):
     """The next ids of field `f` from row `b` on, at position `at` of its bag, up to row `end`.
 
-    Writes the ids, where each stands, where its vector goes and what it counts. An id equal to the
-    padding is left out. Single ids are bags of one id each, without offsets.
+    Writes the ids, where each stands, where its vector goes and what it counts; of a maximum, which
+    of its bag's ids it is, from 0 on. An id equal to the padding is left out. Single ids are bags
+    of one id each, without offsets.
 
     Returns:
         How many ids, at most `BLOCK`, and the row and position to go on from.
@@ -154,7 +156,7 @@ def fill_bags(told, fields, dim, f, b, at, end, raw, place, to, weight, one):
     ids, offsets = pointer(get(told, IDS), np.int64(0)), pointer(get(told, OFFSETS), np.int64(0))
     weights, weighted = pointer(get(told, WEIGHTS), one), get(told, WEIGHTS) != 0
     padded, padding, pooling = get(told, PADDED) != 0, get(told, PADDING), get(told, POOLING)
-    total_rows = get(told, ROWS)
+    total_rows, ordinal = get(told, ROWS), pooling >= POOL_MAX
     count = 0
     while b < end and count < BLOCK:
         start = b * fields + f
@@ -177,7 +179,10 @@ def fill_bags(told, fields, dim, f, b, at, end, raw, place, to, weight, one):
                     put(raw, count, np.uint64(get(ids, at)))
                     put(place, count, np.uint64(at))
                     put(to, count, np.uint64((b * fields + f) * dim))
-                    put(weight, count, get(weights, at) if weighted else counts)
+                    if ordinal:
+                        put(weight, count, type(one)(at - start))
+                    else:
+                        put(weight, count, get(weights, at) if weighted else counts)
                     count += 1
                 at += 1
         else:
@@ -186,7 +191,10 @@ def fill_bags(told, fields, dim, f, b, at, end, raw, place, to, weight, one):
                 put(raw, count + i, np.uint64(get(ids, at + i)))
                 put(place, count + i, np.uint64(at + i))
                 put(to, count + i, np.uint64((b * fields + f) * dim))
-                put(weight, count + i, get(weights, at + i) if weighted else counts)
+                if ordinal:
+                    put(weight, count + i, type(one)(at + i - start))
+                else:
+                    put(weight, count + i, get(weights, at + i) if weighted else counts)
             count, at = count + more, at + more
         if at == stop:
             b, at = b + 1, np.int64(-1)

@@ -134,11 +134,11 @@ def _row(lookup: Lookup, limit: int, new: bool, kinds: list[tuple[int, int]]) ->
         bits = SHORT_BITS if codes <= 1 << SHORT_BITS else LONG_BITS
         assert codes <= 1 << LONG_BITS, "a 64-bit code has digits of whole bits"
         flags |= SHORT * (bits == SHORT_BITS)
-        words[DIVISOR], words[DIVISOR_SHIFT] = _reciprocal(divisor, bits)
+        words[DIVISOR], words[DIVISOR_SHIFT] = reciprocal(divisor, bits)
         if radix < -(-codes // divisor):
             flags |= REDUCED
             words[RADIX] = radix
-            words[RADIX_FACTOR], words[RADIX_SHIFT] = _reciprocal(radix, bits)
+            words[RADIX_FACTOR], words[RADIX_SHIFT] = reciprocal(radix, bits)
     if lookup.offset:
         flags |= TURNED
     words[OFFSET], words[SPAN], words[BASE] = lookup.offset, lookup.span, lookup.base
@@ -146,7 +146,7 @@ def _row(lookup: Lookup, limit: int, new: bool, kinds: list[tuple[int, int]]) ->
     return words
 
 
-def _reciprocal(divisor: int, bits: int) -> tuple[int, int]:
+def reciprocal(divisor: int, bits: int) -> tuple[int, int]:
     """The factor, and the shift that is left after the low bits are gone.
 
     A short product is shifted by all of `bits + l`; a long one, of twice the code, loses its lower

@@ -33,8 +33,9 @@ class DensePool(nn.Module):
     ) -> None:
         super().__init__()
         self.make_sparse(sparse)
-        weight = torch.empty(rows, width, device=device, dtype=dtype)
-        self.weight = nn.Parameter(ask_for_large_pages(weight))
+        with torch.inference_mode(False):  # a table can be trained wherever it was built
+            weight = torch.empty(rows, width, device=device, dtype=dtype)
+            self.weight = nn.Parameter(ask_for_large_pages(weight))
         # The optimizer that moves the rows within the backward pass: see `bitfold.optim`.
         self.moved_by: Any = None
 
