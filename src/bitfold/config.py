@@ -86,7 +86,7 @@ def from_json(kind: type[T], words: Mapping[str, Any], where: object = "the conf
     for said, value in words.items():
         name = said if said in fields else RENAMED.get(said, said)
         if name not in fields:
-            raise unknown_name("word", name, fields)
+            raise unknown_name("option", name, fields)
         hint = hints[name]
         # Options of methods and networks may have been given as numbers.
         hint = dict[str, Scalar] if hint == dict[str, str] else hint

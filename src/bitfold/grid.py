@@ -145,7 +145,7 @@ class Grid:
             "lr": list(self.lr),
             "embedding_decay": list(self.embedding_decay),
             "seed": self.seed,
-            "chosen_by": "validation AUC" if self.searched else "nothing: the words of training",
+            "chosen_by": "validation AUC" if self.searched else "nothing: the training options",
             "cells": self.cells,
             "choices": self.choices,
         }

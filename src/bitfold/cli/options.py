@@ -43,7 +43,7 @@ def words(*kinds: type[Any], without: Sequence[str] = ()) -> Callable[[Command],
             "--config",
             "config_file",
             metavar="FILE",
-            help="JSON file of words, such as a run's config.json. Words said here win over it.",
+            help="JSON file of options, such as a run's config.json. The command line wins over it.",
         )(command)
         for word, title in reversed(found):
             command = _option(word, title)(command)
@@ -232,7 +232,7 @@ def read_config(path: str, known: Sequence[str]) -> dict[str, Any]:
             flat[name] = value
     for name in flat:
         if name not in known:
-            raise unknown_name(f"word in {path}", name, known)
+            raise unknown_name(f"option in {path}", name, known)
     return flat
 
 

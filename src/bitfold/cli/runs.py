@@ -133,7 +133,7 @@ def check_reading(data: tuple[str, ...], spoken: dict[str, Any]) -> None:
                 f"{data[0]} was prepared with another --{name.replace('_', '-')}",
                 got=value,
                 expected=getattr(settled, name),
-                fix="leave the word out, or prepare the log again with it",
+                fix="leave the option out, or prepare the log again with it",
             )
 
 

@@ -45,7 +45,7 @@ class DataConfig:
     format: str = word(
         "auto",
         help="How the files are written; auto goes by their names (.csv, .tsv, .parquet; "
-        ".gz and .zst are unpacked). criteo, avazu and movielens bring defaults for all words; "
+        ".gz and .zst are unpacked). criteo, avazu and movielens bring defaults for all options; "
         "sequences: lines of a user and the items that the user has.",
         choices=FORMATS,
     )
