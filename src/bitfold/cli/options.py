@@ -43,7 +43,7 @@ def words(*kinds: type[Any], without: Sequence[str] = ()) -> Callable[[Command],
             "--config",
             "config_file",
             metavar="FILE",
-            help="JSON file of options, such as a run's config.json. The command line wins over it.",
+            help="JSON file of options, such as a run's config.json; the command line wins.",
         )(command)
         for word, title in reversed(found):
             command = _option(word, title)(command)
