@@ -57,6 +57,15 @@ def test_results_have_every_cell_and_column(done: tuple[Path, Outcome]) -> None:
     assert len(rows) == 8
 
 
+def test_the_log_of_every_cell_is_kept(done: tuple[Path, Outcome]) -> None:
+    cells = {file.stem for file in (done[0] / "cells").iterdir()}
+    logs = {folder.name: folder for folder in (done[0] / "logs").iterdir()}
+    assert logs.keys() == cells
+    for folder in logs.values():
+        assert (folder / "training.csv").read_text().count("\n") >= 3
+        assert len(list(folder.glob("events.out.tfevents.*"))) == 1
+
+
 def test_bytes_are_equal_at_a_budget_and_never_above(done: tuple[Path, Outcome]) -> None:
     rows = {row["method"]: row for row in board_of(done[0])["results"] if row["budget"] == "1KiB"}
     sizes = [row["bytes"] for row in rows.values()]

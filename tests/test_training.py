@@ -1,5 +1,7 @@
 import csv
+import importlib.util
 import json
+import sys
 import threading
 from dataclasses import replace
 
@@ -55,7 +57,7 @@ def test_raw_rows_become_a_run(raw, tmp_path):
     )
     assert {file.name for file in (tmp_path / "run").iterdir()} == {
         "config.json", "schema.json", "plan.json", "weights.safetensors", "metrics.json",
-        "manifest.json", "logs",
+        "manifest.json", "logs", "known.safetensors",
     }  # fmt: skip
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics == result.metrics
@@ -180,6 +182,73 @@ def test_finite_nonsense_is_said(log, tmp_path):
     assert "far above" in nonsense(metrics)[0]
     good = train([log], None, TINY, tmp_path / "good").metrics
     assert nonsense(good) == []
+
+
+def scalars(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    found = {tag: events.Scalars(tag)[-1].value for tag in events.Tags()["scalars"]}
+    return found, events.summary_metadata
+
+
+def test_tensorboard_has_the_options_and_the_result(raw, log, tmp_path):
+    metrics = train([log], None, TINY, tmp_path / "run").metrics
+    found, metadata = scalars(tmp_path / "run" / "logs")
+    assert found["result/auc"] == pytest.approx(metrics["auc"])
+    assert found["result/bytes"] == metrics["bytes"]
+    assert 0 < found["valid_gauc"] < 1
+    assert any("hparams" in tag for tag in metadata)
+    # Without a group there is no GAUC to draw.
+    train([raw], replace(DATA, group=None), TINY, tmp_path / "no")
+    found, _ = scalars(tmp_path / "no" / "logs")
+    assert "valid_auc" in found
+    assert "valid_gauc" not in found
+    assert {line["valid_gauc"] for line in lines(tmp_path / "no")} == {""}
+
+
+def test_no_log_but_the_csv_file(log, tmp_path):
+    train([log], None, replace(TINY, log="none"), tmp_path / "run")
+    assert [file.name for file in (tmp_path / "run" / "logs").iterdir()] == ["training.csv"]
+
+
+MLFLOW = """
+import json, pathlib
+def tell(*what):
+    with pathlib.Path(__file__).with_name("told").open("a") as file:
+        file.write(json.dumps(what) + "\\n")
+def start_run(run_name, nested): tell("start", run_name)
+def log_metrics(figures, step=None): tell("metrics", figures, step)
+def log_params(words): tell("params", words)
+def end_run(status): tell("end", status)
+"""
+
+
+def test_mlflow_gets_options_and_figures(log, tmp_path, monkeypatch):
+    if importlib.util.find_spec("mlflow") is None:
+        with pytest.raises(BitfoldError, match="pip install mlflow"):
+            train([log], None, replace(TINY, log="mlflow"), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    # The package is large: what it would be told is enough here.
+    (tmp_path / "mlflow.py").write_text(MLFLOW)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
+    metrics = train([log], None, replace(TINY, log="mlflow"), tmp_path / "run").metrics
+    monkeypatch.delitem(sys.modules, "mlflow")
+    told = [json.loads(line) for line in (tmp_path / "told").read_text().splitlines()]
+    assert (told[0], told[-1]) == (["start", "run"], ["end", "FINISHED"])
+    params = next(line[1] for line in told if line[0] == "params")
+    assert params["method"] == "hash"
+    assert params["hidden"] == "8"
+    assert told[-2][1]["result_auc"] == metrics["auc"]
+    assert [line[2] for line in told if line[0] == "metrics"][:-1] == [6, 12]
+
+
+def test_a_batch_larger_than_the_log(log, tmp_path):
+    metrics = train([log], None, replace(TINY, batch_size=10**6), tmp_path / "run").metrics
+    assert [line["step"] for line in lines(tmp_path / "run")] == ["1", "2"]
+    assert metrics["rows"]["train"] == int(lines(tmp_path / "run")[0]["rows"])
 
 
 def test_no_patience_trains_to_the_end(log, tmp_path):
@@ -355,6 +424,16 @@ def test_a_mistake_leaves_nothing(log, tmp_path, words, error, match):
         ("dropout", 1),
         ("weight_decay", -1e-3),
         ("seed", -1),
+        ("seed", 2**63),
+        ("lr", float("inf")),
+        ("lr", -0.1),
+        ("lr", 10**400),
+        ("embedding_lr", float("nan")),
+        ("embedding_decay", -1e-9),
+        ("weight_decay", float("inf")),
+        ("patience", -1),
+        ("patience", 1.5),
+        ("log_steps", 0),
         ("hidden", (8, 0)),
         ("hidden", ("a",)),
         ("network", "deepfn"),

@@ -7,6 +7,7 @@ where it stopped. `full` has no budget: it appears once, as `1x`, at its best ep
     OUT/compare.json    the words; `--config OUT/compare.json` says them again
     OUT/log/            the prepared log (when DATA was raw)
     OUT/cells/          the figures of each finished cell, with every point of a grid tried
+    OUT/logs/           the training log of each cell, for TensorBoard
     OUT/runs/           the run of the cell at work; all of them with `keep_runs`
     OUT/floors.json     the floors and ceilings that need no training
     OUT/results.json    all figures, with results.csv beside it
@@ -37,7 +38,7 @@ from bitfold.board import (
     write_results,
 )
 from bitfold.board_records import CELL, OPTIONS, read_cell, read_results, save
-from bitfold.comparison_folder import CELLS, RUNS, WORDS_FILE, claim, said_words
+from bitfold.comparison_folder import CELLS, LOGS, RUNS, WORDS_FILE, claim, said_words
 from bitfold.config import to_json
 from bitfold.data.config import DataConfig
 from bitfold.data.frames import MemoryLog
@@ -389,5 +390,7 @@ def _run(
     }
     save(out / CELLS / f"{cell.slug}.json", CELL, row)
     if not keep:
+        if words.log == "tensorboard":
+            shutil.copytree(run / LOGS, out / LOGS / cell.slug, dirs_exist_ok=True)
         shutil.rmtree(run)
     return row

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bitfold.training import TrainConfig
 
 WORDS_FILE = "compare.json"
-CELLS, RUNS = "cells", "runs"
+CELLS, RUNS, LOGS = "cells", "runs", "logs"
 
 
 def said_words(
@@ -92,6 +92,7 @@ def comparison() -> outputs.Kind:
             *(WORDS_FILE, "floors.json", "results.json", "results.csv"),
             *("board.html", "board-*.png", f"{CELLS}/*.json"),
             *PREPARED.within("log"),
+            *(f"{LOGS}/*/training.csv", f"{LOGS}/*/events.out.tfevents.*"),
             *RUN.within(f"{RUNS}/*"),
         ),
         lambda folder: (folder / WORDS_FILE).is_file(),
@@ -100,6 +101,8 @@ def comparison() -> outputs.Kind:
 
 def _check_same(file: Path, said: Mapping[str, Any]) -> None:
     """Refuse to go on with a comparison of other words."""
+    from bitfold.training.folder import FREE
+
     old = read_options(file)
     new = json.loads(json.dumps(said))
     if old["paths"] != new["paths"]:
@@ -113,6 +116,8 @@ def _check_same(file: Path, said: Mapping[str, Any]) -> None:
     for section, names in fixed.items():
         began = renamed(old[section])
         for name in names:
+            if name in FREE:
+                continue
             if began.get(name) != new[section][name]:
                 raise BitfoldError(
                     f"--{name.replace('_', '-')} is not what the comparison began with",

@@ -1,6 +1,5 @@
 """The words that say how a click model is trained."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ NETWORK_NAMES = ("lr", "deepfm", "dcnv2", "dlrm")
 OPTIMIZERS = ("adam", "adamw", "adagrad", "sgd")
 ROW_OPTIMIZERS = ("lazy-adam", "rowwise-adagrad", "adagrad", "sgd")  # of `bitfold.optim`
 SAME = "same"
+MOST_SEED = 2**62  # torch takes seeds of 64 bits, and each process adds its number
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,12 @@ class TrainConfig:
         1000, help="Steps between checkpoints; 0: at the end of each epoch only."
     )
     log_steps: int = word(100, help="Steps between the lines of the training log.")
+    log: str = word(
+        "tensorboard",
+        help="Where figures go beside RUN/logs/training.csv: events in RUN/logs, a run of MLflow "
+        "(which must be installed), or none.",
+        choices=("tensorboard", "mlflow", "none"),
+    )
     keep_log: bool = word(
         False, help="Keep the prepared log in RUN/log after training from raw data."
     )
@@ -138,6 +144,10 @@ class TrainConfig:
             self._whole(name, 1)
         for name in ("patience", "seed", "checkpoint_steps"):
             self._whole(name, 0)
+        if self.seed > MOST_SEED:
+            raise BitfoldError(
+                "seed is out of range", got=self.seed, expected=f"at most {MOST_SEED:,}"
+            )
         self._number("lr", above=0)
         if self.embedding_lr is not None:
             self._number("embedding_lr", above=0)
@@ -161,7 +171,8 @@ class TrainConfig:
     def _number(self, name: str, *, above: float | None = None, below: float | None = None) -> None:
         value: Any = getattr(self, name)
         right = isinstance(value, int | float) and not isinstance(value, bool)
-        if right and math.isfinite(value):
+        # The largest number of float32, which the weights have; a whole number may be larger still.
+        if right and abs(value) <= 3e38:
             right = value >= 0 if above is None else value > above
             right = right and (below is None or value < below)
             if right:

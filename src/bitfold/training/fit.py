@@ -14,6 +14,7 @@ import torch
 import bitfold
 from bitfold import run as runs
 from bitfold.bytesize import full_bytes
+from bitfold.config import to_json
 from bitfold.data.config import DataConfig
 from bitfold.data.frames import MemoryLog
 from bitfold.data.manifest import MANIFEST_FILE
@@ -169,7 +170,7 @@ def _train(
         try:
             with together(fabric):
                 if not runs.is_complete(place):
-                    _Job(place, config, base, fabric, tell, memory, floors).run()
+                    _Job(place, config, base, fabric, tell, memory, floors, out.name).run()
         except (BitfoldError, OSError) as error:
             # What diverged once diverges again, so there would be nothing to resume.
             kept = checkpoint.exists(place / folder.CHECKPOINT)
@@ -193,6 +194,8 @@ class _Job:
     progress: Progress
     memory: MemoryLog | None = None
     floors: bool = True
+    name: str = "run"
+    lines: TrainingLog | None = None
 
     def run(self) -> None:
         log = self._open_log()
@@ -208,10 +211,16 @@ class _Job:
         for text in notes:
             note(self.progress, text)
         devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.config.train.seed + self.fabric.global_rank)
-            model, position = self._train(rows)
-        metrics = self._measure(model, rows, position)
+        try:
+            with torch.random.fork_rng(devices=devices):
+                torch.manual_seed(self.config.train.seed + self.fabric.global_rank)
+                model, position = self._train(rows)
+            metrics = self._measure(model, rows, position)
+            if self.lines is not None:
+                self.lines.result(to_json(self.config.train), metrics)
+        finally:
+            if self.lines is not None:
+                self.lines.close()
         if self.fabric.is_global_zero:
             runs.save(
                 self.out,
@@ -297,26 +306,29 @@ class _Job:
         position.log_digest = _identity(rows.log)
         lines = None
         if fabric.is_global_zero:
-            lines = TrainingLog(self.out / folder.LOGS, position.log_size, position.step)
-        try:
-            Trainer(
-                fabric=fabric,
-                model=model,
-                optimizers=optimizers,
-                module=module,
-                fabric_optimizers=fabric_optimizers,
-                rows=rows,
-                config=words,
-                folder=place,
-                position=position,
-                lines=lines,
-                progress=self.progress,
-                negative_rate=rows.log.schema.config.negative_rate,
-                before_measuring=self._filling(model, rows),
-            ).run()
-        finally:
-            if lines is not None:
-                lines.close()
+            lines = TrainingLog(
+                self.out / folder.LOGS,
+                position.log_size,
+                position.step,
+                kind=words.log,
+                name=self.name,
+            )
+            self.lines = lines
+        Trainer(
+            fabric=fabric,
+            model=model,
+            optimizers=optimizers,
+            module=module,
+            fabric_optimizers=fabric_optimizers,
+            rows=rows,
+            config=words,
+            folder=place,
+            position=position,
+            lines=lines,
+            progress=self.progress,
+            negative_rate=rows.log.schema.config.negative_rate,
+            before_measuring=self._filling(model, rows),
+        ).run()
         if fabric.is_global_zero:  # the process that kept them, measures and saves
             checkpoint.load_best(place, position, model)
         return model, position

@@ -17,7 +17,7 @@ from bitfold.outputs import Kind, Work
 from bitfold.run import RunConfig
 
 CHECKPOINT, LOG, LOGS = "checkpoint", "log", "logs"
-FREE = ("checkpoint_steps", "log_steps", "keep_log")  # words that change no weight
+FREE = ("checkpoint_steps", "log_steps", "log", "keep_log")  # words that change no weight
 
 RUN = Kind(
     "run",

@@ -16,6 +16,7 @@ from bitfold.networks import build_network, network_options
 from bitfold.run import Run, RunConfig
 from bitfold.training import folder
 from bitfold.training.config import TrainConfig
+from bitfold.training.logs import check_board
 from bitfold.training.processes import agreed
 
 Paths = str | Path | Sequence[str | Path] | MemoryLog
@@ -23,6 +24,7 @@ Paths = str | Path | Sequence[str | Path] | MemoryLog
 
 def check_words(config: TrainConfig) -> None:
     """Raise for an embedding method, network or option that does not exist, before any work."""
+    check_board(config.log)
     kind = method_kind(config.method)
     parse_words(kind, config.set, what=f"option of method {config.method!r}")
     options = config.network_options(tuple(network_options(config.network)))
