@@ -4,6 +4,7 @@
 #   make demo        the main job on a synthetic log of a million rows
 #   make test        lint, types, docs, tests (what CI runs)
 #   make test-slow   the tests that take minutes
+#   make fuzz        mutated files of every kind, 10,000 tries: half an hour, docs/reliability.md
 #   make kill        every command killed at each of its file operations: an hour or more
 #   make bench       lookups, bags, whole models, scale: bench-out/*.json, docs/benchmarks.md
 #   make results     the paper's claim in the open, cell by cell: hours; stop it, call it again
@@ -17,13 +18,13 @@
 #   TORCH_INDEX=URL         the index that has the build of torch you want
 #   WORKERS=4               test processes
 #   DATA=FOLDER             public data sets for `make results`
-#   MINUTES=60, ONLY=BOARD  how long, and on which board, `make results` goes on
+#   MINUTES=60, ONLY=BOARD  how long `make results` and `make fuzz` go on, and on which board
 #   EVERY=5                 only each fifth file operation for `make kill`
 #   JOBS=2                  its processes, of one thread each
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slow kill bench results rivals lint types docs picture setup clean
+.PHONY: demo test test-slow fuzz kill bench results rivals lint types docs picture setup clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -57,6 +58,9 @@ test-slow: $(VENV)/.dev-ready
 kill: $(VENV)/.dev-ready
 	rm -rf $(KILL_OUT)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/killing.py $(KILL_OUT) --every $(EVERY)
+
+fuzz: $(VENV)/.dev-ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m fuzz $(if $(MINUTES),--minutes $(MINUTES)) --page docs/reliability.md
 
 bench: $(VENV)/.dev-ready
 	for subject in lookups bags training scaling; do \

@@ -102,13 +102,13 @@ class Known:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             keys = tuple(tensors[f"{index}.keys"] for index in range(fields))
             levels, unseen = tensors["levels"], tensors["unseen"]
-        except (OSError, SafetensorError, KeyError) as error:
+        except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
             raise BitfoldError(
                 f"{path} is missing or broken", got=str(error)[:200], fix=fix
             ) from error
         good = len(tensors) == fields + 2 and levels.shape == unseen.shape == (fields,)
         good = good and levels.dtype == np.int64 and unseen.dtype == np.float64
-        good = good and bool(((levels >= -1) & (levels < 64)).all())
+        good = good and bool(((levels >= -1) & (levels < 64)).all() and np.isfinite(unseen).all())
         for each in keys:
             good = good and each.dtype == np.int64 and each.ndim == 1
             good = good and len(each) <= KEPT and bool((each[1:] > each[:-1]).all())
