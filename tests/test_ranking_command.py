@@ -147,6 +147,15 @@ def test_a_model_below_the_floor_is_told_first(tmp_path: Path) -> None:
     assert metrics["floors"]["popularity"]["auc"] > 0.8
 
 
+def test_train_counts_no_more_ids_than_fit(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bitfold.training.fit.MOST_IDS", 10)
+    out = bitfold("train", log, *TRAINING, "--budget", "4KiB", "--out", tmp_path / "run")
+    assert out.code == 0, out.err
+    assert "floors" not in json.loads((tmp_path / "run" / "metrics.json").read_text())
+
+
 def test_rows_in_memory_without_labels() -> None:
     data = columns(users=20, items=20)
     rows = {name: data[name] for name in ("user", "item")}

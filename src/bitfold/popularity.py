@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 SMOOTHING = 10.0
 """Rows of the mean click rate that are added to every id: rare ids stay near the mean."""
 
+MOST_IDS = 1 << 22
+"""Distinct ids of all fields up to which `train` counts them (100 MB); `compare` always does."""
+
 _ROWS = 1 << 16
 
 Ids = npt.NDArray[np.int64]

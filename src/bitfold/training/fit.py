@@ -29,7 +29,7 @@ from bitfold.model import ClickModel
 from bitfold.optim import RowOptimizer
 from bitfold.outputs import Work
 from bitfold.planning import plan as make_plan
-from bitfold.popularity import popularity
+from bitfold.popularity import MOST_IDS, popularity
 from bitfold.progress import Progress, note, silent
 from bitfold.ranking import Ranking, check_rank
 from bitfold.records import file_digest
@@ -95,7 +95,8 @@ def train(
         force: replace a run that is in `out`, when the new one is whole. Until then the training
             is in a hidden folder beside it, and `resume` goes on with it.
         from_run: a run to go on from: its schema reads the new rows, its weights are the start.
-        floors: measure the popularity of ids beside the model: one more pass over the log.
+        floors: measure the popularity of ids beside the model: one more pass over the log, where
+            the fields have at most 4 M distinct ids together.
         progress: told of the rows done, with `loss`, `rows_per_second` and `valid_auc`.
 
     Returns:
@@ -391,7 +392,9 @@ class _Job:
         """The model's ranking, if one is asked for, and the floors that it has to beat."""
         words = self.config.train.ranking
         found: dict[str, Any] = {}
-        popular = popularity(rows.log, part, self.progress) if self.floors else None
+        ids = sum(info.distinct for info in rows.log.schema.fields)
+        counted = self.floors and ids <= MOST_IDS
+        popular = popularity(rows.log, part, self.progress) if counted else None
         if words is not None:
             ranking = Ranking.of(rows.log, part, words, self.progress)
             device = self.fabric.device
