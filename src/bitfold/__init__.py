@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from bitfold import optim
     from bitfold.api import compare, inspect, prepare, train
     from bitfold.bytesize import Memory, format_bytes, memory
-    from bitfold.embedding import Embedding, EmbeddingBag, EmbeddingCollection
+    from bitfold.embedding import (
+        Embedding,
+        EmbeddingBag,
+        EmbeddingCollection,
+        Table,
+        TableCollection,
+    )
     from bitfold.kernels.choice import plain_torch
     from bitfold.method import Method, MethodInfo, load_plugin, methods
     from bitfold.plan_format import Plan
@@ -36,6 +42,8 @@ __all__ = [
     "MethodInfo",
     "Plan",
     "Run",
+    "Table",
+    "TableCollection",
     "UnknownName",
     "compare",
     "format_bytes",
@@ -55,7 +63,7 @@ __all__ = [
 _HOMES = {
     "api": ("compare", "inspect", "prepare", "train"),
     "bytesize": ("Memory", "format_bytes", "memory"),
-    "embedding": ("Embedding", "EmbeddingBag", "EmbeddingCollection"),
+    "embedding": ("Embedding", "EmbeddingBag", "EmbeddingCollection", "Table", "TableCollection"),
     "kernels.choice": ("plain_torch",),
     "method": ("Method", "MethodInfo", "load_plugin", "methods"),
     "plan_format": ("Plan",),

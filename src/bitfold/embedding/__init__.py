@@ -8,5 +8,13 @@ from bitfold.embedding.bag import EmbeddingBag
 from bitfold.embedding.collection import EmbeddingCollection
 from bitfold.embedding.computed import ComputedWeight
 from bitfold.embedding.table import Embedding
+from bitfold.embedding.tables import Table, TableCollection
 
-__all__ = ["ComputedWeight", "Embedding", "EmbeddingBag", "EmbeddingCollection"]
+__all__ = [
+    "ComputedWeight",
+    "Embedding",
+    "EmbeddingBag",
+    "EmbeddingCollection",
+    "Table",
+    "TableCollection",
+]

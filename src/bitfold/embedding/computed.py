@@ -110,7 +110,7 @@ class ComputedWeight(_Guarded):
         >>> import bitfold
         >>> weight = bitfold.Embedding(1_000_000, 16, budget="100x").weight
         >>> weight
-        ComputedWeight([1000000, 16], dtype=torch.float32, device=cpu)
+        ComputedWeight([1000000, 16], dtype=torch.float32, device=cpu, requires_grad=True)
         >>> weight[7].shape
         torch.Size([16])
     """
