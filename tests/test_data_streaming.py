@@ -14,6 +14,7 @@ import pytest
 from bitfold.data.config import DataConfig
 from bitfold.data.prepare import prepare
 from bitfold.data.prepared import is_prepared
+from bitfold.errors import BitfoldError
 
 MIB = 1 << 20
 
@@ -144,7 +145,7 @@ def test_a_killed_run_leaves_nothing_that_looks_whole(tmp_path, stage, over):
     assert process.stdout is not None
     assert process.stdout.readline().decode().strip() == stage
     # What another run is writing now is no leftover: it stays.
-    (working,) = tmp_path.glob(".out.preparing-*")
+    (working,) = tmp_path.glob(".out.bitfold")
     prepare(log, tmp_path / "elsewhere", config)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -156,16 +157,18 @@ def test_a_killed_run_leaves_nothing_that_looks_whole(tmp_path, stage, over):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "log.csv", "out"]
 
 
-def test_two_runs_at_once_do_not_sweep_each_other(tmp_path):
+def test_two_runs_at_once_do_not_disturb_each_other(tmp_path):
     log, out = tmp_path / "log.csv", tmp_path / "out"
     pl.DataFrame({"y": [0, 1] * 500, "f": range(1000)}).write_csv(log)
     config = DataConfig(label="y", fields=("f",), split="random:1,0,0")
-    inner: list[bool] = []
+    refused: list[str] = []
 
     def second(stage: str, rows: int, done: int, total: int) -> None:
         if stage == "fitting":
-            inner.append(is_prepared(prepare(log, out, config, force=True).path))
+            with pytest.raises(BitfoldError) as caught:
+                prepare(log, out, config, force=True)
+            refused.append(str(caught.value))
 
     assert prepare(log, out, config, force=True, progress=second).rows["train"] == 1000
-    assert inner == [True]
+    assert "another process is writing" in refused[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.csv", "out"]

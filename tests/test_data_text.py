@@ -24,6 +24,7 @@ from bitfold.data.prepare import prepare
 from bitfold.data.raw import read_batches
 from bitfold.data.reading import read_chunks
 from bitfold.errors import BitfoldError
+from command import bitfold
 
 HEADER = "user,item,click\n"
 GOOD = "".join(f"u{i % 7},i{i},{i % 2}\n" for i in range(100))
@@ -404,3 +405,20 @@ def test_a_file_name_that_is_no_utf8(tmp_path):
     assert r"\xff\x1b[31m.csv" in message
     assert "\x1b" not in message
     message.encode()
+
+
+def test_commands_take_standard_input(tmp_path, monkeypatch):
+    source = write(tmp_path, HEADER + GOOD * 3)
+    words = ("--label", "click", "--fields", "user,item", "--width", 4, "--hidden", 8)
+    words = (*words, "--budget", "4KiB", "--epochs", 1, "--batch-size", 64)
+    run = tmp_path / "run"
+    for call in (
+        ("train", "-", *words, "--out", run),
+        ("predict", run, "-", "--out", tmp_path / "scores.csv"),
+    ):
+        monkeypatch.setattr("bitfold.data.sources._SPOOLED", {})
+        with source.open() as stream:
+            monkeypatch.setattr(sys, "stdin", stream)
+            done = bitfold(*call)
+        assert done.code == 0, done.err
+    assert pl.read_csv(tmp_path / "scores.csv").height == 300

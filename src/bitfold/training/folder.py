@@ -11,6 +11,7 @@ from bitfold import outputs
 from bitfold import run as runs
 from bitfold.config import to_json
 from bitfold.data.prepare import PREPARED
+from bitfold.data.sources import STDIN
 from bitfold.errors import BitfoldError
 from bitfold.files import remove_parts
 from bitfold.outputs import Kind, Work
@@ -34,6 +35,8 @@ RUN = Kind(
 
 def absolute(path: str | Path) -> str:
     """A path or pattern that holds from any folder."""
+    if path == STDIN:
+        return path
     return os.path.abspath(path)  # noqa: PTH100  (a pattern is no path to resolve)
 
 
