@@ -13,14 +13,22 @@ import time
 import numpy as np
 
 
-def median(work, turns):
+def beside(one, other, turns):
+    """Seconds of two jobs in turn, medians, and the median of their ratios: other / one.
+
+    The turns alternate, so that whatever else the machine does slows both down.
+    """
+    one(), other()
+    pairs = [(seconds(one), seconds(other)) for _ in range(turns)]
+    ratios = [second / first for first, second in pairs]
+    medians = (statistics.median(each) for each in zip(*pairs, strict=True))
+    return *medians, statistics.median(ratios)
+
+
+def seconds(work):
+    start = time.perf_counter()
     work()
-    seconds = []
-    for _ in range(turns):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    return time.perf_counter() - start
 
 
 def columns(rows, fields, numbers, seed=0):
@@ -42,6 +50,7 @@ def main():
     parser.add_argument("--numbers", type=int, default=3)
     parser.add_argument("--network", default="deepfm")
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=8192)
     asked = parser.parse_args()
 
@@ -76,7 +85,6 @@ def main():
         f"{torch.get_num_threads()} threads"
     )
     [ready] = run.batches([row], fields_only=True)
-    alone = median(lambda: predict_batch(run.model, ready, run.negative_rate), 300)
     shapes = {
         "dictionary": row,
         "list of one": [row],
@@ -85,10 +93,14 @@ def main():
         "polars": pl.DataFrame([row]),
         "arrow": pl.DataFrame([row]).to_arrow(),
     }
-    print(f"one row: model alone {alone * 1e6:,.0f} us")
+    print("one row: the model alone, run.predict, their ratio")
     for name, data in shapes.items():
-        taken = median(lambda data=data: run.predict(data), 300)
-        print(f"  {name:12} {taken * 1e6:8,.0f} us   {taken / alone:.2f} x")
+        alone, taken, ratio = beside(
+            lambda: predict_batch(run.model, ready, run.negative_rate),
+            lambda data=data: run.predict(data),
+            300,
+        )
+        print(f"  {name:12} {alone * 1e6:8,.0f} us {taken * 1e6:8,.0f} us   {ratio:.2f} x")
 
     table = columns(asked.rows, asked.fields, asked.numbers, seed=1)
     pandas = pd.DataFrame(table)
@@ -98,13 +110,15 @@ def main():
         for batch in ready:
             predict_batch(run.model, batch, run.negative_rate)
 
-    alone = median(model, 3)
-    print(f"{asked.rows:,} rows: model alone {asked.rows / alone:,.0f} rows/s")
+    print(f"{asked.rows:,} rows: the model alone, run.predict, the share of the model's speed")
     polars = pl.from_pandas(pandas)
     frames = {"pandas": pandas, "polars": polars, "arrow": polars.to_arrow()}
     for name, data in frames.items():
-        taken = median(lambda data=data: run.predict(data, asked.batch_size), 3)
-        print(f"  {name:12} {asked.rows / taken:10,.0f} rows/s   {alone / taken:.1%}")
+        alone, taken, ratio = beside(
+            model, lambda data=data: run.predict(data, asked.batch_size), asked.turns
+        )
+        speeds = (f"{asked.rows / each:10,.0f} rows/s" for each in (alone, taken))
+        print(f"  {name:12}", *speeds, f"  {1 / ratio:.1%}")
 
 
 if __name__ == "__main__":

@@ -186,6 +186,53 @@ def test_a_value_that_cannot_be_read_is_named(plain, row, match, many):
         plain.predict([base] * (many - 1) + [row])
 
 
+@pytest.mark.parametrize("many", [1, 60])
+@pytest.mark.parametrize(
+    ("some", "same"),
+    [
+        (np.ma.array([1, 2, 3], mask=[0, 1, 0]), [1, None, 3]),
+        (pd.Categorical([1, None, 3]), [1, None, 3]),
+        (pd.Series(pd.Categorical(["a", None, "b"])), ["a", None, "b"]),
+        (pd.Index([1, 2, 3]), [1, 2, 3]),
+        (pd.arrays.SparseArray([1, 0, 2]), [1, 0, 2]),
+        (pd.array([1, None, 3], dtype="Int64"), [1, None, 3]),
+        (pd.array([0.1, None, 3], dtype="Float32"), [np.float32(0.1), None, 3]),
+        (np.array([0.1, 2, 3], np.float16), [np.float16(0.1), 2, 3]),
+        (np.array(["a", "b", "c"]), ["a", "b", "c"]),
+        (np.array([2**63, 2**64 - 1, 0], np.uint64), [2**63, 2**64 - 1, 0]),
+        (np.array([1, 2, 3], ">i4"), [1, 2, 3]),
+        (np.array(["2024-01-02", "NaT", "2024-01-03"], "M8[s]"), None),
+        (pl.Series([0.1, None, 3], dtype=pl.Float32), [np.float32(0.1), None, 3]),
+        (pl.Series(["a", None, "b"], dtype=pl.Categorical), ["a", None, "b"]),
+        (range(3), [0, 1, 2]),
+    ],
+)
+def test_columns_of_every_kind(plain, some, same, many):
+    if same is None:
+        same = ["2024-01-02T00:00:00", None, "2024-01-03T00:00:00"]
+    column = some
+    if many > 1:
+        together = pl.concat if isinstance(some, pl.Series) else np.ma.concatenate
+        if isinstance(some, np.ndarray | pl.Series):
+            column = together([some] * many)
+        elif not isinstance(some, range):
+            column = pd.concat([pd.Series(some)] * many, ignore_index=True)
+        else:
+            return
+    count = 3 * many
+    filler = {"price": [1.0] * count, "item": ["i"] * count, "tags": [""] * count}
+    found = plain.predict(filler | {"user": column, "when": column})
+    one = {"price": 1.0, "item": "i", "tags": ""}
+    alone = [plain.predict(one | {"user": value, "when": value})[0] for value in same]
+    np.testing.assert_allclose(found, alone * many, rtol=1e-6)
+
+
+@pytest.mark.parametrize("data", [b"rows", 3, None, pd.Series([1]), pl.Series([1]), [1], [[1]]])
+def test_what_is_no_data(plain, data):
+    with pytest.raises(BitfoldError, match=r"neither rows|no frame|no dictionary"):
+        plain.predict(data)
+
+
 def test_columns_of_unequal_length(plain):
     rows = columns() | {"price": [1.0]}
     with pytest.raises(BitfoldError, match="not of one length"):

@@ -8,6 +8,7 @@ import numpy as np
 
 from bitfold.canonical import number_of, text_of, utf8
 from bitfold.data.config import DataConfig
+from bitfold.data.records import unmasked
 from bitfold.errors import BitfoldError
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def _typed(values: Any, name: str, config: DataConfig) -> "pl.Series":
         return _pandas(values, name, config)
     if home == "pyarrow":
         return _arrow(values)
+    if isinstance(values, np.ma.MaskedArray) and values.ndim == 1:
+        return column_of(unmasked(values), name, config)
     if isinstance(values, np.ndarray) and values.ndim == 1:
         return _numpy(values, name, config)
     if getattr(values, "ndim", 1) == 1 and hasattr(values, "detach"):
@@ -59,7 +62,7 @@ def _pandas(values: Any, name: str, config: DataConfig) -> "pl.Series":
     import polars as pl
 
     kind = values.dtype
-    if not hasattr(values, "dt") and hasattr(values, "codes"):
+    if not hasattr(values, "iloc"):  # an index
         values = values.to_series()
     if type(kind).__name__ == "CategoricalDtype":
         codes = pl.Series(np.asarray(values.cat.codes, dtype=np.int64))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 CHUNK_ROWS = 65_536
-NAME = Path("the rows given")
+NAME = Path("the data given")
 """What messages call rows that come from no file."""
 
 
@@ -136,12 +136,16 @@ def in_memory(data: Any, *, keep: bool = False) -> MemoryLog | None:
     """
     if isinstance(data, MemoryLog):
         return data
-    if isinstance(data, str | bytes | Path):
+    if isinstance(data, str | Path):
         return None
+    if isinstance(data, bytes | bytearray):
+        raise _no_rows(data)
     whole = type(data).__module__.split(".")[0]
     if whole == "polars":
         return _polars(data)
-    if whole == "pandas" and hasattr(data, "columns"):
+    if whole == "pandas":
+        if not hasattr(data, "columns"):
+            raise _no_frame(data)
         return _pandas(data)
     if whole == "pyarrow" and (hasattr(data, "column_names") or hasattr(data, "schema")):
         return _arrow(data)
@@ -155,10 +159,23 @@ def in_memory(data: Any, *, keep: bool = False) -> MemoryLog | None:
         return _arrow(pa.RecordBatchReader.from_stream(data))
     if isinstance(data, Iterable):
         return _rows(data, keep)
-    raise BitfoldError(
+    raise _no_rows(data)
+
+
+def _no_rows(data: Any) -> BitfoldError:
+    return BitfoldError(
         "this is neither rows nor paths",
         got=f"a {type(data).__name__}",
         expected="paths, a frame, an Arrow table, columns by name, or dictionaries",
+    )
+
+
+def _no_frame(data: Any) -> BitfoldError:
+    return BitfoldError(
+        "one column is no frame",
+        got=f"a {type(data).__name__} of {type(data).__module__.split('.')[0]}",
+        expected="a frame of columns",
+        fix="give a frame, or one row as a dictionary",
     )
 
 
@@ -182,11 +199,7 @@ def _polars(data: Any) -> MemoryLog:
     if isinstance(data, pl.LazyFrame):
         data = data.collect()
     if not isinstance(data, pl.DataFrame):
-        raise BitfoldError(
-            "one column is no frame",
-            got=f"a Polars {type(data).__name__}",
-            expected="a frame of columns",
-        )
+        raise _no_frame(data)
     return _lazy(data.columns, data.height, lambda name: data[name])
 
 
@@ -240,7 +253,7 @@ def _lazy(names: Sequence[str], rows: int, column: Callable[[str], Any]) -> Memo
 def cut(values: Any, start: int, stop: int) -> Any:
     """Neighbouring values of a column of any kind."""
     if type(values).__module__.split(".")[0] == "pandas":
-        return values.iloc[start:stop]
+        return values.iloc[start:stop] if hasattr(values, "iloc") else values[start:stop]
     return values.slice(start, stop - start) if hasattr(values, "slice") else values[start:stop]
 
 
@@ -258,10 +271,7 @@ def _columns(data: Mapping[Any, Any]) -> MemoryLog:
     if len(listed) < len(columns):
         # A list beside single values is one row's bag.
         return _dictionaries([data])
-    held = {
-        name: value if hasattr(value, "__len__") and hasattr(value, "__getitem__") else list(value)
-        for name, value in listed.items()
-    }
+    held = {name: _sized(value) for name, value in listed.items()}
     lengths = {name: len(value) for name, value in held.items()}
     if len(set(lengths.values())) > 1:
         shown = ", ".join(
@@ -273,6 +283,17 @@ def _columns(data: Mapping[Any, Any]) -> MemoryLog:
             expected="as many values in each column",
         )
     return _lazy(list(held), next(iter(lengths.values()), 0), held.__getitem__)
+
+
+def _sized(column: Any) -> Any:
+    """A column that has a length and can be cut."""
+    if type(column).__module__.split(".")[0] == "pandas" and not hasattr(column, "array"):
+        from pandas import Series
+
+        return Series(column)  # an array of pandas' own
+    if hasattr(column, "__len__") and hasattr(column, "__getitem__"):
+        return column
+    return list(column)
 
 
 def _rows(data: Iterable[Any], keep: bool) -> MemoryLog | None:

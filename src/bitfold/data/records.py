@@ -33,11 +33,22 @@ def values_of(column: Any, name: str) -> list[Any]:
             return list(column.to_numpy())
         values = list(column.array)
         narrow = str(column.dtype) == "Float32"
+    elif isinstance(column, np.ma.MaskedArray):
+        return unmasked(column)
     else:
         return list(column)
     if narrow:
-        return [None if value is None else np.float32(value) for value in values]
+        # pandas' NA is no number.
+        return [np.float32(v) if isinstance(v, float | np.floating) else None for v in values]
     return list(values)
+
+
+def unmasked(column: "np.ma.MaskedArray[Any, Any]") -> list[Any]:
+    """The values of a masked array, None where they are masked."""
+    return [
+        None if masked else value
+        for value, masked in zip(column.data, np.ma.getmaskarray(column), strict=True)
+    ]
 
 
 def fits(column: Any) -> bool:

@@ -18,7 +18,7 @@ class Rows:
     Args:
         frame: the wanted columns, in their own types; text files give strings, with null where
             a cell is missing.
-        path: the file; "the rows given" for rows in memory.
+        path: the file; "the data given" for rows in memory.
         first: number of the first row within the file, from 0.
         text: whether the file is text, so that what means missing is null already.
         done: bytes of the whole input read so far.
