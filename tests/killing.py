@@ -247,28 +247,37 @@ class Killing:
         sys.path.insert(0, str(HERE))
         from command import write_ratings
 
+        # Everything happens in one folder, since a run knows the whole path of its log.
         self.start.mkdir()
-        write_ratings(self.start / "rows.csv", rows=400)
+        begun = self._fresh()
+        write_ratings(begun / "rows.csv", rows=400)
         for command in self.scenario.before:
-            self._must(run(command, self.start), command)
+            self._must(run(command, begun), command)
+        self._start_from(begun)
         # The output before, that of an undisturbed command, and all names there are then.
         self.old = self._same(self.start)
         plain = self.scenario.command.replace(" --resume", "")
-        ends = self._fresh("reference")
+        ends = self._fresh()
         if self.old is not None and "--force" not in plain and "report" not in plain:
             plain += " --force"
         self._must(run(plain, ends), plain)
         self.new, self.names = self._same(ends), listing(ends)
         if self.scenario.stop:
-            run(plain, self.start, self.scenario.stop)
-        self.operations = run(self.scenario.command, self._fresh("counted")).operations
+            stopped = self._fresh()
+            run(plain, stopped, self.scenario.stop)
+            self._start_from(stopped)
+        self.operations = run(self.scenario.command, self._fresh()).operations
 
     def _must(self, ended: Ended, command: str) -> None:
         if ended.code:
             raise RuntimeError(f"{self.name}: {command}: {ended.code}\n{ended.err}")
 
-    def _fresh(self, name: str = "work") -> Path:
-        folder = self.base / name / "folder"
+    def _start_from(self, folder: Path) -> None:
+        shutil.rmtree(self.start)
+        shutil.copytree(folder, self.start, symlinks=True)
+
+    def _fresh(self) -> Path:
+        folder = self.base / "work" / "folder"
         shutil.rmtree(folder.parent, ignore_errors=True)
         shutil.copytree(self.start, folder, symlinks=True)
         return folder

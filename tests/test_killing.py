@@ -32,10 +32,10 @@ def kill(folder: Path, scenario: str, *words: object) -> list[dict[str, object]]
 @pytest.mark.parametrize(
     ("scenario", "signals", "first", "every"),
     [
-        ("prepare --force", "KILL", 2, 5),
-        ("synth --force", "INT", 1, 4),
-        ("train --force", "KILL", 5, 23),
-        ("compare --force", "INT", 30, 90),
+        ("prepare --force", "KILL", 2, 9),
+        ("synth --force", "INT", 2, 5),
+        ("train --force", "KILL", 20, 60),
+        ("compare --force", "INT", 40, 200),
     ],
 )
 def test_a_sample_of_kills(
