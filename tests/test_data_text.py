@@ -15,6 +15,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -422,3 +423,20 @@ def test_commands_take_standard_input(tmp_path, monkeypatch):
             done = bitfold(*call)
         assert done.code == 0, done.err
     assert pl.read_csv(tmp_path / "scores.csv").height == 300
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd", "zip", "Parquet"])
+def test_a_file_whose_name_lies_is_told_by_what_it_is(tmp_path, kind):
+    text = (HEADER + GOOD).encode()
+    path = tmp_path / "log.csv"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a\xff.csv", text)
+    elif kind == "Parquet":
+        read(write(tmp_path, text)).write_parquet(path)
+    else:
+        path.write_bytes(gzip.compress(text) if kind == "gzip" else zstandard.compress(text))
+    if kind != "zip":
+        assert f"a {kind} file" in refused(path)
+    else:
+        assert refused(path)

@@ -11,6 +11,15 @@ if TYPE_CHECKING:
     from bitfold.data.lines import Block
 
 
+_MAGIC = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+    b"PAR1": "Parquet",
+}
+_SUFFIXES = {"gzip": ".gz", "zstd": ".zst", "zip": ".zip", "Parquet": ".parquet"}
+
+
 def why_parsing_failed(error: Exception, block: "Block") -> BitfoldError:
     """The error for a block that the parser refused."""
     try:
@@ -33,6 +42,14 @@ def bad_utf8(name: str, line: int, data: bytes, error: UnicodeDecodeError) -> Bi
     number = line + data.count(b"\n", 0, error.start)
     place = error.start - (data.rfind(b"\n", 0, error.start) + 1)
     wide = data[:2] in (b"\xff\xfe", b"\xfe\xff") and line == 1
+    packed = next((name for magic, name in _MAGIC.items() if data.startswith(magic)), None)
+    if packed is not None and line == 1:
+        return BitfoldError(
+            f"{name} is no text",
+            got=f"a {packed} file",
+            expected="text in UTF-8, as its name or --format says",
+            fix=f"rename it, so that its name ends in {_SUFFIXES[packed]}",
+        )
     return BitfoldError(
         f"line {number} of {name} is no UTF-8",
         got=f"the byte {data[error.start]:#04x} at position {place + 1} of the line",
