@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 from fuzz.__main__ import BEGIN, END, table, write
 from fuzz.kinds import KINDS, RIGHT, TOLD, attempt
-from fuzz.mutate import change_bytes, change_json
+from fuzz.mutate import change_bytes, change_json, text_of
+
+from bitfold.board import CompareConfig
+from bitfold.cli.options import build, read_config
+from bitfold.cli.words import words_of
+from bitfold.config import to_json
+from bitfold.data.config import DataConfig
+from bitfold.data.synthetic import SynthConfig
+from bitfold.errors import BitfoldError
+from bitfold.training.config import TrainConfig
 
 SAMPLE = {"raw": 80, "logs": 120, "runs": 70, "results": 5, "checkpoints": 15, "cells": 30}
 FIRST = 100_000  # seeds that `make fuzz` does not come to
@@ -57,3 +66,18 @@ def test_the_table_stands_between_its_marks(tmp_path: Path) -> None:
     assert text.endswith("after\n")
     assert "\nold\n" not in text
     assert "| raw CSV, TSV, gzip, zstd and Parquet through `prepare` | 5 | 3 | 1 | 1 | 0 |" in text
+
+
+@pytest.mark.parametrize("kind", [CompareConfig, TrainConfig, DataConfig, SynthConfig])
+def test_files_of_options_are_told_or_read(kind: type, tmp_path: Path) -> None:
+    options = to_json(kind()) | {"set": {"blocks": "3"}} if kind is TrainConfig else to_json(kind())
+    known, file, found = list(words_of(kind)), tmp_path / "options.json", set()
+    for seed in range(400):
+        changed = change_json(random.Random(seed), options)
+        file.write_bytes(text_of(changed).encode("utf-8", "surrogatepass"))
+        try:
+            build(kind, {}, read_config(str(file), known))
+            found.add(RIGHT)
+        except BitfoldError:
+            found.add(TOLD)
+    assert found == {TOLD, RIGHT}

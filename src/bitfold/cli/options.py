@@ -280,7 +280,14 @@ def build(kind: type[C], given: Mapping[str, Any], file: Mapping[str, Any]) -> C
             f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing",
             fix="say it on the command line or in the file of --config",
         )
-    return kind(**values)
+    try:
+        return kind(**values)
+    except (TypeError, AttributeError, OverflowError) as error:  # of a file: null, or a list
+        raise BitfoldError(
+            "an option in the file of --config has a value of the wrong type",
+            got=str(error)[:200],
+            expected=f"options of a {kind.__name__}",
+        ) from None
 
 
 def said(kind: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:

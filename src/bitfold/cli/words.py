@@ -4,7 +4,7 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bitfold.errors import BitfoldError, unknown_name
@@ -82,7 +82,9 @@ def _pairs(word: Word, value: Any) -> dict[str, str]:
     if isinstance(value, Mapping):
         return {str(key): _text(item) for key, item in value.items()}
     pairs = {}
-    for item in value:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise _wrong(word, value, 'an object, such as {"blocks": 3}')
+    for item in map(str, value):
         key, sign, text = item.partition("=")
         if not sign or not key.strip():
             raise _wrong(word, item, f"KEY=VALUE, such as {word.metavar or 'blocks=3'}")
