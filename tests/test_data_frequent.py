@@ -61,6 +61,8 @@ def test_dense_ids_are_their_own_names(tmp_path):
 def test_missing_is_named_too(tmp_path):
     frame = pl.DataFrame({"click": [0, 1] * 50, "user": [None] * 60 + list(range(40))})
     assert heads(frame, tmp_path, "parquet", fields=("user",))["user"][0] is None
+    words = ("--label", "click", "--fields", "user", "--out", tmp_path / "again")
+    assert "(missing)" in bitfold("prepare", tmp_path / "log.parquet", *words).out
 
 
 def test_texts_are_bounded_and_keep_the_frequent():

@@ -76,7 +76,8 @@ def _head(head: list[dict[str, Any]] | None, rows: int) -> str:
     if not head or not rows:
         return "-"
     top = head[0]
-    value = str(top.get("value", top["id"]))
+    value = top.get("value", f"id {top['id'] % 2**64:x}")
+    value = "(missing)" if value is None else str(value)
     return f"{value[:VALUE_WIDTH]} ({top['count'] / rows:.1%})"
 
 
