@@ -371,6 +371,8 @@ def test_labels_of_a_log_with_explicit_negatives(tmp_path: Path) -> None:
         ({"fields": ("user", "item", "age")}, "age", "another field is the item"),
         ({"group": None, "negatives": 0, "label": "click", "split": "random:0.8,0.1,0.1"}, "item",
          "needs the user's column"),
+        ({"cross": ("hour*item",), "numeric": ("hour",), "numeric_transform": "buckets:3"},
+         "item", r"the cross 'hour\*item' cannot be made"),
         ({"fields": ("user", "item", "genre"), "negatives": 0, "label": "click"}, "item",
          "'genre' belongs to 'item'"),
         ({"numeric": ("price",), "negatives": 0, "label": "click"}, "item",

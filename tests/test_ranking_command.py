@@ -76,6 +76,19 @@ def test_mistakes_are_told_before_training(log: Path, tmp_path: Path, words: Any
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_a_field_that_cannot_be_ranked_is_told_before_the_log_is_read(
+    log: Path, tmp_path: Path, command: str
+) -> None:
+    out = bitfold(
+        command, log.parent / "raw.csv", "--fields", "user,item", "--group", "user", "--item",
+        "item", "--negatives", 2, *TRAINING, "--rank", "itme", "--out", tmp_path / "out",
+    )  # fmt: skip
+    refused(out, "did you mean", "item")
+    assert "reading" not in out.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_compare_ranks_every_cell(log: Path, tmp_path: Path) -> None:
     board = tmp_path / "board"
     out = bitfold(

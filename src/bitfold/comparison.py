@@ -41,6 +41,7 @@ from bitfold.board_records import CELL, OPTIONS, read_cell, read_results, save
 from bitfold.comparison_folder import CELLS, LOGS, RUNS, WORDS_FILE, claim, said_words
 from bitfold.config import to_json
 from bitfold.data.config import DataConfig
+from bitfold.data.formats import with_defaults
 from bitfold.data.frames import MemoryLog
 from bitfold.differences import differences
 from bitfold.errors import BitfoldError, BudgetTooSmall
@@ -49,7 +50,7 @@ from bitfold.floors import logistic_cell, reference_lines, references
 from bitfold.grid import Grid
 from bitfold.opponents import Key, opponents
 from bitfold.progress import Progress, note, reading, silent
-from bitfold.ranking.config import check_rank
+from bitfold.ranking.config import RankConfig, check_rank
 from bitfold.showing import Shown
 from bitfold.training.parts import check_parts
 from bitfold.training.processes import only_one
@@ -138,9 +139,9 @@ def compare(
     said = said_words(paths, data, train, words)
     with claim(out, paths, said, resume=resume, force=force) as work:
         try:
-            log = _log(paths, data, work.folder, tell)
+            log = _log(paths, data, work.folder, tell, train.ranking)
             if train.ranking is not None:
-                check_rank(log.schema, train.ranking)
+                check_rank(log.schema.config, train.ranking)
             for text in check_parts(log):
                 note(tell, text)
             grid = Grid.of(words, train)
@@ -242,7 +243,11 @@ def option_names(method: str) -> tuple[str, ...]:
 
 
 def _log(
-    paths: Sequence[str | Path] | MemoryLog, data: DataConfig, out: Path, tell: Progress
+    paths: Sequence[str | Path] | MemoryLog,
+    data: DataConfig,
+    out: Path,
+    tell: Progress,
+    ranking: RankConfig | None = None,
 ) -> "PreparedLog":
     """The prepared log that every cell trains on."""
     from bitfold.data.prepare import prepare_or_open
@@ -250,6 +255,8 @@ def _log(
 
     if not isinstance(paths, MemoryLog) and len(paths) == 1 and looks_prepared(Path(paths[0])):
         return PreparedLog(paths[0])
+    if ranking is not None:  # before the log is read
+        check_rank(with_defaults(data), ranking)
     return prepare_or_open(paths, out / "log", data, progress=reading(tell))
 
 

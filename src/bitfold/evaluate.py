@@ -179,7 +179,7 @@ def evaluate(
             fix="prepare the log with bitfold prepare, and train on that",
         )
     if ranking is not None and log is not None:
-        check_rank(log.schema, ranking)
+        check_rank(log.schema.config, ranking)
     if log is not None:
         same_ids(log.schema, loaded.schema)
         batches: Iterable[Batch] = log.batches(part, EVALUATION_ROWS)

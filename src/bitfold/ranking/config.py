@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from bitfold.errors import BitfoldError, unknown_name
 
 if TYPE_CHECKING:
-    from bitfold.data.schema import Schema
+    from bitfold.data.config import DataConfig
 
 ITEMS = ("train", "all")
 
@@ -56,22 +56,19 @@ class RankConfig:
         return [*depths, "mrr"]
 
 
-def check_rank(schema: "Schema", words: RankConfig) -> None:
-    """Raise unless a log of this schema can be ranked; before any training.
+def check_rank(config: "DataConfig", words: RankConfig) -> None:
+    """Raise unless a log that is read so can be ranked: before it is prepared or trained on.
 
     Raises:
         BitfoldError: no such field, a field of several values, a log without users, or a cross
             that cannot be made for other items.
     """
-    names = schema.field_names
-    if words.field not in names:
-        raise unknown_name("field to rank", words.field, names)
-    config = schema.config
-    info = schema.fields[names.index(words.field)]
-    if info.kind != "plain":
+    if words.field not in config.fields:
+        raise unknown_name("field to rank", words.field, config.fields)
+    if words.field in config.multi:
         raise BitfoldError(
             f"{words.field!r} cannot be ranked",
-            got=f"a {info.kind} field",
+            got="a field of several values a row",
             expected="the field of the item, with one value a row",
         )
     if config.group is None:
@@ -93,16 +90,16 @@ def check_rank(schema: "Schema", words: RankConfig) -> None:
             got=f"--rank {words.field}",
             expected=f"--rank {config.item}, whose own columns are known",
         )
-    _check_crosses(schema, words.field)
+    _check_crosses(config, words.field)
 
 
-def _check_crosses(schema: "Schema", field: str) -> None:
-    config = schema.config
+def _check_crosses(config: "DataConfig", field: str) -> None:
     sides = {field, *config.item_fields}
     for parts in config.crosses:
         if not 0 < len(sides & {*parts}) < len(parts):
             continue
-        lacking = [part for part in parts if part not in schema.field_names]
+        # A bucketised number is a field, too, but its cross is of the numbers themselves.
+        lacking = [part for part in parts if part not in config.fields]
         if lacking or config.ids == "dense":
             cross = "*".join(parts)
             raise BitfoldError(

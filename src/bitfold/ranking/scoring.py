@@ -65,7 +65,7 @@ class Ranking:
         Raises:
             BitfoldError: a log that cannot be ranked, or a part without anything to rank for.
         """
-        check_rank(log.schema, words)
+        check_rank(log.schema.config, words)
         if not log.rows.get("train"):
             raise BitfoldError(
                 "there are no items to rank",

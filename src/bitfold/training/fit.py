@@ -16,6 +16,7 @@ from bitfold import run as runs
 from bitfold.bytesize import full_bytes
 from bitfold.config import to_json
 from bitfold.data.config import DataConfig
+from bitfold.data.formats import with_defaults
 from bitfold.data.frames import MemoryLog
 from bitfold.data.manifest import MANIFEST_FILE
 from bitfold.data.newness import watch_log
@@ -205,7 +206,7 @@ class _Job:
             if self.fabric.is_global_zero:
                 folder.write_config(self.out, self.config)
         if self.config.train.ranking is not None:
-            check_rank(log.schema, self.config.train.ranking)
+            check_rank(log.schema.config, self.config.train.ranking)
         dense = self._dense(log)
         rows = TrainingRows(log, dense)
         notes = check_parts(log, self.fabric.world_size)
@@ -245,6 +246,8 @@ class _Job:
                 same_ids(log.schema, self.base.schema)
                 watch_log(log, "train", self.base.schema)
             return log
+        if self.config.train.ranking is not None:  # before the log is read
+            check_rank(with_defaults(self.config.data), self.config.train.ranking)
         own = self.out / folder.LOG
         if self.fabric.is_global_zero and not is_prepared(own):
             schema = None if self.base is None else self.base.schema
