@@ -129,6 +129,17 @@ def test_the_context_is_the_positives_and_the_side_is_the_items(tmp_path: Path) 
     assert seen == {key: 4 * count for key, count in context.items()}
 
 
+def test_a_negative_weighs_what_its_positive_does(tmp_path: Path) -> None:
+    data = columns()
+    data["weight"] = [1.0 + row % 7 for row in range(len(data["user"]))]
+    log = write(tmp_path, data, weight="weight", split="random:1,0,0")
+    expected = Counter(zip(hash_values(data["user"]).tolist(), data["weight"], strict=True))
+    found: Counter[tuple[int, float]] = Counter()
+    for shard in log.columns("train", ["group", "weight"]):
+        found.update(zip(shard["group"].tolist(), shard["weight"].tolist(), strict=True))
+    assert found == {key: 4 * count for key, count in expected.items()}
+
+
 @pytest.mark.parametrize("ids", ["hashed", "vocabulary", "dense"])
 def test_every_kind_of_ids(tmp_path: Path, ids: str) -> None:
     data = columns()
