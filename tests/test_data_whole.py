@@ -143,6 +143,13 @@ def test_prices_beyond_float32_have_finite_scores(tmp_path, transform, constant)
         same.write_csv(tmp_path / "rows.csv")
         found = np.concatenate(list(scores(run, tmp_path / "rows.csv")))
         assert abs(found[-1] - found[-2]) < 0.01
+    for rows_given in ([{"user": 1, "price": value}] for value in extreme):
+        assert np.isfinite(run.predict(rows_given)).all()
+        assert np.isfinite(run.predict(rows_given * 100)).all()
+    for infinite in (float("inf"), "1e400", 10**400):
+        for count in (1, 100):
+            with pytest.raises(BitfoldError, match="no number"):
+                run.predict([{"user": 1, "price": infinite}] * count)
     (tmp_path / "rows.csv").write_text("user,price\n1,inf\n")
     with pytest.raises(BitfoldError, match="no number"):
         list(scores(run, tmp_path / "rows.csv"))
