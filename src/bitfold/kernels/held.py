@@ -135,8 +135,8 @@ def facts_of(packed: Tensor) -> Facts:
     version = version_of(packed)
     facts = _facts.get(packed.data_ptr())
     if facts is None or facts.version != version or facts.packed.shape != packed.shape:
-        while len(_facts) >= KEPT:
-            _facts.pop(next(iter(_facts)))
+        if len(_facts) >= KEPT:
+            _facts.clear()
         facts = _facts[packed.data_ptr()] = _looked_at(packed, version)
     return facts
 

@@ -24,6 +24,7 @@ from bitfold.kernels.compiled import Kernel, run
 from bitfold.kernels.digits import digits
 from bitfold.kernels.forward import forward as vectors
 from bitfold.kernels.held import (
+    KEPT,
     Facts,
     check_batch,
     check_tensor,
@@ -103,19 +104,26 @@ def _scratch(words: int) -> int:
 
 
 class _Ready(NamedTuple):
-    """A lookup whose weight and words were held against its program (`bitfold.kernels.held`)."""
+    """A lookup whose weight and words were held against its program (`bitfold.kernels.held`).
 
-    facts: Facts
+    The first five are what a call is compared with; `version` is that of the packed program.
+    """
+
+    packed: Tensor
+    version: int
+    shape: torch.Size
+    dtype: torch.dtype
+    words: tuple[int, int, int, int, bool]
     loops: int
     ids: Kernel
     bags: Kernel
     width: int
     learned: bool
+    facts: Facts
     wide: torch.dtype
 
 
-_ready: dict[tuple[Any, ...], _Ready] = {}
-KEPT_READY = 1024
+_ready: dict[int, _Ready] = {}  # by the address of the packed program
 
 
 def _make_ready(
@@ -133,13 +141,12 @@ def _make_ready(
     width = pool.shape[1]
     item, one, wide = ITEMS[pool.dtype]
     ids, bags = (vectors(lanes_of(width), item, one, each) for each in (False, True))
-    loops = digits(raw).address
-    while len(_ready) >= KEPT_READY:
-        _ready.pop(next(iter(_ready)))
-    ready = _Ready(facts, loops, ids, bags, width, fusion == WEIGHTED, wide)
-    _ready[packed.data_ptr(), pool.shape, pool.dtype, fusion, pooling, fields, dim, room, raw] = (
-        ready
-    )
+    if len(_ready) >= KEPT:
+        _ready.clear()
+    ready = _ready[packed.data_ptr()] = _Ready(
+        facts.packed, facts.version, pool.shape, pool.dtype, (fusion, fields, dim, room, raw),
+        digits(raw).address, ids, bags, width, fusion == WEIGHTED, facts, wide,
+    )  # fmt: skip
     return ready
 
 
@@ -168,27 +175,31 @@ def forward(
     # there is not asked for, and `shape` and `new_empty` are the quickest ways to ask and to get.
     if pooling == READ:
         pooling, padding = ONE, None
-    dtype, shape = pool.dtype, pool.shape
-    ready = _ready.get((packed.data_ptr(), shape, dtype, fusion, pooling, fields, dim, room, raw))
+    at_packed = packed.data_ptr()
+    ready = _ready.get(at_packed)
     if (
         ready is None
-        or ready.facts.packed is not packed
-        or (ready.facts.version >= 0 and ready.facts.version != packed._version)
+        or ready[0] is not packed
+        or ready[2] != pool.shape
+        or ready[3] is not pool.dtype
+        or ready[4] != (fusion, fields, dim, room, raw)
+        or (ready[1] >= 0 and ready[1] != packed._version)
     ):
         ready = _make_ready(pool, packed, fusion, pooling, fields, dim, room, raw)
-    bags = offsets is not None or padding is not None
-    if not (bags or pooling or ready.learned or importance is not None or weights is not None):
-        size = ids.shape
+    _, _, _, _, _, loops, kernel, bag_kernel, width, learned, facts, wide = ready
+    size, bags = ids.shape, offsets is not None or padding is not None
+    if not (bags or pooling or learned or importance is not None or weights is not None):
         if len(size) != 2 or size[1] != fields or ids.dtype is not torch.int64 or not ids.is_cpu:
-            check_batch(ready.facts, None, ids, None, None, fusion, pooling, WEIGHTED)
+            check_batch(facts, None, ids, None, None, fusion, pooling, WEIGHTED)
     else:
-        check_batch(ready.facts, importance, ids, offsets, weights, fusion, pooling, WEIGHTED)
+        check_words(facts, fusion, pooling, fields, dim, room, raw)
+        check_batch(facts, importance, ids, offsets, weights, fusion, pooling, WEIGHTED)
     ids, pool = ids.contiguous(), pool.contiguous()
     at_pool, at_ids = pool.data_ptr(), ids.data_ptr()
-    rows = ids.shape[0] if offsets is None else (offsets.shape[0] - 1) // fields
-    if not at_pool or (rows and not at_ids):
-        check_weight(pool, ready.facts, dim)
-        check_tensor("ids", ids, tuple(ids.shape), torch.int64)
+    rows = size[0] if offsets is None else (offsets.shape[0] - 1) // fields
+    if not at_pool or (rows and not at_ids and ids.numel()):
+        check_weight(pool, facts, dim)
+        check_tensor("ids", ids, tuple(size), torch.int64)
     if not bags:
         numbers = rows * fields * dim
         out = pool.new_empty(rows, fields, dim)
@@ -201,24 +212,24 @@ def forward(
     streamed = (
         numbers > 1 << 18
         and out.nbytes > cache_bytes()
-        and lanes_of(ready.width) * out.itemsize % 32 == 0
+        and lanes_of(width) * out.itemsize % 32 == 0
     )
     at_importance = at_offsets = at_weights = 0
     if importance is not None:
-        importance = _as(importance, ready.wide)
+        importance = _as(importance, wide)
         at_importance = importance.data_ptr()
     if offsets is not None:
         offsets = _as(offsets, torch.int64)
         at_offsets = offsets.data_ptr()
     if weights is not None:
-        weights = _as(weights, ready.wide)
+        weights = _as(weights, wide)
         at_weights = weights.data_ptr()
     told = tell(
-        threads, rows, ready.width, at_pool, at_importance, at_ids, at_offsets, at_weights,
-        packed.data_ptr(), fusion, pooling, padding is not None, padding or 0, 0, out.data_ptr(),
-        _scratch(threads * room), room, ready.loops, streamed,
+        threads, rows, width, at_pool, at_importance, at_ids, at_offsets, at_weights,
+        at_packed, fusion, pooling, padding is not None, padding or 0, 0, out.data_ptr(),
+        _scratch(threads * room), room, loops, streamed,
     )  # fmt: skip
-    run(ready.bags if bags else ready.ids, told, threads)
+    run(bag_kernel if bags else kernel, told, threads)
     bad = _local.scratch.item
     for t in range(threads):
         if bad(t * room) >= 0:
