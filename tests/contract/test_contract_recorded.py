@@ -276,3 +276,11 @@ def test_second_derivatives_are_refused_by_the_kernels(case):
     (first, *_) = torch.autograd.grad(out, list(collection.parameters()), create_graph=True)
     with pytest.raises(BitfoldError, match="second derivatives"):
         first.square().sum().backward()
+
+
+@few
+def test_onnx_of_the_kernels_is_refused_by_name(form):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(BitfoldError, match="ONNX knows no operator of bitfold"):
+            torch.onnx.export(form.collection(), (form.ids(3),), io.BytesIO(), dynamo=False)
