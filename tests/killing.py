@@ -68,7 +68,13 @@ def digest(file: Path) -> str:
 
 
 def synthetic(out: Path) -> Any:
-    """A synthetic log and its report, but for the seconds that it took."""
+    """A synthetic log and its report, but for the seconds that it took.
+
+    Two names take two renames: as `prepare` does before it reads, the second is completed first.
+    """
+    from bitfold.outputs import settle
+
+    settle(out)
     report = out.with_name(out.name + ".json")
     if not out.exists() or not report.exists():
         return None
