@@ -6,6 +6,7 @@ import importlib
 import io
 import shutil
 import sys
+import types
 import uuid
 
 import numpy as np
@@ -231,3 +232,30 @@ def test_progress_draws_where_it_can_be_seen(columns, monkeypatch):
     told = []
     bitfold.prepare(columns, progress=lambda stage, *rest, **facts: told.append(stage), **words)
     assert "preparing: reading" in told
+
+
+def test_progress_draws_in_a_notebook(columns, monkeypatch):
+    shown = []
+
+    class Handle:
+        def update(self, made):
+            shown.append(made)
+
+    def display(made, display_id):
+        shown.append(made)
+        return Handle()
+
+    shell = types.ModuleType("IPython")
+    shell.get_ipython = lambda: types.SimpleNamespace(kernel=object())
+    screen = types.ModuleType("IPython.display")
+    screen.HTML, screen.display = str, display
+    monkeypatch.setitem(sys.modules, "IPython", shell)
+    monkeypatch.setitem(sys.modules, "IPython.display", screen)
+    quiet = io.StringIO()
+    monkeypatch.setattr("sys.stderr", quiet)
+    bitfold.prepare(columns, label="clicked", fields="user")
+    assert len(shown) >= 2
+    assert all(html.startswith("<pre") for html in shown)
+    assert "preparing: writing" in shown[-1]
+    assert "400 rows" in shown[-1]
+    assert quiet.getvalue() == ""
