@@ -233,3 +233,10 @@ def test_what_is_known_is_bounded_and_whole(tmp_path):
     (tmp_path / "log" / newness.KNOWN_FILE).write_bytes(b"x")
     with pytest.raises(bitfold.BitfoldError):
         bitfold.inspect(tmp_path / "log")
+
+
+def test_a_log_without_held_out_rows_knows_its_ids(tmp_path):
+    table = {"user": [1, 2] * 30, "clicked": [0, 1] * 30, "part": ["train"] * 60}
+    words = {"label": "clicked", "fields": "user", "split": "column:part"}
+    log = bitfold.prepare(table, tmp_path / "log", **words)
+    assert np.isnan(log.schema.known.unseen[0])

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 KNOWN_FILE = "known.safetensors"
 KEPT = 2048
 _SALT = 0x0DD
-_LOOKED_AT = 4096  # values of a field in each chunk
+_LOOKED_AT = 1024  # values of a field in each chunk
 _SHARDS = 4  # of a prepared log that are looked at
 _ENOUGH = 50  # values without which nothing is said
 _MOST_FIELDS = 1 << 16
