@@ -267,3 +267,26 @@ def test_a_file_without_permission_is_told_as_such(log: Path, name: str) -> None
     finally:
         os.seteuid(user)
         shutil.rmtree(copy.parent)
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [("Adam", {}), ("AdamW", {}), ("Adagrad", {}), ("SGD", {}), ("SGD", {"momentum": 0.9})],
+)
+def test_a_state_without_one_of_its_parts_is_refused(kind: str, more: dict[str, float]) -> None:
+    torch = pytest.importorskip("torch")
+    from bitfold.training.checkpoint import _check_state
+
+    weight = torch.nn.Parameter(torch.ones(3, 2))
+    optimizer = getattr(torch.optim, kind)([weight], lr=0.1, **more)
+    weight.grad = torch.ones(3, 2)
+    optimizer.step()
+    state = {0: dict(optimizer.state[weight])}
+    _check_state(optimizer, state)
+    for name in state[0]:
+        with pytest.raises(ValueError, match="of parameter 0"):
+            _check_state(optimizer, {0: {k: v for k, v in state[0].items() if k != name}})
+    with pytest.raises(ValueError, match="of parameter 1"):
+        _check_state(optimizer, {1: state[0] or {"step": 1}})
+    with pytest.raises(ValueError, match="shape"):
+        _check_state(optimizer, {0: state[0] | {"sum": torch.ones(7)}})

@@ -8,6 +8,7 @@ notes (XXH3-128); checkpoints of format 2 have none.
 """
 
 import dataclasses
+import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -175,8 +176,15 @@ def load(
         raise
     except (ValueError, IndexError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         raise broken(path, error, "the optimizers' states", ANEW) from None
-    if position.best_epoch > len(position.valid):
-        raise broken(path, f"the best epoch {position.best_epoch}", "one that was measured", ANEW)
+    done = position.epoch
+    if (
+        done != len(position.valid)
+        or position.best_epoch > done
+        or (position.best_epoch == 0) != (done == 0)
+        or (position.finished and done == 0)
+    ):
+        got = f"{done} epochs, {len(position.valid)} measured, the best {position.best_epoch}"
+        raise broken(path, got, "as many as were measured, and the best of them", ANEW)
     return position, parts["random"]
 
 
@@ -207,6 +215,23 @@ def _check_state(optimizer: torch.optim.Optimizer, state: dict[int, dict[str, An
                 (), (1,), tuple(parameter.shape), tuple(parameter.shape[:1])
             ):  # fmt: skip
                 raise ValueError(f"{key} of shape {list(value.shape)} for {list(parameter.shape)}")
+        wanted = _state_names(optimizer)
+        if wanted and values.keys() != wanted:
+            raise ValueError(f"{', '.join(values)} of parameter {number}")
+
+
+def _state_names(optimizer: torch.optim.Optimizer) -> set[str]:
+    """What one of PyTorch's optimizers keeps of a parameter; ours check their states themselves."""
+    kind = type(optimizer)
+    if not kind.__module__.startswith("torch.optim"):
+        return set()
+    parameter = nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    known = inspect.signature(kind.__init__).parameters
+    said = {name: value for name, value in optimizer.defaults.items() if name in known}
+    probe = kind([parameter], **said)
+    probe.step()
+    return set(probe.state[parameter])
 
 
 def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -384,7 +384,7 @@ class _Job:
             "best_epoch": position.best_epoch,
             "seconds": position.seconds,
             "part": part,
-            "valid": {name: best[name] for name in names} if "auc" in best else None,
+            "valid": {name: best.get(name) for name in names} if "auc" in best else None,
             "rows": {name: rows.count(name) for name in ("train", "valid", "test")},
             "seed": self.config.train.seed,
             "versions": _versions(),
