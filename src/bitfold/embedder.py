@@ -220,6 +220,8 @@ class Corridor(WithConstants, Embedder):
         weight = pool._parameters.get("weight")
         if weight is None or pool._forward_pre_hooks:
             return self.read(lambda weight: self._single(weight, ids, padding_idx))
+        if padding_idx is None and way_of(weight) == DIRECT:
+            return self._by_kernel(DIRECT, weight, ids, None, None, None, None)
         return self._single(weight, ids, padding_idx)
 
     def _single(self, weight: Tensor, ids: Tensor, padding_idx: int | None) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bitfold.embedding.single import OneField, refuse_fitting
-from bitfold.embedding.tracing import as_leaf, is_plain
+from bitfold.embedding.tracing import as_leaf
 from bitfold.errors import BitfoldError
 from bitfold.pooling import check_offsets, check_pooling
 
@@ -104,7 +104,7 @@ class EmbeddingBag(OneField, nn.EmbeddingBag):
         self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
     ) -> Tensor:
         """Vectors `[B, D]` of the bags."""
-        if not is_plain(input):
+        if type(input) is not Tensor:  # something traces
             node: Any = as_leaf(self, input, offsets, per_sample_weights)
             if node is not None:
                 return node  # type: ignore[no-any-return]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bitfold.embedder import Embedder
 from bitfold.embedding.building import built
-from bitfold.embedding.tracing import as_leaf, is_plain
+from bitfold.embedding.tracing import as_leaf
 from bitfold.fields import Field
 from bitfold.plan_format import Plan
 from bitfold.planning import plan as make_plan
@@ -130,7 +130,7 @@ class EmbeddingCollection(nn.Module):
         Raises:
             IdOutOfRange: for a dense id outside `0..V-1`.
         """
-        if not is_plain(ids):
+        if type(ids) is not Tensor:  # something traces
             node: Any = as_leaf(self, ids, offsets, per_sample_weights)
             if node is not None:
                 return node  # type: ignore[no-any-return]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bitfold.embedding.single import OneField, refuse_fitting
-from bitfold.embedding.tracing import as_leaf, is_plain
+from bitfold.embedding.tracing import as_leaf
 
 
 class Embedding(OneField, nn.Embedding):
@@ -111,7 +111,7 @@ class Embedding(OneField, nn.Embedding):
 
     def forward(self, input: Tensor) -> Tensor:
         """Vectors `[..., D]` of ids `[...]`."""
-        if not is_plain(input):
+        if type(input) is not Tensor:  # something traces
             node: Any = as_leaf(self, input)
             if node is not None:
                 return node  # type: ignore[no-any-return]

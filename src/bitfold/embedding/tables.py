@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bitfold.bytesize import full_bytes, parse_budget
 from bitfold.embedder import Embedder
 from bitfold.embedding.building import built
-from bitfold.embedding.tracing import as_leaf, is_plain
+from bitfold.embedding.tracing import as_leaf
 from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.fields import Field
 from bitfold.plan_format import Plan
@@ -188,7 +188,7 @@ class TableCollection(nn.Module):
         Raises:
             IdOutOfRange: for a dense id that its table does not have; it names the table.
         """
-        if not is_plain(ids):
+        if type(ids) is not Tensor:  # something traces
             node: Any = as_leaf(self, ids, offsets, per_sample_weights)
             if node is not None:
                 return node  # type: ignore[no-any-return]

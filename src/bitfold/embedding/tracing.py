@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.fx import Proxy
 
 from bitfold.errors import BitfoldError
@@ -30,8 +30,3 @@ def as_leaf(module: nn.Module, *given: Any) -> Any:
     while given and given[-1] is None:
         given = given[:-1]
     return tracer.create_proxy("call_module", tracer.path_of_module(module), given, {})
-
-
-def is_plain(ids: Tensor) -> bool:
-    """Whether ids are a tensor as such, which nothing traces: the quickest question to ask."""
-    return type(ids) is Tensor

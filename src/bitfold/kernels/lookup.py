@@ -173,7 +173,7 @@ def forward(
     """
     # A row's lookup is a microsecond, and so are ten calls of Python or one of torch: what is not
     # there is not asked for, and `shape` and `new_empty` are the quickest ways to ask and to get.
-    if pooling == READ:
+    if padding is not None and pooling == READ:
         pooling, padding = ONE, None
     at_packed = packed.data_ptr()
     ready = _ready.get(at_packed)
