@@ -301,7 +301,7 @@ def test_a_zip_of_one_file(tmp_path):
     assert "2 files: a.csv, b.csv" in refused(path)
 
 
-@pytest.mark.parametrize("empty", [b"", gzip.compress(b"")])
+@pytest.mark.parametrize("empty", [b"", gzip.compress(b"", mtime=0)], ids=["empty", "packed"])
 def test_an_empty_part_of_a_folder(tmp_path, empty):
     folder = tmp_path / "spark"
     folder.mkdir()
