@@ -4,6 +4,8 @@ import hypothesis.strategies as st
 from hypothesis import assume, currently_in_test_context
 
 from bitfold import BudgetTooSmall, Field, Plan, plan
+from bitfold.config import parse_words
+from bitfold.method.registry import method_kind
 
 LARGEST = 2**63 - 1
 INT64 = st.integers(-(2**63), LARGEST)
@@ -85,6 +87,12 @@ def fitting_plan(fields, dim, spare, seed=0, **words) -> Plan:
     if currently_in_test_context():
         assume(budget < 2**63)
     return plan(fields, dim, budget=budget, seed=seed, **words)
+
+
+def unbounded_plan(fields, dim, seed=0, **words) -> Plan:
+    """The size that binary-code's options ask for, however much larger than the full table."""
+    recipe = parse_words(method_kind("binary-code"), words)
+    return recipe.plan(tuple(fields), dim, None, seed=seed, dtype="float32")
 
 
 def some_ids(draw, fields: list[Field], rows: int = 4) -> list[list[int]]:

@@ -26,6 +26,7 @@ from drawn_plans import (
     options,
     some_ids,
     spares,
+    unbounded_plan,
 )
 
 U = np.uint64
@@ -109,14 +110,14 @@ def test_three_ways_agree_on_hashed_ids_beside_whole_tables(
 
 @given(st.data(), dense_fields(10**6), binary_options(), SEEDS)
 def test_three_ways_agree_on_powers_of_two(data, fields, words, seed):
-    made = bitfold.plan(fields, 1, seed=seed, **words)
+    made = unbounded_plan(fields, 1, seed=seed, **words)
     check_three_ways(made.program, some_ids(data.draw, fields))
 
 
 @given(st.data(), hashed_fields(2), binary_options(hashed=True), st.integers(1, 1000), SEEDS)
 def test_three_ways_agree_on_64_bit_codes_beside_whole_tables(data, hashed, words, small, seed):
     fields = [*hashed, Field("small", small)]
-    made = bitfold.plan(fields, 1, seed=seed, **{**words, "code_bits": 64})
+    made = unbounded_plan(fields, 1, seed=seed, **{**words, "code_bits": 64})
     check_three_ways(made.program, some_ids(data.draw, fields))
 
 
