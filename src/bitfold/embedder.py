@@ -285,7 +285,7 @@ class Corridor(WithConstants, Embedder):
     ) -> Tensor:
         learned: Any = self.fuse.importance if self.weighted else None
         pool: Any = self._modules["pool"]
-        words = self.plainly
+        words: tuple[Any, ...] = self.plainly
         if mode is not None or padding_idx is not None:
             words = (self.packed, self.fusion, POOLINGS[mode], padding_idx, *self.shape)
         try:
