@@ -52,5 +52,8 @@ def test_figures_in_words(name: str, value: object, text: str) -> None:
 
 
 def test_metrics_leave_out_what_could_not_be_computed() -> None:
-    made = metrics_table("t", {"auc": 0.5, "gauc": None, "valid": {"auc": 0.6}})
+    nan = float("nan")
+    made = metrics_table(
+        "t", {"auc": 0.5, "gauc": None, "ece": nan, "valid": {"auc": 0.6, "gauc": nan}}
+    )
     assert made.row_count == 2

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bitfold.board import NO_BUDGET, Line, ranking_columns
+from bitfold.files import without_nan
 from bitfold.progress import is_first_process
 from bitfold.remote import named
 from bitfold.terminal import printable
@@ -75,13 +76,14 @@ def table(title: str, columns: Sequence[str], *, left: int = 1) -> Table:
 
 
 def metrics_table(title: str, metrics: Mapping[str, object]) -> Table:
-    """One figure a line."""
+    """One figure a line; what could not be computed (None, NaN) is left out."""
     made = table(title, ("", ""), left=1)
     made.show_header = False
-    for name, value in metrics.items():
+    for name, value in without_nan(metrics).items():
         if isinstance(value, Mapping):
             for inner, item in value.items():
-                made.add_row(f"{name} {inner}".replace("_", " "), figure(inner, item))
+                if item is not None:
+                    made.add_row(f"{name} {inner}".replace("_", " "), figure(inner, item))
         elif value is not None:
             made.add_row(name.replace("_", " "), figure(name, value))
     return made
