@@ -395,9 +395,9 @@ def _run(
         "data": to_json(log.schema.config),
         **(diagnose(run, log, known, inside) if known is not None else {}),
     }
+    if not keep and words.log == "tensorboard":  # before the cell is known as finished
+        shutil.copytree(run / LOGS, out / LOGS / cell.slug, dirs_exist_ok=True)
     save(out / CELLS / f"{cell.slug}.json", CELL, row)
     if not keep:
-        if words.log == "tensorboard":
-            shutil.copytree(run / LOGS, out / LOGS / cell.slug, dirs_exist_ok=True)
         shutil.rmtree(run)
     return row
