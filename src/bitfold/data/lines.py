@@ -97,7 +97,8 @@ class Block:
 
 
 def _may_have_blanks(data: bytes) -> bool:
-    return data[:1] in b"\r\n" or b"\n\n" in data or b"\n\r\n" in data
+    # One letter is found much quicker than three.
+    return data[:1] in b"\r\n" or b"\n\n" in data or (b"\r" in data and b"\n\r\n" in data)
 
 
 @dataclass(frozen=True)
