@@ -118,6 +118,24 @@ def test_a_frame_and_its_file_give_one_log(columns, tmp_path):
         assert bool((a.labels == b.labels).all())
 
 
+def test_a_run_is_kept_as_every_output_is_written(columns, tmp_path, monkeypatch):
+    run = bitfold.train(columns, tmp_path / "run", **TINY)
+    real = shutil.copytree
+
+    def full(source, place, *more, **words):
+        real(source, place, *more, **words)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    with pytest.raises(BitfoldError, match=r"No space left|disk is full"):
+        run.save(tmp_path / "kept")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    monkeypatch.setattr(shutil, "copytree", real)
+    with pytest.raises(BitfoldError):
+        run.save(run.path / "inside")
+    assert bitfold.load(run.save(tmp_path / "kept")).metrics == run.metrics
+
+
 def test_a_frame_needs_no_files_and_leaves_none(columns, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     run = bitfold.train(columns, **TINY)

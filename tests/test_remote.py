@@ -173,3 +173,12 @@ def test_what_a_killed_process_left_is_swept(ratings: Path) -> None:
         with remote.fetched(["memory://logs/day=1"]) as (two,):
             assert Path(two).is_dir()
     assert copies() == []
+
+
+def test_a_place_that_lists_files_outside_of_it(
+    ratings: Path, memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(memory), "find", lambda *_: ["/logs/day=1/../../escaped.csv"])
+    with pytest.raises(BitfoldError, match="lists a file outside of it"):
+        package.prepare("memory://logs/day=1", label="rating>=4", fields="user")
+    assert copies() == []

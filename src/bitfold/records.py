@@ -152,15 +152,6 @@ def _check_values(value: Any) -> None:
     raise ValueError("JSON nested too deep")
 
 
-def read_record(path: Path, kind: type[T], form: Form) -> T:
-    """A file of ours as a record of type `kind`, checked in the order that this module names.
-
-    Raises:
-        BitfoldError: whatever is wrong with it.
-    """
-    return record(checked(path, form), kind, path, fix=form.fix)
-
-
 def checked(path: Path, form: Form) -> dict[str, Any]:
     """A file's object whose kind, version and digest are right; its digest is left out."""
     value = read_object(path, fix=form.fix)

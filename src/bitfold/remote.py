@@ -265,7 +265,7 @@ def _held(system: Any, name: str, folder: Path, path: str) -> tuple[int, list[Pa
                 found = json.loads(list_.read_text(encoding="utf-8"))
                 return lock, [Path(place) for place in found]
         except BaseException:
-            os.close(lock)
+            _drop(lock, file)
             raise
         os.close(lock)
 
@@ -286,6 +286,10 @@ def _copy(system: Any, name: str, folder: Path, path: str) -> list[Path]:
         top = folder / PurePosixPath(root).name
         for file in inside:
             relative = PurePosixPath(file).relative_to(PurePosixPath(root))
+            if ".." in relative.parts:
+                raise BitfoldError(
+                    f"{path} lists a file outside of it", got=file, expected=f"names below {root}"
+                )
             _copy_file(system, file, top.joinpath(*relative.parts))
         if not inside:
             raise FileNotFoundError(path)
@@ -308,7 +312,7 @@ def _copy(system: Any, name: str, folder: Path, path: str) -> list[Path]:
 
 
 def _copy_file(system: Any, name: str, place: Path) -> None:
-    """Copy one file, unless the same was copied before, and give it its source's time."""
+    """Copy one file, and give it its source's time."""
     place.parent.mkdir(parents=True, exist_ok=True)
     info = system.info(name)
     made: Any = info.get("mtime") or info.get("LastModified") or info.get("created") or 0

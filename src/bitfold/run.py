@@ -12,7 +12,6 @@
 A folder without a manifest is not a run: it is a training that has not ended. There is no pickle.
 """
 
-import os
 import shutil
 import weakref
 from collections.abc import Iterator, Mapping
@@ -250,19 +249,15 @@ class Run(Shown):
         Raises:
             BitfoldError: it exists, cannot be written, or the run's files were changed meanwhile.
         """
+        from bitfold.outputs import new_folder
+        from bitfold.training.folder import RUN as KIND_OF_RUN
+
         out = Path(out)
         if out.exists():
             raise BitfoldError(f"{out} exists", got="a folder in the way", fix="name another")
         verify(self.path)
-        part = out.with_name(f".{out.name}.{os.getpid()}.part")
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(self.path, part)
-            part.rename(out)
-        except (OSError, shutil.Error) as error:
-            raise BitfoldError(f"cannot write {out}", got=str(error)) from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        with new_folder(out, KIND_OF_RUN, inputs=[self.path]) as place:
+            shutil.copytree(self.path, place, dirs_exist_ok=True)
         return out
 
     def records(self) -> list[dict[str, Any]]:

@@ -32,7 +32,6 @@ _SALT = 0x0DD
 _LOOKED_AT = 1024  # values of a field in each chunk
 _SHARDS = 4  # of a prepared log that are looked at
 _ENOUGH = 50  # values without which nothing is said
-_MOST_FIELDS = 1 << 16
 
 Ids = npt.NDArray[np.int64]
 

@@ -22,7 +22,7 @@ from bitfold.report.look import (
     within,
 )
 from bitfold.report.numbers import auc_text, byte_count, difference_text
-from bitfold.report.reading import Board, Series
+from bitfold.report.reading import Board
 
 FEWEST_ROWS = 200  # of a group of ids: the AUC of fewer is mostly chance, and stretches the axis
 AUC_AXIS = {"format": ".3f", "tickCount": 5}
@@ -488,8 +488,3 @@ def short(text: str, most: int = 22) -> str:
         'binary-code:blocks=2,…'
     """
     return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def marks_key(board: Board) -> list[Series]:
-    """The methods in the order of the key."""
-    return list(board.series.values())

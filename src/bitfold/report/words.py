@@ -1,6 +1,5 @@
 """What was found, in sentences that follow from the figures alone."""
 
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -252,9 +251,3 @@ def context(board: Board) -> str:
     seeds = "one seed" if board.seeds == 1 else f"{board.seeds} seeds"
     parts.append(f"network {first.get('network', '?')}, width {first.get('width', '?')}, {seeds}")
     return ". ".join(upper(part) for part in parts) + "."
-
-
-def mean_of(values: Sequence[float | None]) -> float | None:
-    """The mean of those that are known."""
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
