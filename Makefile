@@ -47,7 +47,7 @@ TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 demo: $(VENV)/.demo-ready
-	$(BIN)/python -m bitfold.demo --out $(DEMO_OUT)
+	$(BIN)/python -m bitfold.cli.demo --out $(DEMO_OUT)
 
 test: lint types docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --doctest-modules src/bitfold tests

@@ -21,14 +21,14 @@ from report import machine, table, write
 from rich.console import Console
 from torch.profiler import ProfilerActivity, profile
 
-from bitfold import run as runs
 from bitfold.data.batch import Batch
 from bitfold.data.config import DataConfig
 from bitfold.data.prepare import prepare
 from bitfold.data.prepared import PreparedLog, is_prepared
 from bitfold.embedding import EmbeddingCollection
-from bitfold.model import click_loss
+from bitfold.nets.model import click_loss
 from bitfold.optim import RowOptimizer
+from bitfold.runs import run as runs
 from bitfold.training import TrainConfig
 from bitfold.training.loop import make_optimizers
 from bitfold.training.rows import TrainingRows

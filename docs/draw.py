@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from bitfold.board import FULL, Line, lines
 from bitfold.cli.tables import size
+from bitfold.comparison.board import FULL, Line, lines
 
 WIDTH, HEIGHT = 760, 400
 LEFT, RIGHT, TOP, BOTTOM = 70, 150, 50, 60

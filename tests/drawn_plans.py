@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 from hypothesis import assume, currently_in_test_context
 
 from bitfold import BudgetTooSmall, Field, Plan, plan
-from bitfold.config import parse_words
+from bitfold.config import parse_options
 from bitfold.method.registry import method_kind
 
 LARGEST = 2**63 - 1
@@ -91,7 +91,7 @@ def fitting_plan(fields, dim, spare, seed=0, **words) -> Plan:
 
 def unbounded_plan(fields, dim, seed=0, **words) -> Plan:
     """The size that binary-code's options ask for, however much larger than the full table."""
-    recipe = parse_words(method_kind("binary-code"), words)
+    recipe = parse_options(method_kind("binary-code"), words)
     return recipe.plan(tuple(fields), dim, None, seed=seed, dtype="float32")
 
 

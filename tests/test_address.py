@@ -13,8 +13,8 @@ from bitfold.address import Address, Lookup, Program, Source
 from bitfold.address.mixing import derive_salt, mix_int, mix_numpy, signed
 from bitfold.address.program import place
 from bitfold.kernels.digits import digits, read_rows
+from bitfold.kernels.packing import BLOCK, HEAD, pack
 from bitfold.kernels.vectors import pointer
-from bitfold.kernels.words import BLOCK, HEAD, pack
 from drawn_plans import (
     INT64,
     LARGEST,

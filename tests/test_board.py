@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bitfold.board import (
+from bitfold.comparison.board import (
     Cell,
     CompareConfig,
     Variant,
@@ -17,7 +17,7 @@ from bitfold.board import (
     parse_variant,
     write_results,
 )
-from bitfold.board_records import read_results
+from bitfold.comparison.records import read_results
 from bitfold.errors import BitfoldError, UnknownName
 
 KNOWN = {"full": (), "hash": ("allocation",), "binary-code": ("allocation", "blocks", "strategy")}

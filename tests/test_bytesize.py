@@ -10,7 +10,7 @@ from torch import nn
 
 import bitfold
 from bitfold import BitfoldError, EmbeddingBag, EmbeddingCollection, Field
-from bitfold.bytesize import format_bytes, full_bytes, parse_budget
+from bitfold.planning.budget import format_bytes, full_bytes, parse_budget
 
 FIELDS = [Field("user", 1000), Field("item", distinct=500)]
 FULL = 1500 * 16 * 4

@@ -10,12 +10,12 @@ from rich.console import Console
 
 import bitfold as package
 from bitfold import EmbeddingCollection, Field
-from bitfold.board import CompareConfig
 from bitfold.cli.quotes import bar, plan_parts, quote_tables
+from bitfold.comparison.board import CompareConfig
+from bitfold.comparison.quotes import quotes, training_bytes
 from bitfold.data.prepared import PreparedLog
 from bitfold.data.vocabulary import Vocabulary
 from bitfold.optim import OPTIMIZERS
-from bitfold.quotes import quotes, training_bytes
 from command import READING, bitfold, refused, write_ratings
 
 FIELDS = [Field("user", 6040), Field("movie", 3706), Field("query", distinct=50_000)]

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from bitfold.board import Line
 from bitfold.cli.tables import BOARD_WIDTH, board_table, figure, metrics_table
+from bitfold.comparison.board import Line
 
 MEANS = {"auc": 0.8, "logloss": 0.5, "bytes": 1000, "ratio": 10.0, "rows_per_second": 123.4}
 ROWS = [

@@ -8,26 +8,26 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from bitfold.board import CompareConfig
 from bitfold.cli.options import build, file_words, read_config, said, words
-from bitfold.cli.words import parse, words_of
-from bitfold.config import to_json, word
+from bitfold.cli.settings import parse, words_of
+from bitfold.comparison.board import CompareConfig
+from bitfold.config import option, to_json
 from bitfold.data.config import DataConfig
-from bitfold.data.synthetic import SynthConfig
+from bitfold.data.synth.log import SynthConfig
 from bitfold.errors import BitfoldError, UnknownName
 from bitfold.training.config import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class Toy:
-    size: int = word(4, help="A size.")
-    rate: float = word(0.5, help="A rate.")
-    names: tuple[str, ...] = word((), help="Names.")
-    hidden: tuple[int, ...] = word((8, 4), help="Sizes.")
-    set: dict[str, str] = word({}, help="Options.")  # noqa: RUF009
-    fast: bool = word(False, help="Be fast.")
-    shape: str = word("round", help="A shape.", choices=("round", "square"))
-    where: str | None = word(None, help="A place.")
+    size: int = option(4, help="A size.")
+    rate: float = option(0.5, help="A rate.")
+    names: tuple[str, ...] = option((), help="Names.")
+    hidden: tuple[int, ...] = option((8, 4), help="Sizes.")
+    set: dict[str, str] = option({}, help="Options.")  # noqa: RUF009
+    fast: bool = option(False, help="Be fast.")
+    shape: str = option("round", help="A shape.", choices=("round", "square"))
+    where: str | None = option(None, help="A place.")
 
 
 def toy(*args: str) -> Toy:
@@ -103,7 +103,7 @@ def test_wrong_json_values(value: object) -> None:
 def test_a_missing_word_is_named() -> None:
     @dataclasses.dataclass(frozen=True)
     class Needs:
-        label: str = word(help="The label.")
+        label: str = option(help="The label.")
 
     with pytest.raises(BitfoldError, match="--label is missing"):
         build(Needs, {}, {})

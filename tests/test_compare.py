@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bitfold import training
-from bitfold.board import CompareConfig
-from bitfold.comparison import compare
+from bitfold.comparison.board import CompareConfig
+from bitfold.comparison.compare import compare
 from bitfold.data.config import DataConfig
 from bitfold.errors import BitfoldError
 from bitfold.records import sealed

@@ -8,21 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitfold import BitfoldError, UnknownName
-from bitfold.config import check_choices, from_json, parse_words, to_json, word
+from bitfold.config import check_choices, from_json, option, parse_options, to_json
 
 
 @dataclass(frozen=True)
 class Words:
     """One word of each type."""
 
-    path: str = word(help="where")
-    count: int = word(3, help="how many")
-    rate: float = word(0.5, help="how fast", metavar="RATE")
-    loud: bool = word(False, help="say more")
-    limit: int | None = word(None, help="at most")
-    mode: str | None = word("fast", help="how", choices=("fast", "slow"))
-    columns: tuple[str, ...] = word((), help="which")
-    extra: dict[str, str] = word({}, help="more")  # noqa: RUF009
+    path: str = option(help="where")
+    count: int = option(3, help="how many")
+    rate: float = option(0.5, help="how fast", metavar="RATE")
+    loud: bool = option(False, help="say more")
+    limit: int | None = option(None, help="at most")
+    mode: str | None = option("fast", help="how", choices=("fast", "slow"))
+    columns: tuple[str, ...] = option((), help="which")
+    extra: dict[str, str] = option({}, help="more")  # noqa: RUF009
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -85,7 +85,7 @@ def test_mistakes_in_json_are_named():
     ],
 )
 def test_text_becomes_a_value_of_the_word(name, text, value):
-    got = getattr(parse_words(Words, {"path": "x", name: text}), name)
+    got = getattr(parse_options(Words, {"path": "x", name: text}), name)
     assert got == value
     assert type(got) is type(value)
 
@@ -109,13 +109,13 @@ def test_text_becomes_a_value_of_the_word(name, text, value):
 )
 def test_values_of_another_type_are_refused(name, value):
     with pytest.raises(BitfoldError, match=f"{name} has a value of the wrong type") as error:
-        parse_words(Words, {"path": "x", name: value})
+        parse_options(Words, {"path": "x", name: value})
     assert error.value.expected
 
 
 def test_an_unknown_word_is_called_what_it_is():
     with pytest.raises(UnknownName, match="unknown option of method 'x' 'cont'"):
-        parse_words(Words, {"cont": 1}, what="option of method 'x'")
+        parse_options(Words, {"cont": 1}, what="option of method 'x'")
 
 
 def test_options_of_older_files_are_read_under_their_new_names() -> None:

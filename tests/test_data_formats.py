@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 from bitfold.data.config import DataConfig
+from bitfold.data.hashing import hash_text, hash_values, missing_id
 from bitfold.data.prepare import prepare
 from bitfold.data.raw import read_batches
-from bitfold.hashing import hash_text, hash_values, missing_id
 
 
 def test_criteo(tmp_path):

@@ -9,8 +9,8 @@ import pytest
 
 from bitfold.data.config import DataConfig
 from bitfold.data.frequent import SAMPLE, WHOLE, FrequentTexts
+from bitfold.data.hashing import hash_series
 from bitfold.data.prepare import prepare
-from bitfold.hashing import hash_series
 from command import bitfold
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from bitfold.data.labels import read_labels
 from bitfold.data.rows import Rows
-from bitfold.data.words import parse_label
+from bitfold.data.syntax import parse_label
 from bitfold.errors import BitfoldError
 
 

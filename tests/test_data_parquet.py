@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from bitfold.data.config import DataConfig
+from bitfold.data.hashing import hash_values, missing_id
 from bitfold.data.prepare import prepare
 from bitfold.data.raw import read_batches
 from bitfold.errors import BitfoldError
-from bitfold.hashing import hash_values, missing_id
 
 ROWS = 40
 LABELS = [i % 2 for i in range(ROWS)]

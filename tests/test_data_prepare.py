@@ -10,12 +10,12 @@ import pytest
 import zstandard
 
 from bitfold.data.config import DataConfig
+from bitfold.data.hashing import cross_ids, hash_values, missing_id
 from bitfold.data.prepare import prepare, prepare_or_open
 from bitfold.data.prepared import PreparedLog
 from bitfold.data.raw import read_batches
 from bitfold.data.schema import Schema
 from bitfold.errors import BitfoldError
-from bitfold.hashing import cross_ids, hash_values, missing_id
 
 ALL = "random:1,0,0"
 

@@ -12,7 +12,7 @@ from bitfold.data.config import DataConfig
 from bitfold.data.prepare import prepare
 from bitfold.data.prepared import PreparedLog
 from bitfold.data.splits import last_parts, random_parts, time_bounds, time_parts
-from bitfold.data.words import parse_cross, parse_label, parse_split, parse_transform
+from bitfold.data.syntax import parse_cross, parse_label, parse_split, parse_transform
 from bitfold.errors import BitfoldError
 
 PARTS = ("train", "valid", "test")

@@ -9,19 +9,19 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bitfold.cli.words import parse, words_of
+from bitfold.cli.settings import parse, words_of
 from bitfold.data.config import LEAST_RATE, DataConfig
+from bitfold.data.hashing import hash_text
 from bitfold.data.prepare import prepare
 from bitfold.data.prepared import PreparedLog
 from bitfold.data.raw import read_batches
 from bitfold.data.schema import LARGEST, Schema
 from bitfold.data.statistics import Moments
 from bitfold.errors import BitfoldError
-from bitfold.evaluate import correct
-from bitfold.fields import Field
-from bitfold.hashing import hash_text
-from bitfold.predict import scores
-from bitfold.run import load
+from bitfold.planning.field import Field
+from bitfold.runs.evaluate import correct
+from bitfold.runs.predict import scores
+from bitfold.runs.run import load
 from bitfold.training import TrainConfig, train
 from bitfold.training.memory import available_bytes, check_memory
 from command import bitfold
@@ -182,7 +182,7 @@ def test_a_dense_id_that_asks_for_more_than_the_memory(tmp_path):
 
 
 def test_memory_is_looked_at_before_it_is_taken(monkeypatch):
-    from bitfold.planning import plan
+    from bitfold.planning.make import plan
 
     small = plan([Field("user", 100)], 4, method="full")
     check_memory(small)

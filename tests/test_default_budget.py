@@ -4,11 +4,11 @@ import pytest
 import torch
 
 import bitfold
-from bitfold.bytesize import full_bytes
 from bitfold.embedding import Embedding, EmbeddingCollection
 from bitfold.errors import BitfoldError, BudgetTooSmall
-from bitfold.fields import Field
-from bitfold.planning import plan
+from bitfold.planning.budget import full_bytes
+from bitfold.planning.field import Field
+from bitfold.planning.make import plan
 
 FORMS = [
     {},

@@ -11,9 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 import bitfold
 from bitfold import Field
-from bitfold.data.prepare import prepare
-from bitfold.data.prepared import PreparedLog
-from bitfold.diagnosis import (
+from bitfold.comparison.diagnosis import (
     auc_by_frequency,
     bytes_by_field,
     curve,
@@ -21,9 +19,11 @@ from bitfold.diagnosis import (
     frequency_groups,
     information_abundance,
 )
-from bitfold.evaluate import Scores
-from bitfold.planning import plan
-from bitfold.survey import IdSample, Survey, largest_fields, survey
+from bitfold.comparison.survey import IdSample, Survey, largest_fields, survey
+from bitfold.data.prepare import prepare
+from bitfold.data.prepared import PreparedLog
+from bitfold.planning.make import plan
+from bitfold.runs.evaluate import Scores
 from bitfold.training import train
 from click_log import DATA, TINY, columns, write
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bitfold.differences import differences, interval, verdict
+from bitfold.comparison.differences import differences, interval, verdict
 
 
 def row(

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from bitfold import training
+from bitfold.comparison.floors import reference_lines
 from bitfold.data.bayes import REPORT_FILE, bayes, clicked
 from bitfold.data.config import DataConfig
 from bitfold.data.prepare import prepare
 from bitfold.data.prepared import PreparedLog
-from bitfold.data.synthetic import SynthConfig, generate, synthesize
-from bitfold.floors import reference_lines
-from bitfold.metrics import auc, logloss
-from bitfold.popularity import Rates, popularity
+from bitfold.data.synth.log import SynthConfig, generate, synthesize
+from bitfold.runs.metrics import auc, logloss
+from bitfold.runs.popularity import Rates, popularity
 from command import READING, TRAINING, bitfold, write_ratings
 from test_compare import board_of
 
@@ -91,7 +91,7 @@ def test_no_validation_part_no_popularity(tmp_path: Path) -> None:
 
 
 def test_rates_merge_like_one_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bitfold.popularity._ROWS", 8)
+    monkeypatch.setattr("bitfold.runs.popularity._ROWS", 8)
     draw = np.random.default_rng(0)
     ids = draw.integers(-(2**63), 2**63 - 1, 50)[draw.integers(0, 50, 2000)]
     labels, weights = draw.integers(0, 2, 2000).astype(float), draw.uniform(0.5, 2, 2000)

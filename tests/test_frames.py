@@ -177,8 +177,8 @@ def test_compare_and_inspect_take_frames(columns, tmp_path):
 
 
 def test_functions_are_not_hidden_by_modules():
-    importlib.import_module("bitfold.comparison")
-    importlib.import_module("bitfold.inspection")
+    importlib.import_module("bitfold.comparison.compare")
+    importlib.import_module("bitfold.data.inspected")
     for name in ("prepare", "train", "compare", "inspect", "plan", "load", "methods"):
         assert callable(getattr(bitfold, name))
         assert not isinstance(getattr(bitfold, name), type(sys))

@@ -9,12 +9,12 @@ from fuzz.__main__ import BEGIN, END, table, write
 from fuzz.kinds import KINDS, RIGHT, TOLD, attempt
 from fuzz.mutate import change_bytes, change_json, text_of
 
-from bitfold.board import CompareConfig
 from bitfold.cli.options import build, read_config
-from bitfold.cli.words import words_of
+from bitfold.cli.settings import words_of
+from bitfold.comparison.board import CompareConfig
 from bitfold.config import to_json
 from bitfold.data.config import DataConfig
-from bitfold.data.synthetic import SynthConfig
+from bitfold.data.synth.log import SynthConfig
 from bitfold.errors import BitfoldError
 from bitfold.training.config import TrainConfig
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from bitfold import training
-from bitfold.board import Cell, CompareConfig, Variant
+from bitfold.comparison.board import Cell, CompareConfig, Variant
+from bitfold.comparison.grid import Grid
 from bitfold.errors import BitfoldError, Diverged
-from bitfold.grid import Grid
 from bitfold.training.config import TrainConfig
 from command import READING, TRAINING, bitfold, refused, write_ratings
 from test_compare import board_of

@@ -11,8 +11,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitfold.errors import BitfoldError
-from bitfold.hashing import (
+from bitfold.data.hashing import (
     canonical_text,
     cross_ids,
     hash_series,
@@ -21,6 +20,7 @@ from bitfold.hashing import (
     missing_id,
     mix,
 )
+from bitfold.errors import BitfoldError
 
 SEEDS = st.integers(0, 2**64 - 1)
 

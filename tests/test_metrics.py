@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
-from bitfold import metrics
 from bitfold.errors import BitfoldError
+from bitfold.runs import metrics
 
 
 def a_log(seed, rows=500, levels=20):

@@ -9,11 +9,11 @@ import polars as pl
 import pytest
 
 from bitfold.data.config import DataConfig
+from bitfold.data.hashing import cross_ids, hash_values
 from bitfold.data.negatives import Drawer, Pool
 from bitfold.data.prepare import prepare
 from bitfold.data.prepared import PreparedLog
 from bitfold.errors import BitfoldError
-from bitfold.hashing import cross_ids, hash_values
 from command import TRAINING, bitfold, process, refused
 
 PARTS = ("train", "valid", "test")
@@ -275,7 +275,7 @@ def test_what_only_looks_like_the_items_is_let_be(tmp_path: Path) -> None:
 
 
 def test_a_missing_item_is_never_drawn(tmp_path: Path) -> None:
-    from bitfold.hashing import missing_id
+    from bitfold.data.hashing import missing_id
 
     data = columns()
     data["item"] = [None if i % 9 == 0 else item for i, item in enumerate(data["item"])]
@@ -389,7 +389,7 @@ def test_ways_to_write_a_line(tmp_path: Path, text: str, words: dict[str, Any]) 
 
 
 def test_missing_values_of_sequences(tmp_path: Path) -> None:
-    from bitfold.hashing import missing_id
+    from bitfold.data.hashing import missing_id
 
     log = sequences(tmp_path, missing=("-1",), text="0 1 -1\n1 3 4\n2 5\n", split="random:1,0,0")
     rows = rows_of(log, "train")

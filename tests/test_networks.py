@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from bitfold.errors import BitfoldError, UnknownName
-from bitfold.networks import NETWORKS, build_network, network_options
+from bitfold.nets.networks import NETWORKS, build_network, network_options
 
 NAMES = sorted(NETWORKS)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bitfold.opponents import opponents
+from bitfold.comparison.opponents import opponents
 from command import READING, TRAINING, bitfold, write_ratings
 from test_compare import board_of
 

@@ -17,7 +17,7 @@ from bitfold.report.decision import commands, decision
 from bitfold.report.look import DARK, LIGHT, WIDE, spread_out
 from bitfold.report.reading import Board, read_board
 from bitfold.report.sections import sections
-from bitfold.report.words import frontier, is_real, lost, verdicts
+from bitfold.report.sentences import frontier, is_real, lost, verdicts
 from boards import HOSTILE, METHODS, WORDS, more, renamed, results, write_board
 from command import READING, TRAINING, bitfold, refused, write_ratings
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import bitfold
 from bitfold import BitfoldError, BudgetTooSmall, EmbeddingCollection, Field, Plan, UnknownName
-from bitfold.bytesize import full_bytes
+from bitfold.planning.budget import full_bytes
 from drawn_plans import dense_fields, fitting_plan, hashed_fields, least_budget, options, spares
 
 FIELDS = [Field("user", 6040), Field("movie", 3706), Field("age", 7), Field("gender", 2)]

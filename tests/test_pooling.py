@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from bitfold import BitfoldError, UnknownName
-from bitfold.pooling import MODES, bags_of, check_offsets, check_pooling, pool
+from bitfold.fuse.bags import MODES, bags_of, check_offsets, check_pooling, pool
 
 LENGTHS = st.lists(st.integers(0, 4), min_size=0, max_size=6)
 

@@ -17,8 +17,8 @@ from bitfold.data.prepare import prepare
 from bitfold.data.prepared import PreparedLog
 from bitfold.embedding import EmbeddingCollection
 from bitfold.errors import BitfoldError
-from bitfold.model import ClickModel
-from bitfold.networks import build_network
+from bitfold.nets.model import ClickModel
+from bitfold.nets.networks import build_network
 from bitfold.ranking import RankConfig, Ranking, Ranks, figures
 from bitfold.ranking.figures import mean_by_group
 from test_negatives import columns
@@ -329,7 +329,7 @@ def test_popularity_equals_its_brute_force(tmp_path: Path) -> None:
     ranking = Ranking.of(log, "test", RankConfig("item", (3, 10)))
     found = ranking.by_popularity()
     part = parts_of(data)
-    from bitfold.hashing import hash_values
+    from bitfold.data.hashing import hash_values
 
     counts: dict[int, int] = defaultdict(int)
     for item, where in zip(hash_values(data["item"]).tolist(), part, strict=True):

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 import bitfold as package
-from bitfold.board import ranking_figures
-from bitfold.floors import below
+from bitfold.comparison.board import ranking_figures
+from bitfold.comparison.floors import below
 from bitfold.ranking import RankConfig, Ranking
 from command import TRAINING, bitfold, refused
 from test_negatives import columns

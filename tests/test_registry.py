@@ -15,14 +15,14 @@ from typing import ClassVar
 
 from bitfold import Method
 from bitfold.address import Lookup, Program, Source
-from bitfold.config import word
+from bitfold.config import option
 
 
 @dataclass(frozen=True)
 class OneRow(Method):
     """All ids of a field share a row."""
 
-    loud: bool = word(False, help="nothing")
+    loud: bool = option(False, help="nothing")
     name: ClassVar[str] = "NAME"
     summary: ClassVar[str] = "all ids of a field share a row"
     when: ClassVar[str] = "never"

@@ -13,7 +13,7 @@ import pytest
 
 from bitfold import training
 from bitfold.data.config import DataConfig
-from bitfold.data.synthetic import SynthConfig
+from bitfold.data.synth.log import SynthConfig
 from bitfold.training.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,9 +13,9 @@ import bitfold
 from bitfold.data.prepare import prepare
 from bitfold.data.prepared import PreparedLog
 from bitfold.errors import BitfoldError
-from bitfold.evaluate import evaluate
-from bitfold.predict import predict
 from bitfold.records import sealed
+from bitfold.runs.evaluate import evaluate
+from bitfold.runs.predict import predict
 from bitfold.training import train
 from click_log import DATA, TINY, columns, write
 
@@ -126,7 +126,7 @@ def test_unseen_and_missing_values_have_scores(run):
 def test_a_copied_run_serves_in_a_fresh_process(copy, run, tmp_path):
     raw = write(tmp_path / "rows.csv", columns(200, seed=8))
     code = (
-        "import sys; from bitfold.predict import predict;"
+        "import sys; from bitfold.runs.predict import predict;"
         "predict('copy', 'rows.csv', 'scores.parquet');"
         "assert 'lightning_fabric' not in sys.modules and 'tensorboard' not in sys.modules"
     )

@@ -11,8 +11,8 @@ import pytest
 import bitfold
 from bitfold.data.formats import LAYOUTS
 from bitfold.errors import BitfoldError
-from bitfold.evaluate import evaluate
-from bitfold.predict import predict
+from bitfold.runs.evaluate import evaluate
+from bitfold.runs.predict import predict
 from test_scoring import ROWS, WORDS, columns
 
 BITFOLD = (sys.executable, "-m", "bitfold")

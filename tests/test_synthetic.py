@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from bitfold.data import _synth_kernels as kernels
-from bitfold.data._synth_truth import id_words, zipf_tables
-from bitfold.data.synthetic import Chunk, SynthConfig, generate, synthesize
+from bitfold.data.hashing import hash_values
+from bitfold.data.synth import kernels
+from bitfold.data.synth.log import Chunk, SynthConfig, generate, synthesize
+from bitfold.data.synth.truth import id_words, zipf_tables
 from bitfold.errors import BitfoldError
-from bitfold.hashing import hash_values
 
 SMALL = SynthConfig(rows=5000, fields=4, ids=3000, bags=1, bag_ids=40, numeric=2, seed=7)
 
@@ -71,7 +71,7 @@ def test_rows_do_not_depend_on_chunks_threads_or_the_log_length() -> None:
 def test_a_log_leaves_torch_its_number_of_threads(first: str) -> None:
     """Numba's loops set OpenMP's number, which is torch's: one thread said, one thread kept."""
     script = (
-        f"import {first}\nfrom bitfold.data.synthetic import SynthConfig, generate\n"
+        f"import {first}\nfrom bitfold.data.synth.log import SynthConfig, generate\n"
         "chunks = list(generate(SynthConfig(rows=3000, fields=2, ids=50)))\n"
         "import numba, torch; print(torch.get_num_threads(), numba.get_num_threads())"
     )
@@ -218,8 +218,8 @@ def test_the_bayes_auc_falls_with_noise_and_ends_at_chance(tmp_path: Path) -> No
 def test_what_is_written_is_what_was_generated(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bitfold.data._synth_write.SHARD_ROWS", 1900)
-    monkeypatch.setattr("bitfold.data.synthetic._CHUNK_ROWS", 1500)
+    monkeypatch.setattr("bitfold.data.synth.write.SHARD_ROWS", 1900)
+    monkeypatch.setattr("bitfold.data.synth.log._CHUNK_ROWS", 1500)
     seen: list[tuple[int, int]] = []
     out = tmp_path / "new" / name
     report = synthesize(SMALL, out, progress=lambda done, total: seen.append((done, total)))
@@ -335,7 +335,7 @@ def test_an_interrupted_log_leaves_the_old_one(tmp_path: Path) -> None:
 
 def test_importing_it_loads_neither_numba_nor_arrow() -> None:
     code = (
-        "import sys, bitfold, bitfold.data.synthetic as s; s.SynthConfig(rows=5).sizes;"
+        "import sys, bitfold, bitfold.data.synth.log as s; s.SynthConfig(rows=5).sizes;"
         "print([m for m in ('numba', 'pyarrow', 'polars', 'torch') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,12 +11,12 @@ import torch
 
 import bitfold
 from bitfold import files
+from bitfold.comparison.floors import nonsense
 from bitfold.data.prepare import prepare
 from bitfold.embedding import EmbeddingCollection
 from bitfold.errors import BitfoldError, BudgetTooSmall, UnknownName
 from bitfold.files import read_tensors
-from bitfold.floors import nonsense
-from bitfold.model import click_loss
+from bitfold.nets.model import click_loss
 from bitfold.training import TrainConfig, train
 from bitfold.training.rows import ahead
 from click_log import DATA, TINY, columns, write

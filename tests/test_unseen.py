@@ -22,7 +22,7 @@ from bitfold.files import read_tensors
 from bitfold.training import TrainConfig, train
 from bitfold.training.loop import Trainer
 from bitfold.training.rows import TrainingRows
-from bitfold.unseen import training_counts, unseen_shares
+from bitfold.training.unseen import training_counts, unseen_shares
 from command import READING, TRAINING, bitfold, refused, write_ratings
 from test_compare import board_of
 
@@ -190,7 +190,7 @@ def test_validation_sees_what_serving_sees(tmp_path: Path) -> None:
     """The epoch is chosen by the table that is served: the figures of valid agree."""
     log = write_log(tmp_path)
     result = train([log.path], None, WORDS, tmp_path / "run")
-    from bitfold.evaluate import evaluate
+    from bitfold.runs.evaluate import evaluate
 
     assert evaluate(tmp_path / "run", log.path, "valid")["auc"] == result.metrics["valid"]["auc"]
 

@@ -1,7 +1,7 @@
 """`docs/results/BOARD.md`: all that was measured on one board."""
 
-from bitfold.board import HASH
-from bitfold.floors import LOGISTIC
+from bitfold.comparison.board import HASH
+from bitfold.comparison.floors import LOGISTIC
 
 from .boards import FINAL, GRID, REMEDIES, Board
 from .figures import Figures, difference, figure, link, paired, share, table

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bitfold.data.config import DataConfig
-from bitfold.data.synthetic import SynthConfig
+from bitfold.data.synth.log import SynthConfig
 from bitfold.training.config import TrainConfig
 
 BUDGETS = ("10x", "100x", "1000x")

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bitfold.board import FULL
-from bitfold.differences import interval
-from bitfold.floors import LOGISTIC
+from bitfold.comparison.board import FULL
+from bitfold.comparison.differences import interval
+from bitfold.comparison.floors import LOGISTIC
 
 from .boards import Board
 from .kept import Kept, Lead, kept_of, lead_of

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from bitfold.config import to_json
 from bitfold.errors import BitfoldError
-from bitfold.evaluate import EVALUATION_ROWS
 from bitfold.files import atomic, read_json, without_nan
+from bitfold.runs.evaluate import EVALUATION_ROWS
 
 from .boards import Board
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitfold.board import Cell
-from bitfold.comparison import CELLS, compare
-from bitfold.comparison_folder import WORDS_FILE, said_words
+from bitfold.comparison.board import Cell
+from bitfold.comparison.compare import CELLS, compare
+from bitfold.comparison.floors import FILE as FLOORS_FILE
+from bitfold.comparison.floors import LOGISTIC
+from bitfold.comparison.folder import WORDS_FILE, said_words
 from bitfold.files import read_json, write_json
-from bitfold.floors import FILE as FLOORS_FILE
-from bitfold.floors import LOGISTIC
 
 from .boards import FINAL, GRID, Board
 from .locks import claimed

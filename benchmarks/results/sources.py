@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitfold.data.prepare import prepare_or_open
-from bitfold.data.synthetic import synthesize
+from bitfold.data.synth.log import synthesize
 from bitfold.errors import BitfoldError
 from bitfold.files import atomic
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bitfold.board import FULL, Cell, CompareConfig, cells
-from bitfold.floors import logistic_cell
+from bitfold.comparison.board import FULL, Cell, CompareConfig, cells
+from bitfold.comparison.floors import logistic_cell
 
 from .boards import DEFAULT, FINAL, GRID, REMEDIES, Board
 
@@ -47,7 +47,7 @@ def plain(tried: str) -> str:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of `bitfold.comparison.compare`; `name` is its folder."""
+    """One call of `bitfold.comparison.compare.compare`; `name` is its folder."""
 
     name: str
     words: CompareConfig

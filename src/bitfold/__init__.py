@@ -8,12 +8,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from bitfold.errors import BitfoldError, BudgetTooSmall, IdOutOfRange, UnknownName
-from bitfold.fields import Field
+from bitfold.planning.field import Field
 
 if TYPE_CHECKING:
     from bitfold import optim
     from bitfold.api import compare, inspect, prepare, train
-    from bitfold.bytesize import Memory, format_bytes, memory
+    from bitfold.embedder.memory import Memory, memory
     from bitfold.embedding import (
         Embedding,
         EmbeddingBag,
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     )
     from bitfold.kernels.choice import plain_torch
     from bitfold.method import Method, MethodInfo, load_plugin, methods
-    from bitfold.plan_format import Plan
-    from bitfold.planning import plan
-    from bitfold.run import Run, load
+    from bitfold.planning.budget import format_bytes
+    from bitfold.planning.make import plan
+    from bitfold.planning.plan import Plan
+    from bitfold.runs.run import Run, load
 
 __version__ = "0.1.0"
 
@@ -62,13 +63,14 @@ __all__ = [
 
 _HOMES = {
     "api": ("compare", "inspect", "prepare", "train"),
-    "bytesize": ("Memory", "format_bytes", "memory"),
+    "embedder.memory": ("Memory", "memory"),
+    "planning.budget": ("format_bytes",),
     "embedding": ("Embedding", "EmbeddingBag", "EmbeddingCollection", "Table", "TableCollection"),
     "kernels.choice": ("plain_torch",),
     "method": ("Method", "MethodInfo", "load_plugin", "methods"),
-    "plan_format": ("Plan",),
-    "planning": ("plan",),
-    "run": ("Run", "load"),
+    "planning.plan": ("Plan",),
+    "planning.make": ("plan",),
+    "runs.run": ("Run", "load"),
 }
 
 

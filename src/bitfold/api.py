@@ -23,10 +23,10 @@ from bitfold.errors import BitfoldError, unknown_name
 from bitfold.progress import reading
 
 if TYPE_CHECKING:
-    from bitfold.comparison import Comparison
+    from bitfold.comparison.compare import Comparison
+    from bitfold.data.inspected import Inspection
     from bitfold.data.schema import Schema
-    from bitfold.inspection import Inspection
-    from bitfold.run import Run
+    from bitfold.runs.run import Run
 
 T = TypeVar("T")
 
@@ -110,7 +110,7 @@ def train(
         >>> run.predict({"user": [1, 2]}).shape
         (2,)
     """
-    from bitfold import run as runs
+    from bitfold.runs import run as runs
     from bitfold.training import TrainConfig
     from bitfold.training import train as job
 
@@ -176,8 +176,8 @@ def compare(
         >>> [(line.method, line.budget) for line in found.lines]
         [('full', '1x'), ('hash', '2x')]
     """
-    from bitfold.board import CompareConfig
-    from bitfold.comparison import compare as job
+    from bitfold.comparison.board import CompareConfig
+    from bitfold.comparison.compare import compare as job
     from bitfold.training import TrainConfig
 
     board, words, reading_words = configs((CompareConfig, TrainConfig, DataConfig), options, {})
@@ -229,8 +229,8 @@ def inspect(
         >>> found["fields"][0]["name"], found["fields"][0]["distinct"]
         ('user', 4)
     """
+    from bitfold.data.inspected import Inspection
     from bitfold.data.inspection import inspect as job
-    from bitfold.inspection import Inspection
 
     if isinstance(width, bool) or not isinstance(width, int) or width < 1:
         raise BitfoldError("width is out of range", got=width, expected="1 or more")
@@ -256,7 +256,7 @@ def configs(
     Raises:
         UnknownName: an option that none of them has; it names the nearest.
     """
-    from bitfold.cli.words import parse, words_of
+    from bitfold.cli.settings import parse, words_of
 
     words = [words_of(kind) for kind in kinds]
     known = {name: word for each in words for name, word in each.items()}
@@ -340,7 +340,7 @@ class _Folder:
 
 def temporary_run(files: Mapping[str, bytes]) -> "Run":
     """A run out of the content of its files, in a folder that lives as long as the run."""
-    from bitfold.run import load
+    from bitfold.runs.run import load
 
     def written(place: Path) -> "Run":
         place.mkdir()

@@ -28,7 +28,7 @@ def renamed(words: Mapping[str, Any]) -> dict[str, Any]:
     return {RENAMED.get(name, name): value for name, value in words.items()}
 
 
-def word(
+def option(
     default: Any = dataclasses.MISSING,
     *,
     help: str,
@@ -109,7 +109,7 @@ def from_json(kind: type[T], words: Mapping[str, Any], where: object = "the conf
         raise broken(where, error, f"options of a {kind.__name__}", "write it again") from None
 
 
-def parse_words(kind: type[T], words: Mapping[str, Any], what: str = "option") -> T:
+def parse_options(kind: type[T], words: Mapping[str, Any], what: str = "option") -> T:
     """Build a configuration of `kind` from values or from text such as a command line gives.
 
     Args:

@@ -16,7 +16,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from bitfold.errors import BitfoldError
 
 if TYPE_CHECKING:
-    from bitfold.run import Run
+    from bitfold.runs.run import Run
 
 LABEL, WEIGHT = "label", "weight"
 BUCKETS = "buckets:32"

@@ -6,7 +6,7 @@ from contract_cases import DIM, EXTREMES, bags_by_field, random_bags
 from torch import nn
 
 from bitfold import BitfoldError, Field, IdOutOfRange
-from bitfold.pooling import MODES
+from bitfold.fuse.bags import MODES
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (0,), (2, 3), (0, 4), (2, 0), (2, 3, 4)])

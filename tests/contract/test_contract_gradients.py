@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bitfold import EmbeddingCollection, Field
-from bitfold.embedder import Corridor
+from bitfold.embedder.corridor import Corridor
 
 
 def by_definition(collection, ids):

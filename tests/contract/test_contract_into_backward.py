@@ -9,7 +9,7 @@ from contract_cases import Case, bags_by_field, random_bags
 
 import bitfold
 from bitfold import BitfoldError
-from bitfold.kernels import lookup, words
+from bitfold.kernels import lookup, packing
 from bitfold.optim import OPTIMIZERS, SGD, LazyAdam, RowWiseAdagrad
 
 STEPS = 4
@@ -23,8 +23,8 @@ def sums(request, monkeypatch):
     of large ones: every thread has sums of the few rows."""
     if request.param != "private":
         monkeypatch.setattr(lookup, "PRIVATE_BYTES", -1)
-    rows = {"listed": 0, "listed, some few": 40}.get(request.param, words.FEW_ROWS)
-    monkeypatch.setattr(words, "FEW_ROWS", rows)
+    rows = {"listed": 0, "listed, some few": 40}.get(request.param, packing.FEW_ROWS)
+    monkeypatch.setattr(packing, "FEW_ROWS", rows)
     return request.param
 
 
@@ -99,16 +99,16 @@ def test_the_few_rows_are_those_of_the_smallest_slices_that_nothing_else_reads()
     sizes = {"day": 7, "shop": 900, "user": 100_000}
     fields = [bitfold.Field(name, size) for name, size in sizes.items()]
     program = bitfold.plan(fields, 8, budget="10x").program
-    few, number = words._few(program)
+    few, number = packing._few(program)
     spans = {lookup.base: lookup.span for lookup in program}
     assert set(few) == {base for base, span in spans.items() if span <= 900}
     assert len(few) == 3  # day, shop, and the user's second digit
-    assert number == sum(spans[base] for base in few) <= words.FEW_ROWS
+    assert number == sum(spans[base] for base in few) <= packing.FEW_ROWS
     starts = sorted((place, spans[base]) for base, place in few.items())
     assert [place for place, _ in starts] == [0, starts[0][1], starts[0][1] + starts[1][1]]
-    assert words._few(bitfold.plan(fields, 8, method="full").program)[1] == 907
+    assert packing._few(bitfold.plan(fields, 8, method="full").program)[1] == 907
     one_pool = bitfold.plan(fields, 8, budget="10x", sharing="fields", blocks=2).program
-    assert words._few(one_pool)[1] <= 907
+    assert packing._few(one_pool)[1] <= 907
 
 
 def test_an_interrupted_step_leaves_no_slot_behind(monkeypatch):

@@ -14,10 +14,10 @@ from contract_cases import DIM, Case, bags_by_field, random_bags
 
 import bitfold
 from bitfold import BitfoldError
+from bitfold.fuse.bags import MODES
 from bitfold.kernels import lookup
 from bitfold.kernels.compiled import kernel, run
 from bitfold.kernels.vectors import get, pointer, put
-from bitfold.pooling import MODES
 
 TOLERANCES = {
     torch.float32: {"rtol": 1e-5, "atol": 1e-6},

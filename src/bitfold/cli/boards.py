@@ -5,19 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bitfold.board import CompareConfig
 from bitfold.cli.compared import differences_table, grid_note, grid_table, unseen_note
 from bitfold.cli.options import WordCommand, build, file_words, said, words
 from bitfold.cli.plugins import plugins
 from bitfold.cli.progress import drawing
 from bitfold.cli.runs import check_reading
+from bitfold.cli.settings import words_of
 from bitfold.cli.tables import board_table, is_narrow, show
-from bitfold.cli.words import words_of
+from bitfold.comparison.board import CompareConfig
 from bitfold.data.config import DataConfig
 from bitfold.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from bitfold.comparison import Comparison
+    from bitfold.comparison.compare import Comparison
 
 CELL = ("method", "budget")  # each cell's own: said by --methods and --budgets
 
@@ -48,7 +48,7 @@ def compare(
     bitfold compare clicks.csv.gz --label 'rating>=4' --fields user,item,age \\
         --methods full,hash,binary-code --budgets 10x,100x --seeds 3 --out board
     """
-    from bitfold.comparison import compare as run
+    from bitfold.comparison.compare import compare as run
 
     kinds = (CompareConfig, TrainConfig, DataConfig)
     file = file_words(config_file, [name for kind in kinds for name in words_of(kind)])

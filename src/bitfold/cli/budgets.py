@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from bitfold.board import CompareConfig
 from bitfold.cli.options import WordCommand, build, file_words, words
 from bitfold.cli.plugins import plugins
 from bitfold.cli.quotes import plan_parts, quote_tables
+from bitfold.cli.settings import Word, parse, words_of
 from bitfold.cli.tables import is_narrow, show, table
-from bitfold.cli.words import Word, parse, words_of
+from bitfold.comparison.board import CompareConfig
 from bitfold.data.config import DataConfig
 from bitfold.errors import BitfoldError
 from bitfold.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from bitfold.fields import Field
+    from bitfold.planning.field import Field
 
 TRAINED, BOARD = tuple(words_of(TrainConfig)), tuple(words_of(CompareConfig))
 PLANNED = ("methods", "budgets", "method", "budget", "width", "set", "network", "seed")
@@ -98,7 +98,7 @@ def plan(
         _quote(found, missing, notes, words, config, as_json)
         return
 
-    from bitfold.planning import plan as make
+    from bitfold.planning.make import plan as make
 
     made = make(
         found,
@@ -134,7 +134,7 @@ def _quote(
     as_json: bool,
 ) -> None:
     """Every method at every budget: each one's fields, then all of them beside each other."""
-    from bitfold.quotes import quotes
+    from bitfold.comparison.quotes import quotes
 
     width = config.vector_width
     made = quotes(fields, width, words, config.set, seed=config.seed, missing=missing)
@@ -180,7 +180,7 @@ def _said_fields(text: str) -> Fields:
         >>> [field.size for field in _said_fields("user=6040,query=hashed:1e6")[0]]
         [6040, 1000000]
     """
-    from bitfold.fields import Field
+    from bitfold.planning.field import Field
 
     number = Word("fields", int, None, "", None, None)
     found = []

@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from bitfold.cli.tables import figure, table
-from bitfold.differences import METRICS, verdict
+from bitfold.comparison.differences import METRICS, verdict
 
 FIELDS = 5  # that a line names
 LONG = {"auc": "AUC", "logloss": "log loss", "lr": "lr", "embedding_decay": "decay"}

@@ -2,7 +2,7 @@
 
 from click.shell_completion import CompletionItem
 
-from bitfold.cli.words import Word
+from bitfold.cli.settings import Word
 from bitfold.method.names import known_names
 
 METHODS = ("method", "methods")

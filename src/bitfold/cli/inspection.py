@@ -81,8 +81,8 @@ def _inspect_run(path: Path, as_json: bool) -> None:
     """A run's figures, and its plan."""
     from bitfold.cli.quotes import plan_parts
     from bitfold.cli.runs import SHOWN
-    from bitfold.plan_format import Plan
-    from bitfold.run import CONFIG, METRICS, PLAN, RunConfig, read_metrics, verify
+    from bitfold.planning.plan import Plan
+    from bitfold.runs.run import CONFIG, METRICS, PLAN, RunConfig, read_metrics, verify
 
     files = verify(path)
     words = read_json(files.path(CONFIG))

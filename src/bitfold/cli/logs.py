@@ -6,10 +6,10 @@ import click
 
 from bitfold.cli.options import WordCommand, build, file_words, words
 from bitfold.cli.progress import drawing
+from bitfold.cli.settings import words_of
 from bitfold.cli.tables import figure, show, table
-from bitfold.cli.words import words_of
 from bitfold.data.config import DataConfig
-from bitfold.data.synthetic import SynthConfig
+from bitfold.data.synth.log import SynthConfig
 from bitfold.errors import BitfoldError
 from bitfold.notes import note
 from bitfold.progress import reading
@@ -96,7 +96,7 @@ def synth(out: str, force: bool, config_file: str | None, **given: Any) -> None:
     \b
     bitfold synth --rows 1e6 --ids 2e6 --out clicks.parquet
     """
-    from bitfold.data.synthetic import synthesize
+    from bitfold.data.synth.log import synthesize
 
     config = build(SynthConfig, given, file_words(config_file, list(words_of(SynthConfig))))
     with drawing() as progress:

@@ -17,7 +17,7 @@ from click.shell_completion import CompletionItem
 
 from bitfold import remote
 from bitfold.cli.completion import offered
-from bitfold.cli.words import Word, parse, words_of
+from bitfold.cli.settings import Word, parse, words_of
 from bitfold.config import RENAMED
 from bitfold.errors import BitfoldError, unknown_name
 from bitfold.records import MissingFile, read_object

@@ -8,8 +8,8 @@ from rich.table import Table
 from bitfold.cli.tables import figure, size, table
 
 if TYPE_CHECKING:
-    from bitfold.plan_format import Plan
-    from bitfold.quotes import Quote
+    from bitfold.comparison.quotes import Quote
+    from bitfold.planning.plan import Plan
 
 BLOCKS = " ▏▎▍▌▋▊▉█"
 BAR, NARROW_BAR = 20, 6  # cells that a whole bar takes

@@ -8,7 +8,6 @@ from typing import Any
 import click
 from rich.table import Table
 
-from bitfold.board import ranking_figures
 from bitfold.cli.options import (
     WordCommand,
     build,
@@ -20,13 +19,14 @@ from bitfold.cli.options import (
 )
 from bitfold.cli.plugins import plugins
 from bitfold.cli.progress import drawing
+from bitfold.cli.settings import words_of
 from bitfold.cli.tables import metrics_table, show
-from bitfold.cli.words import words_of
+from bitfold.comparison.board import ranking_figures
+from bitfold.comparison.floors import below
 from bitfold.data.asked import OPTIONS
 from bitfold.data.config import DataConfig
 from bitfold.errors import BitfoldError
 from bitfold.files import without_nan
-from bitfold.floors import below
 from bitfold.training.config import TrainConfig
 
 RANKED = ("rank", "rank_at", "rank_items", "rank_seen", "rank_users")
@@ -73,7 +73,7 @@ def train(
             file = read_config(str(settled), known) | file
             break
     if resume and not data and begun.is_file():
-        from bitfold.run import RunConfig
+        from bitfold.runs.run import RunConfig
 
         data = RunConfig.load(begun).paths
     if not data:
@@ -167,7 +167,7 @@ def evaluate(
     \b
     bitfold evaluate RUN log --rank item --rank-at 10,20
     """
-    from bitfold.evaluate import evaluate as measure
+    from bitfold.runs.evaluate import evaluate as measure
 
     ranking = build(TrainConfig, given, file_words(config_file, RANKED)).ranking
     reading = {name: value for name, value in given.items() if name in OPTIONS}
@@ -214,7 +214,7 @@ def predict(
     bitfold predict RUN rows.csv.gz --out scores.parquet --keep user,item
     zcat rows.csv.gz | bitfold predict RUN - --out - > scores.csv
     """
-    from bitfold.predict import predict as score
+    from bitfold.runs.predict import predict as score
 
     names = [name.strip() for name in keep.split(",") if name.strip()]
     with drawing() as progress:

@@ -7,7 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bitfold.board import NO_BUDGET, Line, ranking_columns
+from bitfold.comparison.board import NO_BUDGET, Line, ranking_columns
 from bitfold.files import without_nan
 from bitfold.progress import is_first_process
 from bitfold.remote import named

@@ -31,7 +31,7 @@ def reading_config(config: DataConfig, options: Mapping[str, Any]) -> DataConfig
         >>> reading_config(config, {"header": "yes"}).columns
         ()
     """
-    from bitfold.cli.words import parse, words_of
+    from bitfold.cli.settings import parse, words_of
 
     words = words_of(DataConfig)
     said: dict[str, Any] = {}

@@ -14,7 +14,7 @@ from bitfold.config import from_json
 from bitfold.data.manifest import PARTS
 from bitfold.data.splits import random_parts
 from bitfold.data.stats import REPORT_FILE
-from bitfold.data.synthetic import FORMAT_VERSION, SynthConfig, generate
+from bitfold.data.synth.log import FORMAT_VERSION, SynthConfig, generate
 from bitfold.errors import BitfoldError
 from bitfold.outputs import settle
 from bitfold.records import Count, read_object, record
@@ -69,7 +69,7 @@ def bayes(log: "PreparedLog", part: str) -> dict[str, Any] | None:
         `auc`, `logloss` and `rows`, which part they speak of; None for a log whose truth is not
         known: one that is not synthetic, has labels of its own making, weights, or fewer negatives.
     """
-    from bitfold import metrics
+    from bitfold.runs import metrics
 
     words = log.schema.config
     rule = words.label_rule

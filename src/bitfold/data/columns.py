@@ -9,13 +9,13 @@ import numpy as np
 
 from bitfold.data.config import DataConfig
 from bitfold.data.frequent import FrequentTexts
+from bitfold.data.hashing import canonical_text, cross_ids, hash_expr
 from bitfold.data.labels import numbers, read_labels
 from bitfold.data.newness import Watch
 from bitfold.data.rows import Rows
 from bitfold.data.times import Times
 from bitfold.data.types import is_plain, respell, together, type_of
 from bitfold.errors import BitfoldError
-from bitfold.hashing import canonical_text, cross_ids, hash_expr
 
 if TYPE_CHECKING:
     import polars as pl

@@ -4,8 +4,9 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from bitfold.config import check_choices, word
-from bitfold.data.words import (
+from bitfold.config import check_choices, option
+from bitfold.data.hashing import check_seed
+from bitfold.data.syntax import (
     Label,
     Split,
     Transform,
@@ -16,7 +17,6 @@ from bitfold.data.words import (
     parse_transform,
 )
 from bitfold.errors import BitfoldError, unknown_name
-from bitfold.hashing import check_seed
 from bitfold.terminal import check_name
 
 FORMATS = ("auto", "csv", "tsv", "parquet", "criteo", "avazu", "movielens", "sequences")
@@ -42,119 +42,119 @@ class DataConfig:
         Label(column='rating', compare='>=', value='4')
     """
 
-    format: str = word(
+    format: str = option(
         "auto",
         help="How the files are written; auto goes by their names (.csv, .tsv, .parquet; "
         ".gz and .zst are unpacked). criteo, avazu and movielens bring defaults for all options; "
         "sequences: lines of a user and the items that the user has.",
         choices=FORMATS,
     )
-    columns: tuple[str, ...] = word(
+    columns: tuple[str, ...] = option(
         (), help="Names of the columns of a file without a header line.", metavar="NAMES"
     )
-    header: str = word(
+    header: str = option(
         "auto",
         help="Whether text files begin with a header line; auto: unless --columns is given.",
         choices=("auto", "yes", "no"),
     )
-    separator: str | None = word(
+    separator: str | None = option(
         None,
         help="What parts the columns of a text file, if not a comma (.csv) or a tab (.tsv); "
         "'tab' is a tab, and '::' may be doubled.",
         metavar="TEXT",
     )
-    quote: str = word(
+    quote: str = option(
         "auto",
         help="What encloses cells that hold the separator: double, single or none. auto: double, "
         "but none in text with tabs unless a column is quoted throughout.",
         choices=("auto", "none", "double", "single"),
     )
-    missing: tuple[str, ...] = word(
+    missing: tuple[str, ...] = option(
         (), help="Texts that mean a missing value, besides an empty cell.", metavar="TEXTS"
     )
-    label: str | None = word(
+    label: str | None = option(
         None,
         help="The column to predict, holding 0 and 1, or a comparison such as 'rating>=4'.",
         metavar="COLUMN",
     )
-    fields: tuple[str, ...] = word((), help="Categorical columns, by name.", metavar="NAMES")
-    multi: dict[str, str] = word(  # noqa: RUF009
+    fields: tuple[str, ...] = option((), help="Categorical columns, by name.", metavar="NAMES")
+    multi: dict[str, str] = option(  # noqa: RUF009
         {},
         help="A field that holds several values, and what parts them: genres='|'.",
         metavar="FIELD=SEPARATOR",
     )
-    numeric: tuple[str, ...] = word(
+    numeric: tuple[str, ...] = option(
         (),
         help="Columns of numbers; 'none' when a named format's own are not wanted.",
         metavar="NAMES",
     )
-    numeric_transform: str = word(
+    numeric_transform: str = option(
         "log",
         help="log: sign-aware log1p, then mean 0 and deviation 1; standard: without the log; "
         "buckets:N: a categorical field of N quantile buckets. Fitted on the training part.",
         metavar="NAME",
     )
-    cross: tuple[str, ...] = word(
+    cross: tuple[str, ...] = option(
         (), help="Crossed fields, such as 'movie*age'; the parts need not be fields.", metavar="A*B"
     )
-    group: str | None = word(
+    group: str | None = option(
         None, help="The column of the user, for GAUC and for 'last' splits.", metavar="COLUMN"
     )
-    time: str | None = word(None, help="The column that orders the log.", metavar="COLUMN")
-    weight: str | None = word(None, help="A column of weights of the rows.", metavar="COLUMN")
-    negative_rate: float | None = word(
+    time: str | None = option(None, help="The column that orders the log.", metavar="COLUMN")
+    weight: str | None = option(None, help="A column of weights of the rows.", metavar="COLUMN")
+    negative_rate: float | None = option(
         None,
         help="The share of negatives that was kept, if the log was down-sampled; predictions "
         "are corrected for it.",
         metavar="SHARE",
     )
-    item: str | None = word(
+    item: str | None = option(
         None, help="The field of the item, for negatives and rankings.", metavar="FIELD"
     )
-    item_fields: tuple[str, ...] = word(
+    item_fields: tuple[str, ...] = option(
         (),
         help="Columns that belong to the item, such as its genre: a drawn or ranked item brings "
         "its own.",
         metavar="NAMES",
     )
-    negatives: int = word(
+    negatives: int = option(
         0,
         help="For a log of positives: negatives drawn for each. A negative is a copy with an item "
         "that its user (--group) has nowhere in the log. A label is optional then.",
         metavar="N",
     )
-    negatives_by: str = word(
+    negatives_by: str = option(
         "uniform",
         help="How their items are drawn: uniform, all alike; popularity, by their positives.",
         choices=DRAWS,
     )
-    negatives_seed: int = word(0, help="Seed of the drawn negatives.", metavar="N")
-    ids: str = word(
+    negatives_seed: int = option(0, help="Seed of the drawn negatives.", metavar="N")
+    ids: str = option(
         "hashed",
         help="hashed: 64-bit ids, nothing is stored, new values work; vocabulary: dense ids by "
         "falling frequency in the training part; dense: the columns hold 0..V-1 already.",
         choices=("hashed", "vocabulary", "dense"),
     )
-    min_count: int = word(
+    min_count: int = option(
         1,
         help="With a vocabulary: values met less often than this in training share the id of "
         "unseen values.",
         metavar="N",
     )
-    split: str = word(
+    split: str = option(
         "random:0.8,0.1,0.1",
         help="random:A,B,C or time:A,B,C by fractions for train, valid, test; last:V,T the last "
         "T rows of each user test, the V before valid; column:NAME a column says which.",
         metavar="SPLIT",
     )
-    hash_seed: int = word(
+    hash_seed: int = option(
         0,
         help="Seed of the hash of values; 'secret' draws one of 64 bits and keeps it in the "
         "schema, so that nobody else can choose values that collide.",
         metavar="N",
         texts=("secret",),
     )
-    split_seed: int = word(0, help="Seed of random splits and of the rows' order.", metavar="N")
+    split_seed: int = option(0, help="Seed of random splits and of the rows' order.", metavar="N")
 
     def __post_init__(self) -> None:
         check_choices(self)

@@ -13,6 +13,7 @@ from bitfold.data.balance import Balance
 from bitfold.data.columns import FieldSpec
 from bitfold.data.config import DataConfig
 from bitfold.data.dealing import Dealt
+from bitfold.data.hashing import missing_id
 from bitfold.data.reading import Progress
 from bitfold.data.schema import FieldInfo, NumericInfo, Schema, shape
 from bitfold.data.spill import read_frames
@@ -20,7 +21,6 @@ from bitfold.data.splits import Parts, marks, time_parts
 from bitfold.data.statistics import TOTAL_CAP, IdCounter, Moments, Sample, hold_to
 from bitfold.data.vocabulary import FieldMap, vocabulary_of
 from bitfold.errors import BitfoldError
-from bitfold.hashing import missing_id
 
 if TYPE_CHECKING:
     import polars as pl

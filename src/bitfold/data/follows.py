@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from bitfold.data.hashing import mix
 from bitfold.data.table import Bags
 from bitfold.errors import BitfoldError
-from bitfold.hashing import mix
 
 Ints = npt.NDArray[np.int64]
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from bitfold.data.config import DataConfig
-from bitfold.data.words import check_split
+from bitfold.data.syntax import check_split
 
 _AVAZU_FIELDS = (
     "C1",

@@ -10,8 +10,8 @@ from bitfold.data.columns import Encoder
 from bitfold.data.config import DataConfig
 from bitfold.data.finishing import bags_of
 from bitfold.data.follows import Follows, refuse_following, row_keys
+from bitfold.data.hashing import missing_id, mix
 from bitfold.errors import BitfoldError
-from bitfold.hashing import missing_id, mix
 
 if TYPE_CHECKING:
     import polars as pl

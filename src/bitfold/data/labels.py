@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitfold.data.rows import Rows
-from bitfold.data.words import Label
+from bitfold.data.syntax import Label
 from bitfold.errors import BitfoldError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def numbers(rows: Rows, name: str, what: str, missing: tuple[str, ...] = ()) -> 
 
     column = rows.frame[name]
     if missing and not rows.text:
-        from bitfold.hashing import canonical_text
+        from bitfold.data.hashing import canonical_text
 
         column = column.set(canonical_text(column).is_in(list(missing)).fill_null(False), None)
     if column.dtype == pl.String:
@@ -70,7 +70,7 @@ def read_labels(rows: Rows, rule: Label, missing: tuple[str, ...] = ()) -> "pl.S
     """
     import polars as pl
 
-    from bitfold.hashing import canonical_text
+    from bitfold.data.hashing import canonical_text
 
     column = rows.frame[rule.column]
     if column.dtype.is_float():
@@ -173,7 +173,7 @@ def _refuse_missing(
 def _equal(rows: Rows, rule: Label, column: "pl.Series") -> "pl.Series":
     import polars as pl
 
-    from bitfold.hashing import canonical_text
+    from bitfold.data.hashing import canonical_text
 
     value = str(rule.value)
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":

@@ -21,12 +21,12 @@ import numpy.typing as npt
 
 from bitfold.data.dealing import Dealt
 from bitfold.data.fitting import Shard, read_shards
+from bitfold.data.hashing import cross_ids
 from bitfold.data.interactions import Ids, Interactions, Pairs, pair_keys
 from bitfold.data.reading import Progress
 from bitfold.data.spill import append_frame
 from bitfold.data.splits import marks
 from bitfold.errors import BitfoldError
-from bitfold.hashing import cross_ids
 
 if TYPE_CHECKING:
     import polars as pl

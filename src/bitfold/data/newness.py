@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from bitfold.data.hashing import missing_id, mix
 from bitfold.data.rows import Rows
 from bitfold.errors import BitfoldError
-from bitfold.hashing import missing_id, mix
 from bitfold.notes import note
 from bitfold.records import broken
 

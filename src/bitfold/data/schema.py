@@ -14,11 +14,11 @@ from msgspec import Meta
 
 from bitfold.config import from_json, to_json
 from bitfold.data.config import DataConfig
+from bitfold.data.hashing import HASH_VERSION, missing_id
 from bitfold.data.newness import KNOWN_FILE, Known
 from bitfold.data.vocabulary import Vocabulary
 from bitfold.errors import BitfoldError
-from bitfold.fields import Field
-from bitfold.hashing import HASH_VERSION, missing_id
+from bitfold.planning.field import Field
 from bitfold.records import Count, Form, Name, Number, broken, build, checked, record
 
 AGAIN = "prepare the log again"

@@ -16,12 +16,12 @@ from bitfold.data.columns import FieldSpec, field_specs
 from bitfold.data.columns_of import bag_of
 from bitfold.data.finishing import assemble
 from bitfold.data.frames import check_row
+from bitfold.data.hashing import missing_id
 from bitfold.data.schema import Schema
 from bitfold.data.table import Bags, Table
 from bitfold.data.types import speller
 from bitfold.data.vocabulary import FieldMap
 from bitfold.errors import BitfoldError
-from bitfold.hashing import missing_id
 
 FEW = 64
 """Up to so many rows go this way."""
@@ -189,7 +189,7 @@ def dense_id(name: str, value: Any) -> int:
 
 
 def _cross(parts: Sequence[int]) -> int:
-    """`bitfold.hashing.cross_ids` of one row."""
+    """`bitfold.data.hashing.cross_ids` of one row."""
     folded = _mix(parts[0], 0)
     for index, part in enumerate(parts[1:], start=1):
         folded = _mix(folded + part, index)
@@ -197,7 +197,7 @@ def _cross(parts: Sequence[int]) -> int:
 
 
 def _mix(value: int, salt: int) -> int:
-    """`bitfold.hashing.mix` of one number."""
+    """`bitfold.data.hashing.mix` of one number."""
     z = (value + _ODD_1 * (salt + 1)) & _WHOLE
     z = ((z ^ (z >> 30)) * _ODD_2) & _WHOLE
     z = ((z ^ (z >> 27)) * _ODD_3) & _WHOLE

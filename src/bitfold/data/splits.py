@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from bitfold.data.hashing import mix
 from bitfold.data.rows import Rows
 from bitfold.data.spill import append_frame, read_frames
-from bitfold.hashing import mix
 
 if TYPE_CHECKING:
     import polars as pl

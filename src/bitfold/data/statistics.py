@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bitfold.hashing import mix
+from bitfold.data.hashing import mix
 
 EXACT_CAP = 1 << 22
 """Distinct ids of one field that are counted exactly; beyond it they are sampled."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitfold.errors import BitfoldError
-from bitfold.fields import Field
+from bitfold.planning.field import Field
 from bitfold.records import Form, broken, check_form, file_size, unreadable
 
 if TYPE_CHECKING:
@@ -102,8 +102,8 @@ class Vocabulary:
     @classmethod
     def fit(cls, log: "PreparedLog", min_count: int = 1) -> "Vocabulary":
         """Count the hashed ids of a log's training part. Memory: 16 bytes an id."""
+        from bitfold.data.hashing import missing_id
         from bitfold.data.statistics import IdCounter
-        from bitfold.hashing import missing_id
 
         missing = missing_id(log.schema.config.hash_seed)
         counters = [

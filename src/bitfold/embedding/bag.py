@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from bitfold.embedding.single import OneField, refuse_fitting
 from bitfold.embedding.tracing import as_leaf
 from bitfold.errors import BitfoldError
-from bitfold.pooling import check_offsets, check_pooling
+from bitfold.fuse.bags import check_offsets, check_pooling
 
 
 class EmbeddingBag(OneField, nn.EmbeddingBag):

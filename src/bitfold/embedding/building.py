@@ -3,10 +3,10 @@
 import torch
 
 from bitfold.config import from_json
-from bitfold.embedder import Embedder
+from bitfold.embedder.contract import Embedder
 from bitfold.errors import BitfoldError
 from bitfold.method.registry import method_kind
-from bitfold.plan_format import Plan
+from bitfold.planning.plan import Plan
 
 
 def built(

@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bitfold.embedder import Embedder
+from bitfold.embedder.contract import Embedder
 from bitfold.embedding.building import built
 from bitfold.embedding.computed import ComputedWeight
 from bitfold.errors import BitfoldError
-from bitfold.fields import Field
-from bitfold.plan_format import Plan
-from bitfold.planning import plan as make_plan
+from bitfold.planning.field import Field
+from bitfold.planning.make import plan as make_plan
+from bitfold.planning.plan import Plan
 
 
 class NoTable(BitfoldError, AttributeError):

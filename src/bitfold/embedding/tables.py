@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bitfold.bytesize import full_bytes, parse_budget
-from bitfold.embedder import Embedder
+from bitfold.embedder.contract import Embedder
 from bitfold.embedding.building import built
 from bitfold.embedding.tracing import as_leaf
 from bitfold.errors import BitfoldError, BudgetTooSmall
-from bitfold.fields import Field
-from bitfold.plan_format import Plan
-from bitfold.planning import plan as make_plan
-from bitfold.pooling import check_offsets, check_pooling
+from bitfold.fuse.bags import check_offsets, check_pooling
+from bitfold.planning.budget import full_bytes, parse_budget
+from bitfold.planning.field import Field
+from bitfold.planning.make import plan as make_plan
+from bitfold.planning.plan import Plan
 
 
 @dataclass(frozen=True)

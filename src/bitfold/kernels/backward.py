@@ -29,6 +29,7 @@ from bitfold.kernels.call import (
 from bitfold.kernels.compiled import STAMP, Kernel, kernel
 from bitfold.kernels.digits import read_rows
 from bitfold.kernels.fused import add_to, fused, spread, weigh
+from bitfold.kernels.packing import AHEAD, AMONG_FEW, BASE, BLOCK, COLUMNS, FEW_BASE, FLAGS, SPAN
 from bitfold.kernels.vectors import (
     after,
     get,
@@ -58,7 +59,6 @@ from bitfold.kernels.walk import (
     share,
     share_of_bags,
 )
-from bitfold.kernels.words import AHEAD, AMONG_FEW, BASE, BLOCK, COLUMNS, FEW_BASE, FLAGS, SPAN
 
 LINE_BITS = 6  # pool rows that a thread owns at a time: their marks lie in one cache line
 

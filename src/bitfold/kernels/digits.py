@@ -16,8 +16,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from bitfold.kernels.compiled import STAMP, kept
-from bitfold.kernels.vectors import after, get, high, put
-from bitfold.kernels.words import (
+from bitfold.kernels.packing import (
     BASE,
     BLOCK,
     BYTES,
@@ -45,6 +44,7 @@ from bitfold.kernels.words import (
     TABLE,
     TURNED,
 )
+from bitfold.kernels.vectors import after, get, high, put
 
 _FIRST, _SECOND = np.uint64(0xD6E8FEB86659FD93), np.uint64(0xA0761D6478BD642F)
 _HALF, _ONE, _BYTE, _EIGHT = np.uint64(0xFFFFFFFF), np.uint64(1), np.uint64(255), np.uint64(8)

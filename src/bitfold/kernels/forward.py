@@ -9,6 +9,7 @@ from bitfold.kernels.call import DIGITS, FUSION, IDS, POOL, POOLING, STREAMED, T
 from bitfold.kernels.compiled import STAMP, Kernel, kernel
 from bitfold.kernels.digits import read_rows
 from bitfold.kernels.fused import NOWHERE, fused
+from bitfold.kernels.packing import BLOCK, COLUMNS
 from bitfold.kernels.vectors import (
     add,
     after,
@@ -40,7 +41,6 @@ from bitfold.kernels.walk import (
     share,
     share_of_bags,
 )
-from bitfold.kernels.words import BLOCK, COLUMNS
 
 NEVER = 1e30  # (hit - 1) * NEVER is below every ordinal where nothing was hit
 

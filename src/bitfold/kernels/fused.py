@@ -6,6 +6,7 @@ Everything here is inlined into the walks: a constant number of terms unrolls it
 
 import numpy as np
 
+from bitfold.kernels.packing import AHEAD, BLOCK
 from bitfold.kernels.vectors import (
     add,
     fma,
@@ -19,7 +20,6 @@ from bitfold.kernels.vectors import (
     store,
     total,
 )
-from bitfold.kernels.words import AHEAD, BLOCK
 
 NOWHERE = np.uint64(0xFFFFFFFFFFFFFFFF)  # no vector begins here
 

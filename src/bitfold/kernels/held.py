@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bitfold.errors import BitfoldError
-from bitfold.kernels.words import (
+from bitfold.kernels.packing import (
     AHEAD,
     AMONG_FEW,
     BASE,
@@ -142,7 +142,7 @@ def facts_of(packed: Tensor) -> Facts:
 
 
 def _senseless(got: object) -> BitfoldError:
-    return refused("packed", got, "a program as `bitfold.kernels.words.pack` makes it")
+    return refused("packed", got, "a program as `bitfold.kernels.packing.pack` makes it")
 
 
 def _looked_at(packed: Tensor, version: int) -> Facts:

@@ -35,9 +35,9 @@ from bitfold.kernels.held import (
     refused,
 )
 from bitfold.kernels.move import Move, check_move
+from bitfold.kernels.packing import FEW, HEAD, MOST
 from bitfold.kernels.vectors import lanes_of
 from bitfold.kernels.walk import FIRST, ONE, POOL_MAX, PRODUCT, READ, WEIGHTED
-from bitfold.kernels.words import FEW, HEAD, MOST
 from bitfold.pool.pages import ask_for_large_pages
 from bitfold.threads import agree, most_threads
 

@@ -17,9 +17,9 @@ from bitfold.kernels.call import (
 )
 from bitfold.kernels.compiled import STAMP, Kernel, kernel
 from bitfold.kernels.digits import read_rows
+from bitfold.kernels.packing import BLOCK, COLUMNS
 from bitfold.kernels.vectors import after, get, inner, pointer, put
 from bitfold.kernels.walk import blocks_of, fill_bags, floats_of, program_of
-from bitfold.kernels.words import BLOCK, COLUMNS
 
 _ONES, _TOP = np.uint64(0x0101010101010101), np.uint64(56)  # adds the bytes of a word up
 

@@ -27,6 +27,7 @@ from bitfold.kernels.call import MOVED_WIDTH as WIDTH
 from bitfold.kernels.compiled import STAMP, Kernel, kernel, run
 from bitfold.kernels.held import check_tensor, described, refused
 from bitfold.kernels.move import Move, check_floats, check_move
+from bitfold.kernels.packing import AHEAD
 from bitfold.kernels.vectors import (
     add,
     after,
@@ -47,7 +48,6 @@ from bitfold.kernels.vectors import (
     total,
     zero,
 )
-from bitfold.kernels.words import AHEAD
 
 KINDS = {"sgd": 0, "adagrad": 1, "rowwise-adagrad": 2, "lazy-adam": 3}
 SGD, ADAGRAD, ROWWISE, ADAM = KINDS.values()

@@ -26,8 +26,7 @@ from bitfold.kernels.call import (
     THREADS,
     WEIGHTS,
 )
-from bitfold.kernels.vectors import after, get, inner, pointer, put
-from bitfold.kernels.words import (
+from bitfold.kernels.packing import (
     AHEAD,
     BLOCK,
     CHUNKS,
@@ -38,6 +37,7 @@ from bitfold.kernels.words import (
     MOST,
     SCRATCH,
 )
+from bitfold.kernels.vectors import after, get, inner, pointer, put
 
 SUM, MEAN, PRODUCT, WEIGHTED = range(4)  # fusions; concat is a sum of one term
 # Poolings; ONE: single ids, FIRST: no vectors, but which id of a bag is the first at its maximum.

@@ -10,11 +10,12 @@ import torch
 
 from bitfold.address.fingerprint import FINGERPRINT_BYTES
 from bitfold.address.program import Program
-from bitfold.config import check_choices, to_json, word
-from bitfold.embedder import Corridor, Embedder
+from bitfold.config import check_choices, option, to_json
+from bitfold.embedder.contract import Embedder
+from bitfold.embedder.corridor import Corridor
 from bitfold.errors import BitfoldError
-from bitfold.fields import Field
-from bitfold.plan_format import Plan, dtype_size
+from bitfold.planning.field import Field
+from bitfold.planning.plan import Plan, dtype_size
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Method(ABC):
     when: ClassVar[str]
     hashed_ids: ClassVar[bool] = True
 
-    std: float = word(
+    std: float = option(
         0.01, help="deviation of a fresh vector's components; raise it for models without an MLP"
     )
 

@@ -20,9 +20,8 @@ from bitfold.address.codes import MOST_CODE_BITS
 from bitfold.address.fingerprint import FINGERPRINT_BYTES
 from bitfold.address.program import Program
 from bitfold.address.radices import MOST_BLOCKS
-from bitfold.config import word
+from bitfold.config import option
 from bitfold.errors import BitfoldError, BudgetTooSmall
-from bitfold.fields import Field
 from bitfold.fuse import FUSIONS
 from bitfold.method.allocation import allocate, check_minimum
 from bitfold.method.base import Method, bytes_of, check_options
@@ -37,49 +36,50 @@ from bitfold.method.digits import (
     whole,
 )
 from bitfold.method.hash import check_allocation, field_sizes
-from bitfold.plan_format import Plan, dtype_size
+from bitfold.planning.field import Field
+from bitfold.planning.plan import Plan, dtype_size
 
 
 @dataclass(frozen=True)
 class BinaryCode(Method):
     """Blocks of an id's code choose rows; the rows are fused."""
 
-    strategy: str = word(
+    strategy: str = option(
         "succession",
         help="how bits are dealt to blocks: runs of neighbours, or every M-th bit",
         choices=("succession", "skip"),
     )
-    blocks: int | None = word(
+    blocks: int | None = option(
         None, help="M, digits per id; as few as the budget allows when not said"
     )
-    block_bits: int | None = word(
+    block_bits: int | None = option(
         None, help="bits per block, for the paper's power-of-two tables; the last may be shorter"
     )
-    digits: str | None = word(
+    digits: str | None = option(
         None,
         help="positional digits fit tightly, residues use every row of balanced radices; when not "
         "said: positional for hashed ids and slices with balance 0, residues otherwise",
         choices=("positional", "residues"),
     )
-    balance: float = word(
+    balance: float = option(
         0.0, help="0: one large block, the others as small as uniqueness allows; 1: equal blocks"
     )
-    sharing: str | None = word(
+    sharing: str | None = option(
         None,
         help="a slice of rows a block, one shared by a field's blocks, or one for all fields; when "
         "not said: one for all fields if any has hashed ids or the budget is too small for slices",
         choices=("slices", "shared", "fields"),
     )
-    fusion: str = word("product", help="how the rows become one vector", choices=FUSIONS)
-    code_bits: int | None = word(
+    fusion: str = option("product", help="how the rows become one vector", choices=FUSIONS)
+    code_bits: int | None = option(
         None,
         help="S, bits of a hashed id's code; when not said ceil(log2 n) + 10 for n ids, fewer "
         "where that would take another block",
     )
-    mix: bool = word(
+    mix: bool = option(
         False, help="shuffle dense ids one to one first, when their order means nothing"
     )
-    allocation: float = word(
+    allocation: float = option(
         0.0, help="rows go to fields by size**allocation; 1: one ratio for all, 0: small ones whole"
     )
 

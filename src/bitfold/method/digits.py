@@ -17,7 +17,7 @@ from bitfold.address.radices import (
     least_rows,
 )
 from bitfold.errors import BitfoldError
-from bitfold.fields import Field
+from bitfold.planning.field import Field
 
 SPARE_BITS = 10  # 2**10 codes an id: under 0.1 % of the ids share theirs
 UNKNOWN_IDS = 1 << 40  # a hashed field that does not say how many ids it has counts as large

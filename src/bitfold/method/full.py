@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bitfold.address.program import Lookup, Program, Source, place
-from bitfold.fields import Field
 from bitfold.method.allocation import check_minimum
 from bitfold.method.base import Method, dense_only
-from bitfold.plan_format import Plan, dtype_size
+from bitfold.planning.field import Field
+from bitfold.planning.plan import Plan, dtype_size
 
 
 @dataclass(frozen=True)

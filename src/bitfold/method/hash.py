@@ -10,19 +10,19 @@ from typing import ClassVar
 from bitfold.address.fingerprint import FINGERPRINT_BYTES
 from bitfold.address.mixing import derive_salt
 from bitfold.address.program import Lookup, Program, Source, place
-from bitfold.config import word
+from bitfold.config import option
 from bitfold.errors import BitfoldError
-from bitfold.fields import Field
 from bitfold.method.allocation import allocate, check_minimum
 from bitfold.method.base import Method
-from bitfold.plan_format import Plan, dtype_size
+from bitfold.planning.field import Field
+from bitfold.planning.plan import Plan, dtype_size
 
 
 @dataclass(frozen=True)
 class Hash(Method):
     """`row = mix(id) * R_f / 2**64`, rounded down, in each field's own `R_f` rows."""
 
-    allocation: float = word(
+    allocation: float = option(
         0.0, help="rows go to fields by size**allocation; 1: one ratio for all, 0: small ones whole"
     )
 

@@ -10,21 +10,21 @@ from typing import ClassVar
 
 from bitfold.address.mixing import derive_salt
 from bitfold.address.program import Lookup, Program, Source, place
-from bitfold.config import word
+from bitfold.config import option
 from bitfold.errors import BitfoldError
-from bitfold.fields import Field
 from bitfold.method.base import Method, check_options
 from bitfold.method.hash import check_allocation, hashed_rows
-from bitfold.plan_format import Plan
+from bitfold.planning.field import Field
+from bitfold.planning.plan import Plan
 
 
 @dataclass(frozen=True)
 class MultiHash(Method):
     """`k` rows an id, from one slice of rows a field, summed or concatenated."""
 
-    hashes: int = word(2, help="k, the rows fused for an id; more tell ids apart, and read more")
-    fusion: str = word("sum", help="how the rows are fused", choices=("sum", "mean", "concat"))
-    allocation: float = word(
+    hashes: int = option(2, help="k, the rows fused for an id; more tell ids apart, and read more")
+    fusion: str = option("sum", help="how the rows are fused", choices=("sum", "mean", "concat"))
+    allocation: float = option(
         0.0, help="rows go to fields by size**allocation; 1: one ratio for all, 0: small ones whole"
     )
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitfold.data.follows import row_keys
+from bitfold.data.hashing import mix
 from bitfold.data.table import Bags
 from bitfold.errors import BitfoldError
-from bitfold.hashing import mix
 from bitfold.progress import Progress
 from bitfold.ranking.candidates import Candidates, Column, Ints, Sides
 from bitfold.ranking.config import RankConfig

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from bitfold.data.hashing import cross_ids, missing_id
 from bitfold.data.vocabulary import MISSING, UNSEEN, FieldMap, Vocabulary
 from bitfold.errors import BitfoldError
-from bitfold.hashing import cross_ids, missing_id
 from bitfold.progress import Progress, silent
 from bitfold.ranking.candidates import Candidates, Column, Ints, Sides, candidates
 from bitfold.ranking.config import RankConfig, check_rank
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bitfold.data.batch import Batch
     from bitfold.data.prepared import PreparedLog
     from bitfold.data.schema import Schema
-    from bitfold.model import ClickModel
+    from bitfold.nets.model import ClickModel
 
 PAIRS = 8192
 """Rows, each an item for a question, that a model scores at once."""

@@ -4,7 +4,7 @@ import dataclasses
 import shlex
 from typing import Any
 
-from bitfold.board import CompareConfig
+from bitfold.comparison.board import CompareConfig
 from bitfold.data.config import DataConfig
 from bitfold.report.reading import Row
 from bitfold.training.config import TrainConfig

@@ -3,14 +3,21 @@
 import shlex
 from collections.abc import Mapping
 
-from bitfold.board import CHANCE, FULL, Line, parse_variant, ranking_columns, ranking_figures
+from bitfold.comparison.board import (
+    CHANCE,
+    FULL,
+    Line,
+    parse_variant,
+    ranking_columns,
+    ranking_figures,
+)
+from bitfold.comparison.floors import LOGISTIC, nonsense
 from bitfold.config import RENAMED
 from bitfold.data.config import DataConfig
-from bitfold.floors import LOGISTIC, nonsense
 from bitfold.report.again import CELL, options
 from bitfold.report.numbers import auc_text, share_text, size
 from bitfold.report.reading import Board
-from bitfold.report.words import listed, where
+from bitfold.report.sentences import listed, where
 from bitfold.training.config import TrainConfig
 
 KEPT = 0.98

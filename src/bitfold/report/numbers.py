@@ -8,7 +8,9 @@ def size(count: float | None) -> str:
         >>> size(850_944), size(None)
         ('831.0 KiB', '-')
     """
-    from bitfold.bytesize import format_bytes  # loads torch, which a table of numbers need not
+    from bitfold.planning.budget import (
+        format_bytes,  # loads torch, which a table of numbers need not
+    )
 
     return "-" if count is None else format_bytes(round(count))
 

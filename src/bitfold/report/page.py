@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import bitfold
-from bitfold.report import words
+from bitfold.report import sentences
 from bitfold.report.again import CELL, command
 from bitfold.report.decision import commands, decision
 from bitfold.report.drawing import svg
@@ -53,7 +53,7 @@ def page(board: Board, out: str) -> str:
         notes=notes,
         lead=next((p.chart for s in made[:1] for p in s.parts if p.chart is not None), None),
         commands=board.attempt("the commands of training", commands, board) or [],
-        context=board.attempt("what was compared", words.context, board) or "",
+        context=board.attempt("what was compared", sentences.context, board) or "",
         questions=board.attempt("the questions", questions, board, ids) or [],
         budgets=board.attempt("the table of budgets", budget_table, board),
         key=[(symbol(board, name), series) for name, series in board.series.items()],
@@ -92,12 +92,12 @@ def style(text: str) -> str:
 def questions(board: Board, ids: set[str]) -> list[tuple[str, str, str]]:
     """The five questions that people bring: question, short answer, where it is answered."""
     return [
-        ("Which method for my bytes?", words.for_my_bytes(board), "quality"),
-        ("What do I lose at the tightest budget?", words.lost(board), "quality"),
-        ("Which field eats the bytes?", words.eaters(board), "bytes"),
+        ("Which method for my bytes?", sentences.for_my_bytes(board), "quality"),
+        ("What do I lose at the tightest budget?", sentences.lost(board), "quality"),
+        ("Which field eats the bytes?", sentences.eaters(board), "bytes"),
         (
             "Is the difference real?",
-            words.is_real(board),
+            sentences.is_real(board),
             "differences" if "differences" in ids else "quality",
         ),
         ("How do I run it again?", "One command, at the end of the page.", "again"),

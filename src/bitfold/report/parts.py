@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bitfold.board import Line
+from bitfold.comparison.board import Line
 from bitfold.report.charts import AUC_AXIS, interval, short
 from bitfold.report.look import (
     AXIS,

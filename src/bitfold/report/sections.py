@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bitfold.board import FULL_BUDGET, ranking_columns
-from bitfold.report import charts, parts, words
+from bitfold.comparison.board import FULL_BUDGET, ranking_columns
+from bitfold.report import charts, parts, sentences
 from bitfold.report.look import Look, Spec
 from bitfold.report.numbers import (
     auc_text,
@@ -152,7 +152,7 @@ def quality(board: Board) -> Section:
     if board.refused:
         said.append(
             "Too small a budget: "
-            + words.listed(
+            + sentences.listed(
                 [
                     f"{r['method']} {r['budget']} (needs {r['minimum']:,} bytes)"
                     for r in board.refused
@@ -163,7 +163,7 @@ def quality(board: Board) -> Section:
     chart = _chart(
         board, charts.quality, "quality", "Quality against bytes",
         "Line chart of test AUC against the bytes of the embeddings on a logarithmic axis. "
-        + " ".join(words.found(board, budget) for budget in board.budgets),
+        + " ".join(sentences.found(board, budget) for budget in board.budgets),
     )  # fmt: skip
     made = [
         Part(_frontier(board), open=True),
@@ -187,7 +187,7 @@ def _frontier(board: Board) -> Table:
             size(line.means["bytes"]), line.method, line.budget,
             auc_text(line.means["auc"]), byte_count(line.means["bytes"]),
         ]
-        for line in words.frontier(board)
+        for line in sentences.frontier(board)
     ]  # fmt: skip
     columns = ("from", "take", "budget", "AUC", "bytes")
     return Table("Which method for my bytes?", columns, rows, left=3)
@@ -212,7 +212,7 @@ def real(board: Board) -> Section | None:
             str(row["method"]), str(row["budget"]),
             f"{row['against']} {row.get('against_budget', row['budget'])}", str(row["metric"]),
             difference_text(row["mean"]), _end(row.get("low")), _end(row.get("high")),
-            text_of(row.get("seeds")), words.verdict(row),
+            text_of(row.get("seeds")), sentences.verdict(row),
         ]
         for row in found
     ]  # fmt: skip
@@ -220,14 +220,14 @@ def real(board: Board) -> Section | None:
         "method", "budget", "against", "measure", "difference", "from", "to", "seeds", "real?",
     )  # fmt: skip
     said = [
-        words.is_real(board),
+        sentences.is_real(board),
         "A difference is real when its interval leaves out zero: filled points. Pairs are of the "
         "same seed, so that what both runs share does not count.",
     ]
     chart = _chart(
         board, charts.differences, "differences", "Is the difference real?",
         "Interval chart of the differences in AUC. "
-        + " ".join(words.difference_words(row) for row in found if row["metric"] == "auc"),
+        + " ".join(sentences.difference_words(row) for row in found if row["metric"] == "auc"),
         keyed=False,
     )  # fmt: skip
     made = [Part(Table("Differences over paired seeds", columns, rows, left=4), chart)]
@@ -245,7 +245,7 @@ def ids(board: Board) -> Section | None:
     if not rows and not fresh:
         return None
     said = [
-        *words.who_suffers(board, charts.telling(rows)),
+        *sentences.who_suffers(board, charts.telling(rows)),
         "What is drawn is the difference from the full table, where there is one. "
         "Test rows are grouped by how often their id was met in training, in tenths of the rows "
         "from rare to frequent; ids never met stand apart. Groups are AUCs of their own: compare "
@@ -299,7 +299,8 @@ def sizes(board: Board) -> Section:
         )  # fmt: skip
         chart = _chart(
             board, parts.bytes_by_field, "fields", "Bytes by field",
-            f"Bar charts of each field's share of the bytes. {words.eaters(board)}", keyed=False,
+            f"Bar charts of each field's share of the bytes. {sentences.eaters(board)}",
+            keyed=False,
         )  # fmt: skip
         made.append(Part(table, chart))
     kinds = sorted(
@@ -326,9 +327,9 @@ def sizes(board: Board) -> Section:
     made.append(Part(Table("Bytes by kind", columns, rows, left=2), chart))
     alike = [board.title(line) for line in parts.by_field(board) if parts.shared_alike(board, line)]
     said = [
-        *([words.eaters(board)] if fields else []),
+        *([sentences.eaters(board)] if fields else []),
         *(
-            [f"One pool serves all fields alike, so there are no bars: {words.listed(alike)}."]
+            [f"One pool serves all fields alike, so there are no bars: {sentences.listed(alike)}."]
             if alike
             else []
         ),
@@ -448,7 +449,7 @@ def grid(board: Board) -> Section | None:
     chosen = parts.grid_choices(board)
     edges = [f"{row['method']} {row['budget']}" for row in chosen if row.get("edge")]
     if edges:
-        where = words.listed(edges)
+        where = sentences.listed(edges)
         said.append(f"Chosen at an end of what was tried, so better may lie beyond: {where}.")
     made = [Part(_any_table("Chosen", chosen), open=True)] if chosen else []
     made.append(Part(_any_table("Everything tried", found), chart))

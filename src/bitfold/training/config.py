@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from bitfold.config import check_choices, word
+from bitfold.config import check_choices, option
 from bitfold.errors import BitfoldError
 from bitfold.ranking.config import ITEMS, RankConfig
 
@@ -26,104 +26,104 @@ class TrainConfig:
         2048
     """
 
-    method: str = word(
+    method: str = option(
         "binary-code", help="Embedding method; `bitfold methods` lists them.", metavar="METHOD"
     )
-    budget: str | None = word(
+    budget: str | None = option(
         None,
         help="Bytes for the embeddings: 64MiB, 100x (a share of the full table) or a number. "
         "Without one the method's own size holds, or the full table's where that is less.",
         metavar="BYTES",
     )
-    width: int = word(
+    width: int = option(
         16,
         help="Numbers in an embedding vector; logistic regression (lr) always has 1.",
         metavar="D",
     )
-    set: dict[str, str] = word(  # noqa: RUF009
+    set: dict[str, str] = option(  # noqa: RUF009
         {}, help="An option of the embedding method.", metavar="OPTION=VALUE"
     )
-    bags: str = word(
+    bags: str = option(
         "mean",
         help="How the vectors of a multi-valued field are pooled.",
         choices=("mean", "sum", "max"),
     )
-    network: str = word("deepfm", help="The network above the embeddings.", choices=NETWORK_NAMES)
-    hidden: tuple[int, ...] = word(
+    network: str = option("deepfm", help="The network above the embeddings.", choices=NETWORK_NAMES)
+    hidden: tuple[int, ...] = option(
         (128, 64), help="Sizes of the network's hidden layers.", metavar="SIZES"
     )
-    dropout: float = word(
+    dropout: float = option(
         0.0, help="Share of hidden units dropped in training; raise it when the model overfits."
     )
-    network_set: dict[str, str] = word(  # noqa: RUF009
+    network_set: dict[str, str] = option(  # noqa: RUF009
         {}, help="Another option of the network, such as linear=false.", metavar="OPTION=VALUE"
     )
-    epochs: int = word(8, help="Passes over the training part at most.")
-    batch_size: int = word(2048, help="Rows in a step.")
-    lr: float = word(2e-3, help="Learning rate.")
-    optimizer: str = word("adam", help="How weights are updated.", choices=OPTIMIZERS)
-    embedding_optimizer: str = word(
+    epochs: int = option(8, help="Passes over the training part at most.")
+    batch_size: int = option(2048, help="Rows in a step.")
+    lr: float = option(2e-3, help="Learning rate.")
+    optimizer: str = option("adam", help="How weights are updated.", choices=OPTIMIZERS)
+    embedding_optimizer: str = option(
         "lazy-adam",
         help="How the embeddings are updated: by an optimizer that moves the rows of the batch "
         "alone, or with the network's optimizer, which moves all rows.",
         choices=(*ROW_OPTIMIZERS, SAME),
     )
-    embedding_lr: float | None = word(
+    embedding_lr: float | None = option(
         None, help="Learning rate of the embeddings; without one, --lr.", metavar="RATE"
     )
-    weight_decay: float = word(
+    weight_decay: float = option(
         0.0,
         help="Weight decay of the network (L2 for adam, adagrad and sgd; decoupled for adamw).",
     )
-    embedding_decay: float = word(
+    embedding_decay: float = option(
         0.0,
         help="Weight decay (L2) of the embeddings: of the rows that move, or of all rows with "
         "--embedding-optimizer same. Raise it when rare ids overfit.",
     )
-    unseen: str = word(
+    unseen: str = option(
         "mean",
         help="What ids that training never met find in a row of their own: the mean of the field's "
         "trained rows, or its random first numbers (initial).",
         choices=("mean", "initial"),
     )
-    patience: int = word(
+    patience: int = option(
         2, help="Stop after this many epochs without a better validation AUC; 0 never stops."
     )
-    rank: str | None = word(
+    rank: str | None = option(
         None,
         help="The item's field: rank all items for each user (--group) and tell recall@k, NDCG@k "
         "and MRR of what the user takes in the test part.",
         metavar="FIELD",
     )
-    rank_at: tuple[int, ...] = word((10, 20), help="The depths k of rankings.", metavar="K,...")
-    rank_items: str = word(
+    rank_at: tuple[int, ...] = option((10, 20), help="The depths k of rankings.", metavar="K,...")
+    rank_items: str = option(
         "train", help="What is ranked: items met in training, or in all parts.", choices=ITEMS
     )
-    rank_seen: bool = word(
+    rank_seen: bool = option(
         False, help="Rank items that the user has in training, too; else they are left out."
     )
-    rank_users: int = word(
+    rank_users: int = option(
         0, help="Rank for so many users, the same ones each time; 0: for all.", metavar="N"
     )
-    precision: str = word(
+    precision: str = option(
         "32", help="bf16: matrix products in bfloat16, weights in float32.", choices=("32", "bf16")
     )
-    device: str = word(
+    device: str = option(
         "auto", help="Where to train: auto takes a GPU if there is one.", metavar="DEVICE"
     )
-    devices: int = word(1, help="Processes that train together, each on a share of the rows.")
-    seed: int = word(0, help="Seed of the weights, the rows' order and dropout.")
-    checkpoint_steps: int = word(
+    devices: int = option(1, help="Processes that train together, each on a share of the rows.")
+    seed: int = option(0, help="Seed of the weights, the rows' order and dropout.")
+    checkpoint_steps: int = option(
         1000, help="Steps between checkpoints; 0: at the end of each epoch only."
     )
-    log_steps: int = word(100, help="Steps between the lines of the training log.")
-    log: str = word(
+    log_steps: int = option(100, help="Steps between the lines of the training log.")
+    log: str = option(
         "tensorboard",
         help="Where figures go beside RUN/logs/training.csv: events in RUN/logs, a run of MLflow "
         "(which must be installed), or none.",
         choices=("tensorboard", "mlflow", "none"),
     )
-    keep_log: bool = word(
+    keep_log: bool = option(
         False, help="Keep the prepared log in RUN/log after training from raw data."
     )
 

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import bitfold
-from bitfold import run as runs
-from bitfold.bytesize import full_bytes
 from bitfold.config import to_json
 from bitfold.data.config import DataConfig
 from bitfold.data.formats import with_defaults
@@ -24,17 +22,19 @@ from bitfold.data.prepared import PreparedLog
 from bitfold.data.vocabulary import Vocabulary
 from bitfold.embedding import EmbeddingCollection
 from bitfold.errors import BitfoldError, Diverged
-from bitfold.evaluate import EVALUATION_ROWS, same_ids, score
 from bitfold.method.registry import method_kind
-from bitfold.model import ClickModel
+from bitfold.nets.model import ClickModel
 from bitfold.optim import RowOptimizer
 from bitfold.outputs import Work
-from bitfold.planning import plan as make_plan
-from bitfold.popularity import MOST_IDS, popularity
+from bitfold.planning.budget import full_bytes
+from bitfold.planning.make import plan as make_plan
 from bitfold.progress import Progress, note, silent
 from bitfold.ranking import Ranking, check_rank
 from bitfold.records import file_digest
-from bitfold.run import Run, RunConfig
+from bitfold.runs import run as runs
+from bitfold.runs.evaluate import EVALUATION_ROWS, same_ids, score
+from bitfold.runs.popularity import MOST_IDS, popularity
+from bitfold.runs.run import Run, RunConfig
 from bitfold.training import checkpoint, folder
 from bitfold.training.checkpoint import Position
 from bitfold.training.config import TrainConfig
@@ -43,9 +43,9 @@ from bitfold.training.loop import Logits, Trainer, make_optimizers
 from bitfold.training.memory import check_memory
 from bitfold.training.parts import check_parts
 from bitfold.training.processes import agreed, make_fabric, place_of_process, together
+from bitfold.training.resolve import Paths, agree, check_words, run_config
 from bitfold.training.rows import TrainingRows
-from bitfold.training.words import Paths, agree, check_words, run_config
-from bitfold.unseen import training_counts
+from bitfold.training.unseen import training_counts
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

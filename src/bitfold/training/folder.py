@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from bitfold import outputs
-from bitfold import run as runs
 from bitfold.config import to_json
 from bitfold.data.prepare import PREPARED
 from bitfold.data.sources import STDIN
 from bitfold.errors import BitfoldError
 from bitfold.files import remove_parts
 from bitfold.outputs import Kind, Work
-from bitfold.run import RunConfig
+from bitfold.runs import run as runs
+from bitfold.runs.run import RunConfig
 
 CHECKPOINT, LOG, LOGS = "checkpoint", "log", "logs"
 FREE = ("checkpoint_steps", "log_steps", "log", "keep_log")  # words that change no weight

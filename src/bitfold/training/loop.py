@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bitfold.bytesize import memory
+from bitfold.embedder.memory import memory
 from bitfold.errors import BitfoldError, Diverged
-from bitfold.evaluate import EVALUATION_ROWS, score
 from bitfold.kernels.lookup import moving_bytes
-from bitfold.model import ClickModel, click_loss
+from bitfold.nets.model import ClickModel, click_loss
 from bitfold.optim import OPTIMIZERS as ROW_KINDS
 from bitfold.progress import Progress
+from bitfold.runs.evaluate import EVALUATION_ROWS, score
 from bitfold.training import checkpoint
 from bitfold.training.checkpoint import Position
 from bitfold.training.config import SAME, TrainConfig

@@ -4,11 +4,11 @@ import resource
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitfold.bytesize import format_bytes
 from bitfold.errors import BitfoldError
+from bitfold.planning.budget import format_bytes
 
 if TYPE_CHECKING:
-    from bitfold.plan_format import Plan
+    from bitfold.planning.plan import Plan
 
 
 def available_bytes() -> int | None:

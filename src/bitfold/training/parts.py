@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitfold.errors import BitfoldError
-from bitfold.metrics import class_weights
+from bitfold.runs.metrics import class_weights
 
 if TYPE_CHECKING:
     from bitfold.data.prepared import PreparedLog

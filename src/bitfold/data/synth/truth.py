@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfold.data import _synth_kernels as kernels
+from bitfold.data.synth import kernels
 
 if TYPE_CHECKING:
-    from bitfold.data.synthetic import SynthConfig
+    from bitfold.data.synth.log import SynthConfig
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitfold.board import (
+from bitfold.comparison.board import (
     FULL,
     FULL_BUDGET,
     HASH,
@@ -37,28 +37,28 @@ from bitfold.board import (
     options_of,
     write_results,
 )
-from bitfold.board_records import CELL, OPTIONS, read_cell, read_results, save
-from bitfold.comparison_folder import CELLS, LOGS, RUNS, WORDS_FILE, claim, said_words
+from bitfold.comparison.differences import differences
+from bitfold.comparison.floors import logistic_cell, reference_lines, references
+from bitfold.comparison.folder import CELLS, LOGS, RUNS, WORDS_FILE, claim, said_words
+from bitfold.comparison.grid import Grid
+from bitfold.comparison.opponents import Key, opponents
+from bitfold.comparison.records import CELL, OPTIONS, read_cell, read_results, save
 from bitfold.config import to_json
 from bitfold.data.config import DataConfig
 from bitfold.data.formats import with_defaults
 from bitfold.data.frames import MemoryLog
-from bitfold.differences import differences
 from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.files import without_nan
-from bitfold.floors import logistic_cell, reference_lines, references
-from bitfold.grid import Grid
-from bitfold.opponents import Key, opponents
 from bitfold.progress import Progress, note, reading, silent
 from bitfold.ranking.config import RankConfig, check_rank
 from bitfold.showing import Shown
 from bitfold.training.parts import check_parts
 from bitfold.training.processes import only_one
-from bitfold.unseen import unseen_shares
+from bitfold.training.unseen import unseen_shares
 
 if TYPE_CHECKING:
+    from bitfold.comparison.survey import Survey
     from bitfold.data.prepared import PreparedLog
-    from bitfold.survey import Survey
     from bitfold.training import TrainConfig
 
 
@@ -347,7 +347,7 @@ def _page(
 
 def _survey(log: "PreparedLog", tell: Progress) -> "Survey":
     """What the diagnosis of every cell needs of the log."""
-    from bitfold.survey import survey
+    from bitfold.comparison.survey import survey
 
     tell("reading ids", 0)
     return survey(log)
@@ -364,7 +364,7 @@ def _run(
     keep: bool,
 ) -> dict[str, Any]:
     """Train one cell and write its figures; without a survey it is not diagnosed."""
-    from bitfold.diagnosis import diagnose
+    from bitfold.comparison.diagnosis import diagnose
     from bitfold.training import train
 
     def inside(stage: str, done: int, total: int | None = None, **facts: object) -> None:

@@ -9,9 +9,9 @@ import torch
 from msgspec import Meta
 
 from bitfold.address.program import Program
-from bitfold.bytesize import full_bytes
 from bitfold.errors import BitfoldError
-from bitfold.fields import Field
+from bitfold.planning.budget import full_bytes
+from bitfold.planning.field import Field
 from bitfold.records import Count, Name, build, record
 from bitfold.showing import Shown
 

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from bitfold import metrics
-from bitfold.evaluate import Scores, correct
 from bitfold.progress import Progress, silent
+from bitfold.runs import metrics
+from bitfold.runs.evaluate import Scores, correct
 
 if TYPE_CHECKING:
     from bitfold.data.batch import Batch

@@ -35,12 +35,12 @@ from bitfold.data.vocabulary import Vocabulary
 from bitfold.embedding import EmbeddingCollection
 from bitfold.errors import BitfoldError
 from bitfold.files import read_tensors, write_json, write_tensors
-from bitfold.model import ClickModel
-from bitfold.networks import build_network, network_options
-from bitfold.plan_format import Plan, dtype_size
+from bitfold.nets.model import ClickModel
+from bitfold.nets.networks import build_network, network_options
+from bitfold.planning.plan import Plan, dtype_size
 from bitfold.records import broken, checked, file_size, read_object, record, sealed
 from bitfold.remote import fetched, is_remote, local_path, near
-from bitfold.run_manifest import (
+from bitfold.runs.manifest import (
     AGAIN,
     CONFIG,
     DENSE,
@@ -222,7 +222,7 @@ class Run(Shown):
             >>> run.predict([{"user": 1}, {"user": "new"}, {"user": None}]).shape
             (3,)
         """
-        from bitfold.predict import scores
+        from bitfold.runs.predict import scores
 
         parts = list(scores(self, data, batch_size, **reading))
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
@@ -235,8 +235,8 @@ class Run(Shown):
         ranking: "RankConfig | None" = None,
         **reading: Any,
     ) -> dict[str, Any]:
-        """What the run is worth on a log; see `bitfold.evaluate.evaluate`."""
-        from bitfold.evaluate import evaluate
+        """What the run is worth on a log; see `bitfold.runs.evaluate.evaluate`."""
+        from bitfold.runs.evaluate import evaluate
 
         return evaluate(self, data, part, ranking=ranking, **reading)
 

@@ -1,13 +1,10 @@
-"""Bytes: budgets in words, and what a module weighs."""
+"""Bytes: budgets in words."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-from torch import nn
 
 from bitfold.errors import BitfoldError
-from bitfold.fields import Field
+from bitfold.planning.field import Field
 
 _UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgt", start=1):
@@ -96,56 +93,3 @@ def format_bytes(size: int) -> str:
         if value < 1024 or unit == "TiB":
             break
     return f"{value:.1f} {unit}"
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What a module weighs, in bytes."""
-
-    by_kind: dict[str, int]
-
-    @property
-    def total(self) -> int:
-        """All kinds together."""
-        return sum(self.by_kind.values())
-
-    def __str__(self) -> str:
-        parts = ", ".join(f"{kind} {format_bytes(size)}" for kind, size in self.by_kind.items())
-        return f"{format_bytes(self.total)} ({parts})"
-
-
-def memory(module: nn.Module) -> Memory:
-    """The bytes that serving `module` takes: its own embeddings by kind, the rest as `other`.
-
-    Every tensor of the state dict counts once, shared ones too.
-
-    Example:
-        >>> from bitfold import Embedding
-        >>> memory(Embedding(100_000, 16, budget="100x", method="hash")).total
-        63944
-    """
-    from bitfold.embedder import Embedder  # a module of ours knows the kinds of its bytes
-
-    kinds: dict[str, int] = {}
-    seen: set[int] = set()
-
-    def add(kind: str, size: int) -> None:
-        kinds[kind] = kinds.get(kind, 0) + size
-
-    for part in module.modules():
-        if isinstance(part, Embedder):
-            tensors = list(part.parameters())
-            if not any(id(tensor) in seen for tensor in tensors):
-                for kind, size in part.bytes("serving").items():
-                    add(kind, size)
-            seen.update(id(tensor) for tensor in tensors)
-    ours = tuple(
-        f"{name}." if name else ""
-        for name, part in module.named_modules(remove_duplicate=False)
-        if isinstance(part, Embedder)
-    )
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        if hasattr(tensor, "nbytes") and id(tensor) not in seen and not name.startswith(ours):
-            seen.add(id(tensor))
-            add("other", tensor.nbytes)
-    return Memory(kinds)

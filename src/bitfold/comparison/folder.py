@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitfold import outputs
-from bitfold.board import CompareConfig
-from bitfold.board_records import OPTIONS, read_options, save
+from bitfold.comparison.board import CompareConfig
+from bitfold.comparison.grid import GRID_WORDS
+from bitfold.comparison.records import OPTIONS, read_options, save
 from bitfold.config import renamed, to_json
 from bitfold.data.config import DataConfig
 from bitfold.data.frames import MemoryLog, paths_of
 from bitfold.errors import BitfoldError
 from bitfold.files import remove_parts
-from bitfold.grid import GRID_WORDS
 
 if TYPE_CHECKING:
     from bitfold.training import TrainConfig

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bitfold.board import FULL
+from bitfold.comparison.board import FULL
 
 CONFIDENCE = 0.95
 METRICS = {"auc": 1, "logloss": -1}
@@ -50,7 +50,7 @@ def differences(
     Args:
         results: the rows of `results.json`.
         facing: the (method, budget) of the hash trick that weighs what a (method, budget) does;
-            see `bitfold.opponents`.
+            see `bitfold.comparison.opponents`.
 
     Returns:
         For each pair and metric a mapping of `method`, `budget`, `against`, `against_budget`,

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from bitfold.bytesize import full_bytes, parse_budget
-from bitfold.config import parse_words
+from bitfold.config import parse_options
 from bitfold.errors import BitfoldError, BudgetTooSmall
-from bitfold.fields import Field
 from bitfold.method.registry import method_kind
-from bitfold.plan_format import Plan, dtype_name, dtype_size
+from bitfold.planning.budget import full_bytes, parse_budget
+from bitfold.planning.field import Field
+from bitfold.planning.plan import Plan, dtype_name, dtype_size
 
 FEW = 4  # ids whose full table weighs less than any code of them
 
@@ -60,7 +60,7 @@ def plan(
             "the embedding's width is too small", got=embedding_dim, expected="1 or more numbers"
         )
     size = None if budget is None else parse_budget(budget, fields, embedding_dim)
-    recipe = parse_words(method_kind(method), options, what=f"option of method {method!r}")
+    recipe = parse_options(method_kind(method), options, what=f"option of method {method!r}")
     words: dict[str, Any] = {"seed": seed, "dtype": dtype_name(dtype)}
     made = recipe.plan(tuple(fields), embedding_dim, size, **words)
     if size is None and all(field.size is not None for field in fields):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from bitfold.hashing import mix
+from bitfold.data.hashing import mix
 
 if TYPE_CHECKING:
     from bitfold.data.prepared import PreparedLog

@@ -4,16 +4,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bitfold.board import FULL, FULL_BUDGET, CompareConfig, options_of
-from bitfold.bytesize import parse_budget
-from bitfold.comparison import option_names
+from bitfold.comparison.board import FULL, FULL_BUDGET, CompareConfig, options_of
+from bitfold.comparison.compare import option_names
 from bitfold.data.vocabulary import FIRST, KEY_BYTES
 from bitfold.errors import BudgetTooSmall
-from bitfold.fields import Field
 from bitfold.method.registry import method_kind
 from bitfold.optim import OPTIMIZERS
-from bitfold.plan_format import Plan, dtype_size
-from bitfold.planning import plan
+from bitfold.planning.budget import parse_budget
+from bitfold.planning.field import Field
+from bitfold.planning.make import plan
+from bitfold.planning.plan import Plan, dtype_size
 
 
 @dataclass(frozen=True)

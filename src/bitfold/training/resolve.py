@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bitfold import run as runs
-from bitfold.config import parse_words, to_json
+from bitfold.config import parse_options, to_json
 from bitfold.data.config import DataConfig
 from bitfold.data.frames import MemoryLog
 from bitfold.data.prepared import looks_prepared
 from bitfold.errors import BitfoldError
-from bitfold.evaluate import READING
 from bitfold.method.registry import method_kind
-from bitfold.networks import build_network, network_options
-from bitfold.run import Run, RunConfig
+from bitfold.nets.networks import build_network, network_options
+from bitfold.runs import run as runs
+from bitfold.runs.evaluate import READING
+from bitfold.runs.run import Run, RunConfig
 from bitfold.training import folder
 from bitfold.training.config import TrainConfig
 from bitfold.training.logs import check_board
@@ -26,7 +26,7 @@ def check_words(config: TrainConfig) -> None:
     """Raise for an embedding method, network or option that does not exist, before any work."""
     check_board(config.log)
     kind = method_kind(config.method)
-    parse_words(kind, config.set, what=f"option of method {config.method!r}")
+    parse_options(kind, config.set, what=f"option of method {config.method!r}")
     options = config.network_options(tuple(network_options(config.network)))
     build_network(config.network, 2, 1, 0, **options)
 

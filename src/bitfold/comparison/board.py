@@ -1,6 +1,6 @@
 """The board of a comparison: which cells it has, their figures, and what they add up to.
 
-`bitfold.comparison` runs the cells; this file names them and keeps their figures.
+`bitfold.comparison.compare` runs the cells; this file names them and keeps their figures.
 """
 
 import csv
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bitfold.board_records import RESULTS, save
-from bitfold.config import word
+from bitfold.comparison.records import RESULTS, save
+from bitfold.config import option
 from bitfold.errors import BitfoldError, unknown_name
 from bitfold.files import atomic
 
@@ -55,47 +55,47 @@ class CompareConfig:
         ['full', 'binary-code:blocks=3']
     """
 
-    methods: tuple[str, ...] = word(
+    methods: tuple[str, ...] = option(
         (FULL, "hash", "binary-code"),
         help="What to compare. Options of one entry follow a colon: "
         "binary-code:strategy=skip,fusion=product.",
         metavar="METHODS",
     )
-    budgets: tuple[str, ...] = word(
+    budgets: tuple[str, ...] = option(
         ("10x", "100x"),
         help="Ratios of the full table (100x) or bytes (64MiB); full appears once, as 1x.",
         metavar="BUDGETS",
     )
-    seeds: int = word(3, help="How many seeds: --seed and the numbers after it.", metavar="N")
-    grid_lr: tuple[float, ...] = word(
+    seeds: int = option(3, help="How many seeds: --seed and the numbers after it.", metavar="N")
+    grid_lr: tuple[float, ...] = option(
         (),
         help="Learning rates that everybody tries on the first seed; validation AUC chooses. "
         "Without it --lr stands for all.",
         metavar="RATES",
     )
-    grid_decay: tuple[float, ...] = word(
+    grid_decay: tuple[float, ...] = option(
         (),
         help="Weight decays of the embeddings that everybody tries, with each learning rate. "
         "Without it --embedding-decay stands for all.",
         metavar="DECAYS",
     )
-    equal_within: float = word(
+    equal_within: float = option(
         0.01,
         help="Share of bytes by which a method may miss the hash trick's; beyond it hash is run "
         "again at the method's own bytes. 1 never does.",
         metavar="SHARE",
     )
-    floors: bool = word(
+    floors: bool = option(
         True,
         help="Measure what figures lie between: logistic regression (one more training), the "
         "click rates of one field, and the truth of a synthetic log.",
     )
-    diagnosis: bool = word(
+    diagnosis: bool = option(
         True,
         help="Measure, after each cell, what the page tells beyond figures: curves, bytes by "
         "field, AUC by frequency, abundance. It reads the test part again and the log once.",
     )
-    keep_runs: bool = word(
+    keep_runs: bool = option(
         False, help="Keep each cell's run (OUT/runs) for evaluate and predict; they take disk."
     )
 

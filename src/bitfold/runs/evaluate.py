@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from bitfold import metrics
 from bitfold.data.frames import Data
 from bitfold.data.newness import watch_log
 from bitfold.errors import BitfoldError
-from bitfold.model import ClickModel
+from bitfold.nets.model import ClickModel
 from bitfold.progress import Progress, silent
 from bitfold.ranking.config import check_rank
+from bitfold.runs import metrics
 
 if TYPE_CHECKING:
     from bitfold.data.batch import Batch
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bitfold.data.schema import Schema
     from bitfold.data.vocabulary import Vocabulary
     from bitfold.ranking import RankConfig
-    from bitfold.run import Run
+    from bitfold.runs.run import Run
 
 EVALUATION_ROWS = 8192  # rows in a batch when nothing is trained
 
@@ -42,7 +42,7 @@ class Scores:
     groups: npt.NDArray[np.int64] | None
 
     def summary(self, negative_rate: float | None = None) -> dict[str, float]:
-        """The measures of `bitfold.metrics.summary`.
+        """The measures of `bitfold.runs.metrics.summary`.
 
         Args:
             negative_rate: the share of negatives that the log kept. Each of them then counts for
@@ -166,7 +166,7 @@ def evaluate(
         BitfoldError: a bad run, rows without labels, a log prepared with other ids, or a part
             without rows.
     """
-    from bitfold.run import load
+    from bitfold.runs.run import load
 
     loaded = load(run) if isinstance(run, str | Path) else run
     total: int | None = None
@@ -218,8 +218,8 @@ def _ranked(
     progress: Progress | None,
 ) -> dict[str, Any]:
     """The ranking of a run's model, and the floor beside it."""
-    from bitfold.popularity import popularity
     from bitfold.ranking import Ranking
+    from bitfold.runs.popularity import popularity
 
     assert log is not None
     made = Ranking.of(log, part, words, progress or silent)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfold.config import to_json, word
+from bitfold.config import option, to_json
 from bitfold.errors import BitfoldError
 
 FORMAT_VERSION = 1
@@ -36,34 +36,34 @@ class SynthConfig:
         (100000, 4642, 215, 10)
     """
 
-    rows: int = word(1_200_000, help="Rows of the log.")
-    fields: int = word(
+    rows: int = option(1_200_000, help="Rows of the log.")
+    fields: int = option(
         10, help="Categorical fields; field_0 is the user (the group) and the largest."
     )
-    ids: int = word(
+    ids: int = option(
         2_000_000,
         help="Ids that exist in field_0, up to 2e9; the other fields shrink evenly to 10.",
     )
-    zipf: float = word(
+    zipf: float = option(
         1.0, help="Zipf exponent: an id's share falls with its rank to this power; 0 is even."
     )
-    numeric: int = word(2, help="Dense numeric fields (log-normal).")
-    bags: int = word(0, help="Multi-valued fields of 1 to 6 ids, written as text joined by '|'.")
-    bag_ids: int = word(5_000, help="Ids that exist in each bag field.")
-    positive: float = word(0.25, help="Share of clicks, 0 to 1.")
-    linear: float = word(0.6, help="Standard deviation of the first-order part of the logit.")
-    pairs: float = word(1.0, help="Standard deviation of the factorisation machine's part.")
-    hidden: float = word(0.4, help="Standard deviation of the hidden network's part.")
-    noise: float = word(
+    numeric: int = option(2, help="Dense numeric fields (log-normal).")
+    bags: int = option(0, help="Multi-valued fields of 1 to 6 ids, written as text joined by '|'.")
+    bag_ids: int = option(5_000, help="Ids that exist in each bag field.")
+    positive: float = option(0.25, help="Share of clicks, 0 to 1.")
+    linear: float = option(0.6, help="Standard deviation of the first-order part of the logit.")
+    pairs: float = option(1.0, help="Standard deviation of the factorisation machine's part.")
+    hidden: float = option(0.4, help="Standard deviation of the hidden network's part.")
+    noise: float = option(
         0.3, help="Standard deviation of the logit's noise, which nobody can learn."
     )
-    cluster: float = word(
+    cluster: float = option(
         0.5, help="Share of an id's hidden variance that its cluster of ids has in common, 0 to 1."
     )
-    fade: float = word(
+    fade: float = option(
         0.3, help="How fast a field counts less the more ids it has: weight = ids ** -fade."
     )
-    seed: int = word(0, help="Another seed makes another log, with other hidden numbers.")
+    seed: int = option(0, help="Another seed makes another log, with other hidden numbers.")
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -154,7 +154,7 @@ def generate(config: SynthConfig = DEFAULT, *, chunk_rows: int | None = None) ->
         >>> chunk.ids.shape, chunk.numeric.shape, chunk.label.dtype
         ((2, 3), (1, 3), dtype('int8'))
     """
-    from bitfold.data._synth_truth import Truth
+    from bitfold.data.synth.truth import Truth
 
     truth = Truth(config)
     if chunk_rows is None:
@@ -168,7 +168,7 @@ class _Tally:
     """What is counted while the rows pass: ids met, clicks, and the Bayes AUC's bins."""
 
     def __init__(self, config: SynthConfig) -> None:
-        from bitfold.data import _synth_kernels as kernels
+        from bitfold.data.synth import kernels
 
         sizes = np.array(config.sizes, np.int64)
         bytes_of = (sizes + 7) // 8
@@ -180,7 +180,7 @@ class _Tally:
         self._clicks = 0
 
     def add(self, chunk: Chunk) -> None:
-        from bitfold.data import _synth_kernels as kernels
+        from bitfold.data.synth import kernels
 
         kernels.mark(chunk.ids, self._starts, self._bitmap, self._distinct)
         kernels.tally(chunk.logit, chunk.probability, self._positives, self._negatives)
@@ -227,7 +227,7 @@ def synthesize(
         >>> report.rows, 0.5 < report.bayes_auc < 1
         (2000, True)
     """
-    from bitfold.data._synth_write import open_log
+    from bitfold.data.synth.write import open_log
 
     start = time.perf_counter()
     with open_log(Path(out), force=force) as log, ThreadPoolExecutor(1) as writer:

@@ -15,15 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from bitfold import metrics
+from bitfold.comparison.survey import Survey
 from bitfold.embedding import EmbeddingCollection
-from bitfold.evaluate import EVALUATION_ROWS, Scores, score
 from bitfold.files import without_nan
 from bitfold.machine import machine
-from bitfold.plan_format import Plan, dtype_size
+from bitfold.planning.plan import Plan, dtype_size
 from bitfold.progress import Progress, silent
-from bitfold.run import Run, load
-from bitfold.survey import Survey
+from bitfold.runs import metrics
+from bitfold.runs.evaluate import EVALUATION_ROWS, Scores, score
+from bitfold.runs.run import Run, load
 
 if TYPE_CHECKING:
     from bitfold.data.prepared import PreparedLog
@@ -40,7 +40,7 @@ def diagnose(
     Args:
         path: the run's folder, complete.
         log: the prepared log it was trained on.
-        known: what `bitfold.survey.survey` found in that log.
+        known: what `bitfold.comparison.survey.survey` found in that log.
         progress: told of the rows scored.
 
     Returns:
@@ -104,7 +104,7 @@ def bytes_by_field(plan: Plan) -> list[float]:
 
     Example:
         >>> from bitfold import Field
-        >>> from bitfold.planning import plan
+        >>> from bitfold.planning.make import plan
         >>> bytes_by_field(plan([Field("user", 30), Field("day", 7)], 4, method="full"))
         [480.0, 112.0]
     """

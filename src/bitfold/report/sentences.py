@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bitfold.board import FULL_BUDGET, Line
+from bitfold.comparison.board import FULL_BUDGET, Line
 from bitfold.report.numbers import auc_text, byte_count, difference_text, share_text, size
 from bitfold.report.parts import field_rows
 from bitfold.report.reading import Board, Row, is_ratio

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from bitfold.data import _synth_kernels as kernels
+from bitfold.data.synth import kernels
 from bitfold.errors import BitfoldError
 from bitfold.files import flush, read_json, write_json
 from bitfold.outputs.kinds import Kind
@@ -19,7 +19,7 @@ from bitfold.outputs.making import is_free
 from bitfold.outputs.place import Place, check_movable, hold
 
 if TYPE_CHECKING:
-    from bitfold.data.synthetic import Chunk
+    from bitfold.data.synth.log import Chunk
 
 SHARD_ROWS = 1 << 22
 _SHARD = "part-{}.parquet"

@@ -12,13 +12,13 @@ from bitfold.data.forks import need_polars
 from bitfold.data.frames import Data, paths_of
 from bitfold.data.single import FEW
 from bitfold.errors import BitfoldError
-from bitfold.evaluate import EVALUATION_ROWS, predict_batch
 from bitfold.outputs import new_file
 from bitfold.progress import Progress, silent
-from bitfold.scores import STDOUT, Encoding, Scored, Scores, write_csv, writer_of
+from bitfold.runs.evaluate import EVALUATION_ROWS, predict_batch
+from bitfold.runs.scores import STDOUT, Encoding, Scored, Scores, write_csv, writer_of
 
 if TYPE_CHECKING:
-    from bitfold.run import Run
+    from bitfold.runs.run import Run
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ def predict(
     Raises:
         BitfoldError: a bad run, bad rows, or a file that exists.
     """
-    from bitfold.run import load
+    from bitfold.runs.run import load
 
     loaded: Run
     tell = progress or silent

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitfold.board import (
+from bitfold.comparison.board import (
     CHANCE,
     FULL,
     FULL_BUDGET,
@@ -23,7 +23,7 @@ from bitfold.board import (
     ranking_figures,
     shares_of,
 )
-from bitfold.board_records import FLOORS, read_floors, save
+from bitfold.comparison.records import FLOORS, read_floors, save
 from bitfold.progress import Progress
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def references(
         ranked: what is ranked by popularity, too.
     """
     from bitfold.data.bayes import bayes
-    from bitfold.popularity import popularity
     from bitfold.ranking import Ranking
+    from bitfold.runs.popularity import popularity
 
     names = ("auc", "logloss", "bytes", "lr", "embedding_decay", "seed")
     found: dict[str, Any] = {LOGISTIC.name: {name: logistic[name] for name in names}}

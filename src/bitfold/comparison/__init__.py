@@ -1,0 +1,1 @@
+"""Comparisons: every method at every budget, on equal terms."""

@@ -1,0 +1,1 @@
+"""The synthetic log, whose truth is known."""

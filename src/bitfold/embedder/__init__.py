@@ -1,0 +1,1 @@
+"""Embedders: modules that turn the ids of some fields into vectors."""

@@ -1,0 +1,1 @@
+"""Plans: where every number lies, and how many bytes that takes."""
