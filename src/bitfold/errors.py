@@ -7,7 +7,7 @@ guards against bad arguments in general catches it too.
 import difflib
 from collections.abc import Iterable
 
-from bitfold.terminal import printable
+from bitfold.terminal import printable, unsafe_letter
 
 
 class BitfoldError(ValueError):
@@ -91,3 +91,24 @@ def unknown_name(kind: str, got: str, known: Iterable[str]) -> UnknownName:
         expected=f"one of {listed}",
         fix=f"did you mean {near[0]!r}?" if near else f"name one of them as the {kind}",
     )
+
+
+def check_name(name: str, what: str) -> str:
+    r"""The name itself, if every place that shows or stores it can hold it.
+
+    Raises:
+        BitfoldError: for control characters, half characters and marks that turn the direction.
+
+    Example:
+        >>> check_name("user id", "field")
+        'user id'
+    """
+    letter = unsafe_letter(name)
+    if letter is not None:
+        raise BitfoldError(
+            f"the name of a {what} holds a character that cannot be shown",
+            got=f"{printable(name)} ({letter})",
+            expected="letters, digits, spaces and signs",
+            fix=f"rename the {what}",
+        )
+    return name

@@ -5,6 +5,7 @@ process that dies at any moment leaves the old file or the new one, never a part
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 
 from bitfold.errors import BitfoldError
-from bitfold.outputs.place import cannot_write
 from bitfold.records import DIGEST, file_size, read_object, unreadable
 
 if TYPE_CHECKING:
@@ -50,6 +50,17 @@ def atomic(path: Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def cannot_write(out: str | Path, error: OSError) -> BitfoldError:
+    """The one message for a system that refuses an output."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return BitfoldError(
+        f"the disk is full: cannot write {out}" if full else f"cannot write {out}",
+        got=error.strerror or str(error),
+        expected="room on the disk" if full else "a place that may be written",
+        fix="free some space, or name an output elsewhere; what stood there is as it was",
+    )
 
 
 @contextlib.contextmanager

@@ -65,26 +65,3 @@ def unsafe_letter(name: str) -> str | None:
         if _SPELT_LINE.match(letter) or unicodedata.category(letter) in ("Cc", "Cs"):
             return _spelt(letter)
     return None
-
-
-def check_name(name: str, what: str) -> str:
-    r"""The name itself, if every place that shows or stores it can hold it.
-
-    Raises:
-        BitfoldError: for control characters, half characters and marks that turn the direction.
-
-    Example:
-        >>> check_name("user id", "field")
-        'user id'
-    """
-    letter = unsafe_letter(name)
-    if letter is not None:
-        from bitfold.errors import BitfoldError
-
-        raise BitfoldError(
-            f"the name of a {what} holds a character that cannot be shown",
-            got=f"{printable(name)} ({letter})",
-            expected="letters, digits, spaces and signs",
-            fix=f"rename the {what}",
-        )
-    return name

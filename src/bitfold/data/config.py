@@ -16,8 +16,7 @@ from bitfold.data.syntax import (
     parse_split,
     parse_transform,
 )
-from bitfold.errors import BitfoldError, unknown_name
-from bitfold.terminal import check_name
+from bitfold.errors import BitfoldError, check_name, unknown_name
 
 FORMATS = ("auto", "csv", "tsv", "parquet", "criteo", "avazu", "movielens", "sequences")
 MOST_NEGATIVES = 10_000

@@ -17,7 +17,7 @@ import numpy as np
 from bitfold.data.columns_of import column_of, frame_column
 from bitfold.data.config import DataConfig
 from bitfold.data.files import pick
-from bitfold.data.records import fits, records_of
+from bitfold.data.records import cut, fits, records_of
 from bitfold.data.rows import Rows
 from bitfold.errors import BitfoldError
 
@@ -248,13 +248,6 @@ def _lazy(names: Sequence[str], rows: int, column: Callable[[str], Any]) -> Memo
         return records_of(held, size, rows)  # type: ignore[return-value]
 
     return MemoryLog(names, rows, chunks, plain)
-
-
-def cut(values: Any, start: int, stop: int) -> Any:
-    """Neighbouring values of a column of any kind."""
-    if type(values).__module__.split(".")[0] == "pandas":
-        return values.iloc[start:stop] if hasattr(values, "iloc") else values[start:stop]
-    return values.slice(start, stop - start) if hasattr(values, "slice") else values[start:stop]
 
 
 def _is_column(value: Any) -> bool:

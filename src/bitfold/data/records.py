@@ -70,10 +70,15 @@ def fits(column: Any) -> bool:
     return not hasattr(column, "detach")
 
 
+def cut(values: Any, start: int, stop: int) -> Any:
+    """Neighbouring values of a column of any kind."""
+    if type(values).__module__.split(".")[0] == "pandas":
+        return values.iloc[start:stop] if hasattr(values, "iloc") else values[start:stop]
+    return values.slice(start, stop - start) if hasattr(values, "slice") else values[start:stop]
+
+
 def records_of(columns: Mapping[str, Any], size: int, rows: int) -> Iterator[list[dict[str, Any]]]:
     """Columns of `rows` values as lists of dictionaries, `size` at a time."""
-    from bitfold.data.frames import cut
-
     names: Sequence[str] = list(columns)
     for start in range(0, rows, size):
         stop = min(start + size, rows)

@@ -11,13 +11,12 @@ overlap   an output is never an input
 from bitfold.outputs.kinds import Kind
 from bitfold.outputs.making import new_file, new_folder
 from bitfold.outputs.overlap import refuse_overlap
-from bitfold.outputs.place import cannot_write, hidden, hold, settle, settled, sweep, unsettled
+from bitfold.outputs.place import hidden, hold, settle, settled, sweep, unsettled
 from bitfold.outputs.work import Work, under_way, work
 
 __all__ = [
     "Kind",
     "Work",
-    "cannot_write",
     "hidden",
     "hold",
     "new_file",

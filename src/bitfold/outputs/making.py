@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bitfold.errors import BitfoldError
+from bitfold.files import whole
 from bitfold.outputs.kinds import Kind
 from bitfold.outputs.overlap import refuse_overlap
 from bitfold.outputs.place import check_movable, hold, refusals
@@ -37,8 +38,6 @@ def new_file(
         ...     [file.name for file in Path(folder).iterdir()]
         ['scores.csv']
     """
-    from bitfold.files import whole
-
     with refusals(out), hold(out, wait=wait) as place:
         if place.out.is_dir():
             raise BitfoldError(f"{out} is a folder", got="a folder", expected="a file's name")

@@ -14,7 +14,6 @@ that is held keeps all others away. If NAME is a symbolic link, all this happens
 """
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -25,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bitfold.errors import BitfoldError
+from bitfold.files import cannot_write, remove_parts, sync_folder, write_json
 from bitfold.outputs.kinds import Kind
 from bitfold.outputs.renames import exchange, rename_new
 
@@ -132,8 +132,6 @@ class Place:
 
     def settle(self) -> None:
         """Put in order what was interrupted: complete a change of places, remove leftovers."""
-        from bitfold.files import remove_parts
-
         journal = self._read_journal()
         if journal is not None:
             source, number, beside = journal
@@ -165,8 +163,6 @@ class Place:
             source.rename(self.out)
 
     def _write_journal(self, source: Path, beside: str | None) -> None:
-        from bitfold.files import write_json
-
         journal = {"source": source.name, "number": _number(source), "beside": beside}
         write_json(self._placing, journal)
 
@@ -179,8 +175,6 @@ class Place:
         return (self.folder / source, number, beside) if source in (MAKING, UNFINISHED) else None
 
     def _sync(self) -> None:
-        from bitfold.files import sync_folder
-
         sync_folder(self.out.parent)
 
 
@@ -391,14 +385,3 @@ def _concerns(error: OSError, out: Path) -> bool:
     path = Path(os.path.realpath(os.fsdecode(error.filename)))
     mine = (out, hidden(out))
     return path in (*mine, *out.parents) or any(each in path.parents for each in mine)
-
-
-def cannot_write(out: str | Path, error: OSError) -> BitfoldError:
-    """The one message for a system that refuses an output."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return BitfoldError(
-        f"the disk is full: cannot write {out}" if full else f"cannot write {out}",
-        got=error.strerror or str(error),
-        expected="room on the disk" if full else "a place that may be written",
-        fix="free some space, or name an output elsewhere; what stood there is as it was",
-    )

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from bitfold.errors import BitfoldError
-from bitfold.terminal import check_name
+from bitfold.errors import BitfoldError, check_name
 
 
 @dataclass(frozen=True)
