@@ -11,9 +11,9 @@ from bitfold.comparison.board import (
     Cell,
     CompareConfig,
     Variant,
+    cell_options,
     cells,
     lines,
-    options_of,
     parse_variant,
     write_results,
 )
@@ -90,15 +90,15 @@ def test_full_alone_needs_no_budget() -> None:
 
 def test_options_go_to_the_methods_that_have_them() -> None:
     said = {"allocation": "0.5", "binary-code.blocks": "3"}
-    assert options_of(Variant("full", "full"), said, KNOWN) == {}
-    assert options_of(Variant("hash", "hash"), said, KNOWN) == {"allocation": "0.5"}
+    assert cell_options(Variant("full", "full"), said, KNOWN) == {}
+    assert cell_options(Variant("hash", "hash"), said, KNOWN) == {"allocation": "0.5"}
     own = Variant("binary-code:blocks=2", "binary-code", {"blocks": "2"})
-    assert options_of(own, said, KNOWN) == {"allocation": "0.5", "blocks": "2"}
+    assert cell_options(own, said, KNOWN) == {"allocation": "0.5", "blocks": "2"}
 
 
 def test_an_option_of_one_method_wins_over_that_of_all() -> None:
     said = {"hash.allocation": "0.1", "allocation": "0.5"}
-    assert options_of(Variant("hash", "hash"), said, KNOWN) == {"allocation": "0.1"}
+    assert cell_options(Variant("hash", "hash"), said, KNOWN) == {"allocation": "0.1"}
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_an_option_of_one_method_wins_over_that_of_all() -> None:
 )
 def test_unknown_options(key: str, message: str) -> None:
     with pytest.raises(UnknownName) as caught:
-        options_of(Variant("hash", "hash"), {key: "1"}, KNOWN)
+        cell_options(Variant("hash", "hash"), {key: "1"}, KNOWN)
     assert message in str(caught.value)
 
 

@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from bitfold.cli import progress
-from bitfold.cli.progress import Bars, drawing
+from bitfold import bars as drawn
+from bitfold.bars import Bars, drawing
 from bitfold.cli.tables import show
 
 
@@ -22,7 +22,7 @@ def test_no_terminal_means_plain_sparse_lines() -> None:
 
 def test_a_long_stage_gives_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(drawn.time, "monotonic", lambda: clock[0])
     stream = io.StringIO()
     with drawing(stream=stream) as draw:
         for done in range(1, 100):

@@ -9,7 +9,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bitfold.cli.settings import parse, words_of
 from bitfold.data.config import LEAST_RATE, DataConfig
 from bitfold.data.hashing import hash_text
 from bitfold.data.prepare import prepare
@@ -22,6 +21,7 @@ from bitfold.planning.field import Field
 from bitfold.runs.evaluate import correct
 from bitfold.runs.predict import scores
 from bitfold.runs.run import load
+from bitfold.settings import options_of, parse
 from bitfold.training import TrainConfig, train
 from bitfold.training.memory import available_bytes, check_memory
 from command import bitfold
@@ -246,7 +246,7 @@ def test_a_secret_seed_is_drawn_once_and_kept(tmp_path):
 
 
 def test_seeds_of_64_bits_survive_the_command_and_json():
-    word = words_of(DataConfig)["hash_seed"]
+    word = options_of(DataConfig)["hash_seed"]
     assert parse(word, "secret") == "secret"
     for seed in (2**64 - 1, 2**63 + 1, 7):
         assert parse(word, seed) == parse(word, str(seed)) == seed

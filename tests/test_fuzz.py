@@ -10,12 +10,12 @@ from fuzz.kinds import KINDS, RIGHT, TOLD, attempt
 from fuzz.mutate import change_bytes, change_json, text_of
 
 from bitfold.cli.options import build, read_config
-from bitfold.cli.settings import words_of
 from bitfold.comparison.board import CompareConfig
 from bitfold.config import to_json
 from bitfold.data.config import DataConfig
 from bitfold.data.synth.log import SynthConfig
 from bitfold.errors import BitfoldError
+from bitfold.settings import options_of
 from bitfold.training.config import TrainConfig
 
 SAMPLE = {"raw": 80, "logs": 120, "runs": 70, "results": 5, "checkpoints": 15, "cells": 30}
@@ -71,7 +71,7 @@ def test_the_table_stands_between_its_marks(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [CompareConfig, TrainConfig, DataConfig, SynthConfig])
 def test_files_of_options_are_told_or_read(kind: type, tmp_path: Path) -> None:
     options = to_json(kind()) | {"set": {"blocks": "3"}} if kind is TrainConfig else to_json(kind())
-    known, file, found = list(words_of(kind)), tmp_path / "options.json", set()
+    known, file, found = list(options_of(kind)), tmp_path / "options.json", set()
     for seed in range(400):
         changed = change_json(random.Random(seed), options)
         file.write_bytes(text_of(changed).encode("utf-8", "surrogatepass"))

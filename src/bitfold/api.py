@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bitfold import remote
-from bitfold.bars import Drawing, listening
 from bitfold.config import RENAMED, to_json
+from bitfold.data.asked import check_settled
 from bitfold.data.config import DataConfig
 from bitfold.data.frames import Data, MemoryLog, in_memory
 from bitfold.data.prepared import PreparedLog, looks_prepared
 from bitfold.errors import BitfoldError, unknown_name
+from bitfold.listening import Drawing, listening
 from bitfold.progress import reading
+from bitfold.settings import options_of, parse, said
 
 if TYPE_CHECKING:
     from bitfold.comparison.compare import Comparison
@@ -256,10 +258,8 @@ def configs(
     Raises:
         UnknownName: an option that none of them has; it names the nearest.
     """
-    from bitfold.cli.settings import parse, words_of
-
-    words = [words_of(kind) for kind in kinds]
-    known = {name: word for each in words for name, word in each.items()}
+    found = [options_of(kind) for kind in kinds]
+    known = {name: option for each in found for name, option in each.items()}
     values = {name: parse(known[name], value) for name, value in base.items() if name in known}
     for name, value in options.items():
         now = name if name in known else RENAMED.get(name, name)
@@ -269,7 +269,7 @@ def configs(
             values[now] = parse(known[now], _plain(value))
     return [
         kind(**{name: values[name] for name in each if name in values})
-        for kind, each in zip(kinds, words, strict=True)
+        for kind, each in zip(kinds, found, strict=True)
     ]
 
 
@@ -297,12 +297,9 @@ def _source(data: Data) -> "Iterator[list[str | Path] | MemoryLog]":
 
 def _check_settled(source: "list[str | Path] | MemoryLog", options: Mapping[str, Any]) -> None:
     """Refuse options of reading that a prepared log has settled otherwise."""
-    from bitfold.cli.options import said
-    from bitfold.cli.runs import check_reading
-
     if isinstance(source, list):
         plain = {name: _plain(value) for name, value in options.items()}
-        check_reading(tuple(map(str, source)), said(DataConfig, plain))
+        check_settled(source, said(DataConfig, plain))
 
 
 class _Folder:

@@ -1,99 +1,165 @@
-"""Progress of the public functions: Rich bars in a terminal and in a notebook, else nothing."""
+"""Draw progress on stderr: bars on a terminal, sparse plain lines elsewhere.
 
-import io
+Both listen as `bitfold.progress.Progress` does: `draw(stage, done, total, **facts)`.
+"""
+
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TextIO
 
-from bitfold.progress import Progress, note, silent
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
-if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
+from bitfold.progress import Progress as Listener
+from bitfold.progress import is_first_process, silent
+from bitfold.terminal import printable
 
-Drawing: TypeAlias = "Progress | Callable[..., None] | bool | None"
-"""None or True: bars where they can be seen; False: none; or a listener of the caller's."""
-
-NOTEBOOK_SECONDS = 0.5
+QUIET_SECONDS = 15.0  # a file of progress needs a line only now and then
+REDRAW_SECONDS = 0.1
 
 
 @contextmanager
-def listening(progress: Drawing, keep: Collection[str] | None = None) -> Iterator[Progress]:
-    """The listener that an argument `progress` asks for, while the block runs.
+def drawing(
+    keep: Collection[str] | None = None, stream: TextIO | None = None
+) -> Iterator[Listener]:
+    """A listener that draws while the block runs.
 
     Args:
-        progress: None or True draws bars on a terminal or in a notebook and nothing into a file;
-            False draws nothing; a function is told itself.
         keep: the stages whose bars stay once another begins; None keeps all.
+        stream: where to draw; stderr if not said.
     """
-    if callable(progress):
-        yield progress
-        return
-    if progress is False or not (in_notebook() or _terminal()):
+    if not is_first_process():
         yield silent
         return
-    try:
-        from bitfold.cli.progress import Bars, columns, drawing
-    except ModuleNotFoundError:  # without the packages of bitfold[train] there are no bars
-        yield silent
+    console = Console(file=stream or sys.stderr)
+    if not console.is_terminal:
+        yield Lines(keep, stream or sys.stderr)
         return
-    if not in_notebook():
-        with drawing(keep) as bars:
-            yield bars
-        return
-    from rich.progress import Progress as Rich
-
-    rich = Rich(*columns(), auto_refresh=False)
-    shown = Notebook(Bars(keep, rich), rich)
-    try:
-        yield shown
-    finally:
-        shown.draw()
+    with Progress(*columns(), console=console, refresh_per_second=5) as bars:
+        yield Bars(keep, bars)
 
 
-def in_notebook() -> bool:
-    """Whether a notebook's kernel runs this."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return hasattr(shell, "kernel")
+def columns() -> tuple[ProgressColumn, ...]:
+    """What a bar's line holds: the stage, the bar, the count, the time left, facts."""
+    return (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[count]}"),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("[dim]{task.fields[facts]}"),
+    )
 
 
-def _terminal() -> bool:
-    try:
-        return sys.stderr.isatty()
-    except (AttributeError, ValueError):  # no stderr, or a closed one
-        return False
+class Bars:
+    """The terminal's listener: one bar a stage."""
 
-
-class Notebook:
-    """A notebook's listener: the bars as HTML in one output, drawn anew now and then."""
-
-    def __init__(self, bars: Progress, rich: "RichProgress") -> None:
-        self._bars, self._rich = bars, rich
-        self._drawn = -NOTEBOOK_SECONDS
-        self._handle: Any = None
+    def __init__(self, keep: Collection[str] | None, bars: Progress) -> None:
+        self._keep = keep
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+        self._drawn = 0.0
 
     def __call__(self, stage: str, done: int, total: int | None = None, **facts: object) -> None:
         """Move the stage's bar."""
-        self._bars(stage, done, total, **facts)
-        if done == total or time.monotonic() - self._drawn >= NOTEBOOK_SECONDS:
-            self.draw()
+        new = stage not in self._tasks
+        if new:
+            self._begin(stage, total)
+        now = time.monotonic()
+        if not new and done != total and now - self._drawn < REDRAW_SECONDS:
+            return
+        self._drawn = now
+        self._bars.update(
+            self._tasks[stage],
+            completed=done,
+            total=total,
+            count=count(done, total, facts),
+            facts=escape(told(facts)),
+        )
 
     def note(self, text: str) -> None:
         """Print a sentence above the bars."""
-        note(self._bars, text)
+        self._bars.console.print(f"note: {printable(text)}", markup=False, highlight=False)
 
-    def draw(self) -> None:
-        """Show the bars as they are."""
-        from IPython.display import HTML, display  # type: ignore[import-not-found,unused-ignore]
-        from rich.console import Console
+    def _begin(self, stage: str, total: int | None) -> None:
+        if self._keep is not None and stage not in self._keep:
+            for other in [name for name in self._tasks if name not in self._keep]:
+                self._bars.remove_task(self._tasks.pop(other))
+        self._tasks[stage] = self._bars.add_task(
+            escape(printable(stage)), total=total, count="", facts=""
+        )
 
-        self._drawn = time.monotonic()
-        console = Console(file=io.StringIO(), record=True, force_jupyter=False, width=110)
-        console.print(self._rich.get_renderable())
-        code = console.export_html(inline_styles=True, code_format="{code}")
-        made = HTML(f'<pre style="line-height:1.2">{code}</pre>')
-        if self._handle is None:
-            self._handle = display(made, display_id=True)
+
+class Lines:
+    """The listener where there is no terminal: a line at a stage's end, and now and then."""
+
+    def __init__(self, keep: Collection[str] | None, stream: TextIO) -> None:
+        self._keep = keep
+        self._stream = stream
+        self._last = time.monotonic()
+        self._ended: set[tuple[str, int]] = set()
+
+    def note(self, text: str) -> None:
+        """Print a sentence."""
+        print(f"note: {printable(text)}", file=self._stream, flush=True)
+
+    def __call__(self, stage: str, done: int, total: int | None = None, **facts: object) -> None:
+        """Write a line if it is due."""
+        now = time.monotonic()
+        worth = self._keep is None or stage in self._keep
+        ended = worth and (done == total or stage in (self._keep or ()))
+        if ended and (stage, done) in self._ended:
+            return
+        if not ended and now - self._last < QUIET_SECONDS:
+            return
+        if ended:
+            self._ended.add((stage, done))
+        self._last = now
+        parts = [printable(stage), count(done, total, facts), told(facts)]
+        print("  ".join(part for part in parts if part), file=self._stream, flush=True)
+
+
+def count(done: int, total: int | None, facts: Mapping[str, object] | None = None) -> str:
+    """How far, in words; a stage that counts something else says its `rows` among the facts.
+
+    Example:
+        >>> count(2048, 1_000_000)
+        '2,048/1,000,000'
+        >>> count(65_536, 131_072, {"rows": 700})
+        '700 rows'
+    """
+    rows = (facts or {}).get("rows")
+    if isinstance(rows, int):
+        return f"{rows:,} rows"
+    return f"{done:,}" if total is None else f"{done:,}/{total:,}"
+
+
+def told(facts: Mapping[str, object]) -> str:
+    """The facts in one line; `rows_per_second` reads `rows/s`.
+
+    Example:
+        >>> told({"loss": 0.43127, "rows_per_second": 81234.5})
+        'loss 0.4313  rows/s 81,234'
+    """
+    words = []
+    for name, value in facts.items():
+        if name == "rows":
+            continue
+        name = name.replace("_per_", "/").replace("/second", "/s").replace("_", " ")
+        if isinstance(value, float):
+            text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"
+        elif isinstance(value, int):
+            text = f"{value:,}"
         else:
-            self._handle.update(made)
+            text = str(value)
+        words.append(f"{name} {text}")
+    return "  ".join(words)

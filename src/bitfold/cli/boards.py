@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bitfold.bars import drawing
 from bitfold.cli.compared import differences_table, grid_note, grid_table, unseen_note
-from bitfold.cli.options import WordCommand, build, file_words, said, words
+from bitfold.cli.options import ConfigCommand, build, file_options, options
 from bitfold.cli.plugins import plugins
-from bitfold.cli.progress import drawing
-from bitfold.cli.runs import check_reading
-from bitfold.cli.settings import words_of
 from bitfold.cli.tables import board_table, is_narrow, show
 from bitfold.comparison.board import CompareConfig
+from bitfold.data.asked import check_settled
 from bitfold.data.config import DataConfig
+from bitfold.settings import options_of, said
 from bitfold.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 CELL = ("method", "budget")  # each cell's own: said by --methods and --budgets
 
 
-@click.command(cls=WordCommand, short_help="Compare methods at equal bytes.")
+@click.command(cls=ConfigCommand, short_help="Compare methods at equal bytes.")
 @click.argument("data", nargs=-1, required=True, metavar="DATA...")
 @click.option("--out", required=True, metavar="DIR", help="Where the results are written.")
 @click.option("--resume", is_flag=True, help="Go on with --out: finished cells are kept.")
 @click.option("--force", is_flag=True, help="Replace the comparison in --out.")
-@words(CompareConfig, TrainConfig, DataConfig, without=CELL)
+@options(CompareConfig, TrainConfig, DataConfig, without=CELL)
 @plugins
 def compare(
     data: tuple[str, ...],
@@ -51,12 +51,12 @@ def compare(
     from bitfold.comparison.compare import compare as run
 
     kinds = (CompareConfig, TrainConfig, DataConfig)
-    file = file_words(config_file, [name for kind in kinds for name in words_of(kind)])
+    file = file_options(config_file, [name for kind in kinds for name in options_of(kind)])
     file = {name: value for name, value in file.items() if name not in CELL}
     board = build(CompareConfig, given, file)
     training = build(TrainConfig, given, file)
     reading = build(DataConfig, given, file)
-    check_reading(data, said(DataConfig, given))
+    check_settled(data, said(DataConfig, given))
     with drawing(keep=("cells",)) as progress:
         found = run(
             data, reading, training, board, out, resume=resume, force=force, progress=progress
@@ -98,7 +98,7 @@ def no_page(out: Path, problem: str | None = None) -> str | None:
     return f"no page: {INSTALL}, then bitfold report {out}" if missing() else None
 
 
-@click.command(cls=WordCommand, short_help="Make the page of a comparison again.")
+@click.command(cls=ConfigCommand, short_help="Make the page of a comparison again.")
 @click.argument("out", metavar="OUT")
 @click.option(
     "--format",

@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from bitfold.cli.options import WordCommand, build, file_words, words
+from bitfold.cli.options import ConfigCommand, build, file_options, options
 from bitfold.cli.plugins import plugins
 from bitfold.cli.quotes import plan_parts, quote_tables
-from bitfold.cli.settings import Word, parse, words_of
 from bitfold.cli.tables import is_narrow, show, table
 from bitfold.comparison.board import CompareConfig
 from bitfold.data.config import DataConfig
 from bitfold.errors import BitfoldError
+from bitfold.settings import Option, options_of, parse
 from bitfold.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from bitfold.planning.field import Field
 
-TRAINED, BOARD = tuple(words_of(TrainConfig)), tuple(words_of(CompareConfig))
+TRAINED, BOARD = tuple(options_of(TrainConfig)), tuple(options_of(CompareConfig))
 PLANNED = ("methods", "budgets", "method", "budget", "width", "set", "network", "seed")
 
 
-@click.command(cls=WordCommand, short_help="List the methods.")
+@click.command(cls=ConfigCommand, short_help="List the methods.")
 @click.argument("name", required=False)
 @plugins
 def methods(name: str | None) -> None:
@@ -41,7 +41,7 @@ def methods(name: str | None) -> None:
         return
     kind = method_kind(name)
     about = f"{name}: {kind.summary}\nwhen: {kind.when}"
-    options = words_of(kind)
+    options = options_of(kind)
     if not options:
         show(about, "no options")
         return
@@ -52,7 +52,7 @@ def methods(name: str | None) -> None:
     show(about, made)
 
 
-@click.command(cls=WordCommand, short_help="Say how a budget is spent.")
+@click.command(cls=ConfigCommand, short_help="Say how a budget is spent.")
 @click.argument("log", required=False, metavar="LOG")
 @click.option(
     "--fields",
@@ -61,7 +61,7 @@ def methods(name: str | None) -> None:
     "of which N are distinct.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the plan, or all quotes, as JSON.")
-@words(
+@options(
     CompareConfig,
     TrainConfig,
     without=[name for name in (*BOARD, *TRAINED) if name not in PLANNED],
@@ -85,7 +85,7 @@ def plan(
             "the fields are not said" if log is None else "the fields are said twice",
             expected="a prepared log, or --fields, such as --fields user=6040,movie=3706",
         )
-    file = file_words(config_file, [*TRAINED, *BOARD, *words_of(DataConfig)])
+    file = file_options(config_file, [*TRAINED, *BOARD, *options_of(DataConfig)])
     board = {name: given.pop(name) for name in ("methods", "budgets")}
     several = any(board.values()) or any(name in file for name in board)
     if several:
@@ -182,7 +182,7 @@ def _said_fields(text: str) -> Fields:
     """
     from bitfold.planning.field import Field
 
-    number = Word("fields", int, None, "", None, None)
+    number = Option("fields", int, None, "", None, None)
     found = []
     for part in text.split(","):
         name, sign, ids = part.strip().partition("=")

@@ -2,23 +2,23 @@
 
 from click.shell_completion import CompletionItem
 
-from bitfold.cli.settings import Word
 from bitfold.method.names import known_names
+from bitfold.settings import Option
 
 METHODS = ("method", "methods")
 
 
-def offered(word: Word, begun: str) -> list[CompletionItem]:
+def offered(option: Option, begun: str) -> list[CompletionItem]:
     """The values of an option that go on from what is typed.
 
     Args:
-        word: the option.
+        option: the option.
         begun: what is typed of its value; of a list, entries before the last comma stay.
     """
-    names = known_names() if word.name in METHODS else list(word.choices or ())
+    names = known_names() if option.name in METHODS else list(option.choices or ())
     if not names:
         return []
-    before, comma, last = begun.rpartition(",") if word.listed else ("", "", begun)
+    before, comma, last = begun.rpartition(",") if option.listed else ("", "", begun)
     taken = before.split(",")
     return [
         CompletionItem(f"{before}{comma}{name}")

@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from bitfold.cli.options import WordCommand
+from bitfold.bars import drawing
+from bitfold.cli.options import ConfigCommand
 from bitfold.cli.plugins import plugins
-from bitfold.cli.progress import drawing
 from bitfold.cli.tables import figure, is_narrow, metrics_table, show, size, table
 from bitfold.errors import BitfoldError
 from bitfold.files import read_json, without_nan
@@ -17,7 +17,7 @@ VALUE_WIDTH = 20
 TRANSFORMS = {"log": "signed log1p", "standard": "number"}
 
 
-@click.command(cls=WordCommand, short_help="Say what a log or a run holds.")
+@click.command(cls=ConfigCommand, short_help="Say what a log or a run holds.")
 @click.argument("path", metavar="LOG")
 @click.option(
     "--width", default=16, metavar="D", help="Width of the full table's vectors.  [default: 16]"

@@ -4,15 +4,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bitfold.cli.options import WordCommand, build, file_words, words
-from bitfold.cli.progress import drawing
-from bitfold.cli.settings import words_of
+from bitfold.bars import drawing
+from bitfold.cli.options import ConfigCommand, build, file_options, options
 from bitfold.cli.tables import figure, show, table
 from bitfold.data.config import DataConfig
 from bitfold.data.synth.log import SynthConfig
 from bitfold.errors import BitfoldError
 from bitfold.notes import note
 from bitfold.progress import reading
+from bitfold.settings import options_of
 
 if TYPE_CHECKING:
     from bitfold.data.prepared import PreparedLog
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 VALUE_WIDTH = 32
 
 
-@click.command(cls=WordCommand, short_help="Write a prepared log.")
+@click.command(cls=ConfigCommand, short_help="Write a prepared log.")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("--out", required=True, metavar="DIR", help="The prepared log to write.")
 @click.option("--force", is_flag=True, help="Replace --out if it exists.")
-@words(DataConfig)
+@options(DataConfig)
 def prepare(
     inputs: tuple[str, ...], out: str, force: bool, config_file: str | None, **given: Any
 ) -> None:
@@ -40,7 +40,7 @@ def prepare(
     from bitfold.data.prepare import negatives_told
     from bitfold.data.prepare import prepare as run
 
-    config = build(DataConfig, given, file_words(config_file, list(words_of(DataConfig))))
+    config = build(DataConfig, given, file_options(config_file, list(options_of(DataConfig))))
     with drawing() as progress:
         log = run(inputs, out, config, force=force, progress=reading(progress))
     for text in _part_notes(log):
@@ -81,7 +81,7 @@ def _head(head: list[dict[str, Any]] | None, rows: int) -> str:
     return f"{value[:VALUE_WIDTH]} ({top['count'] / rows:.1%})"
 
 
-@click.command(cls=WordCommand, short_help="Write a synthetic click log.")
+@click.command(cls=ConfigCommand, short_help="Write a synthetic click log.")
 @click.option(
     "--out",
     required=True,
@@ -89,7 +89,7 @@ def _head(head: list[dict[str, Any]] | None, rows: int) -> str:
     help="x.parquet, x.csv, x.csv.gz or x.csv.zst; without a suffix a directory of shards.",
 )
 @click.option("--force", is_flag=True, help="Replace --out if it exists.")
-@words(SynthConfig)
+@options(SynthConfig)
 def synth(out: str, force: bool, config_file: str | None, **given: Any) -> None:
     """Write a synthetic click log of any size; the best AUC that any model could reach is known.
 
@@ -98,7 +98,7 @@ def synth(out: str, force: bool, config_file: str | None, **given: Any) -> None:
     """
     from bitfold.data.synth.log import synthesize
 
-    config = build(SynthConfig, given, file_words(config_file, list(words_of(SynthConfig))))
+    config = build(SynthConfig, given, file_options(config_file, list(options_of(SynthConfig))))
     with drawing() as progress:
         report = synthesize(
             config, out, force=force, progress=lambda done, total: progress(out, done, total)

@@ -1,8 +1,8 @@
-"""A configuration's words as options of the command.
+"""The options of a configuration on the command line.
 
-Each word of a configuration (bitfold.config.word) becomes one option: `batch_size` is
-`--batch-size`. The same words may stand in a JSON file given as `--config`; a word of the command
-line wins over the file, and the file over the default.
+What a configuration declares (`bitfold.config.option`) the command takes: `batch_size` is
+`--batch-size`. A JSON file given as `--config` may say the same; the command line wins over the
+file, and the file over the default.
 """
 
 import contextlib
@@ -17,25 +17,25 @@ from click.shell_completion import CompletionItem
 
 from bitfold import remote
 from bitfold.cli.completion import offered
-from bitfold.cli.settings import Word, parse, words_of
 from bitfold.config import RENAMED
 from bitfold.errors import BitfoldError, unknown_name
 from bitfold.records import MissingFile, read_object
+from bitfold.settings import Option, options_of, parse
 
 C = TypeVar("C")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def words(*kinds: type[Any], without: Sequence[str] = ()) -> Callable[[Command], Command]:
-    """Give a command the words of `kinds` as options, and `--config FILE`.
+def options(*kinds: type[Any], without: Sequence[str] = ()) -> Callable[[Command], Command]:
+    """Give a command the options of `kinds`, and `--config FILE`.
 
     The options arrive as text (None where not given); `build` makes configurations of them.
     """
     found = [
-        (word, TITLES.get(kind.__name__, "Options"))
+        (option, TITLES.get(kind.__name__, "Options"))
         for kind in kinds
-        for word in words_of(kind).values()
-        if word.name not in without
+        for option in options_of(kind).values()
+        if option.name not in without
     ]
 
     def decorate(command: Command) -> Command:
@@ -45,8 +45,8 @@ def words(*kinds: type[Any], without: Sequence[str] = ()) -> Callable[[Command],
             metavar="FILE",
             help="JSON file of options, such as a run's config.json; the command line wins.",
         )(command)
-        for word, title in reversed(found):
-            command = _option(word, title)(command)
+        for option, title in reversed(found):
+            command = _added(option, title)(command)
         return command
 
     return decorate
@@ -57,10 +57,10 @@ def reading_options(command: Command) -> Command:
     from bitfold.data.asked import OPTIONS
     from bitfold.data.config import DataConfig
 
-    known = words_of(DataConfig)
+    known = options_of(DataConfig)
     for name in reversed(OPTIONS):
         as_trained = dataclasses.replace(known[name], default=None)
-        command = _option(as_trained, "How the rows are read, if not as the run's log was")(command)
+        command = _added(as_trained, "How the rows are read, if not as the run's log was")(command)
     return command
 
 
@@ -81,19 +81,19 @@ TITLES = {
 }
 
 
-class WordOption(click.Option):
+class ConfigOption(click.Option):
     """An option that knows under which title `--help` shows it, and what its values may be."""
 
-    def __init__(self, *args: Any, word: Word, title: str, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, option: Option, title: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.word, self.title = word, title
+        self.option, self.title = option, title
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The values that the shell offers."""
-        return offered(self.word, incomplete)
+        return offered(self.option, incomplete)
 
 
-class WordCommand(click.Command):
+class ConfigCommand(click.Command):
     """A command whose `--help` groups its options by what they configure."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -132,7 +132,7 @@ class WordCommand(click.Command):
         for param in sorted(params, key=lambda each: (*first, each.name).index(each.name)):
             record = param.get_help_record(ctx)
             if record is not None and isinstance(param, click.Option):
-                title = param.title if isinstance(param, WordOption) else "Options"
+                title = param.title if isinstance(param, ConfigOption) else "Options"
                 title = COMMON if param.name in first else title
                 titles.setdefault(title, []).append(record)
         for title, records in titles.items():
@@ -161,42 +161,42 @@ def _near(param: click.Parameter, value: Any, params: Mapping[str, Any]) -> Iter
             yield str(places[0])
 
 
-def _option(word: Word, title: str) -> Callable[[Command], Command]:
-    help = word.help + _default(word)
-    if word.type is bool:
-        name = word.name.replace("_", "-")
+def _added(option: Option, title: str) -> Callable[[Command], Command]:
+    help = option.help + _default(option)
+    if option.type is bool:
+        name = option.name.replace("_", "-")
         return click.option(
             f"--{name}/--no-{name}",
-            word.name,
+            option.name,
             default=None,
             help=help,
-            cls=WordOption,
-            word=word,
+            cls=ConfigOption,
+            option=option,
             title=title,
         )
-    metavar = word.metavar or ("|".join(word.choices) if word.choices else None)
+    metavar = option.metavar or ("|".join(option.choices) if option.choices else None)
     if metavar is None:
-        if word.pairs:
+        if option.pairs:
             metavar = "KEY=VALUE"
-        elif word.listed:
+        elif option.listed:
             metavar = "A,B,..."
         else:
-            metavar = {int: "N", float: "X"}.get(word.type, "TEXT")
+            metavar = {int: "N", float: "X"}.get(option.type, "TEXT")
     return click.option(
-        word.option,
-        word.name,
-        multiple=word.pairs,
+        option.flag,
+        option.name,
+        multiple=option.pairs,
         default=None,
         help=help,
         metavar=metavar,
-        cls=WordOption,
-        word=word,
+        cls=ConfigOption,
+        option=option,
         title=title,
     )
 
 
-def _default(word: Word) -> str:
-    default = word.default
+def _default(option: Option) -> str:
+    default = option.default
     if default in (None, "", (), {}, dataclasses.MISSING) or isinstance(default, bool):
         return ""
     text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
@@ -204,10 +204,10 @@ def _default(word: Word) -> str:
 
 
 def read_config(path: str, known: Sequence[str]) -> dict[str, Any]:
-    """The words of a JSON file; sections (`"data": {...}`) are laid flat.
+    """The options of a JSON file; sections (`"data": {...}`) are laid flat.
 
     Raises:
-        BitfoldError: the file is not a JSON object, or holds a word that is not in `known`.
+        BitfoldError: the file is not a JSON object, or holds an option that is not in `known`.
     """
     try:
         loaded = read_object(Path(path))
@@ -254,27 +254,27 @@ NOTES = (
 )  # what a saved one says besides
 
 
-def file_words(config_file: str | None, known: Sequence[str]) -> dict[str, Any]:
-    """The words of the file, or none."""
+def file_options(config_file: str | None, known: Sequence[str]) -> dict[str, Any]:
+    """The options of the file, or none."""
     return read_config(config_file, known) if config_file else {}
 
 
 def build(kind: type[C], given: Mapping[str, Any], file: Mapping[str, Any]) -> C:
-    """A configuration: the command line's words over the file's over the defaults."""
+    """A configuration: the command line's options over the file's over the defaults."""
     values: dict[str, Any] = {}
     missing = []
-    for name, word in words_of(kind).items():
+    for name, option in options_of(kind).items():
         said = given.get(name)
         said = None if said == () else said
-        if word.pairs:
-            merged = parse(word, file.get(name) or {}) | parse(word, said or ())
-            values[name] = merged if merged else word.default
+        if option.pairs:
+            merged = parse(option, file.get(name) or {}) | parse(option, said or ())
+            values[name] = merged if merged else option.default
         elif said is not None:
-            values[name] = parse(word, said)
+            values[name] = parse(option, said)
         elif name in file:
-            values[name] = parse(word, file[name])
-        elif word.default is dataclasses.MISSING:
-            missing.append(word.option)
+            values[name] = parse(option, file[name])
+        elif option.default is dataclasses.MISSING:
+            missing.append(option.flag)
     if missing:
         raise BitfoldError(
             f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing",
@@ -288,12 +288,3 @@ def build(kind: type[C], given: Mapping[str, Any], file: Mapping[str, Any]) -> C
             got=str(error)[:200],
             expected=f"options of a {kind.__name__}",
         ) from None
-
-
-def said(kind: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The words of `kind` that the command line says, with their values."""
-    return {
-        name: parse(word, given[name])
-        for name, word in words_of(kind).items()
-        if given.get(name) not in (None, ())
-    }

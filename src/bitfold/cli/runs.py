@@ -8,25 +8,24 @@ from typing import Any
 import click
 from rich.table import Table
 
+from bitfold.bars import drawing
 from bitfold.cli.options import (
-    WordCommand,
+    ConfigCommand,
     build,
-    file_words,
+    file_options,
+    options,
     read_config,
     reading_options,
-    said,
-    words,
 )
 from bitfold.cli.plugins import plugins
-from bitfold.cli.progress import drawing
-from bitfold.cli.settings import words_of
 from bitfold.cli.tables import metrics_table, show
 from bitfold.comparison.board import ranking_figures
 from bitfold.comparison.floors import below
-from bitfold.data.asked import OPTIONS
+from bitfold.data.asked import OPTIONS, check_settled
 from bitfold.data.config import DataConfig
 from bitfold.errors import BitfoldError
 from bitfold.files import without_nan
+from bitfold.settings import options_of, said
 from bitfold.training.config import TrainConfig
 
 RANKED = ("rank", "rank_at", "rank_items", "rank_seen", "rank_users")
@@ -36,7 +35,7 @@ SHOWN = (
 )
 
 
-@click.command(cls=WordCommand, short_help="Train a click model.")
+@click.command(cls=ConfigCommand, short_help="Train a click model.")
 @click.argument("data", nargs=-1, metavar="DATA...")
 @click.option("--out", required=True, metavar="RUN", help="The run to write.")
 @click.option("--resume", is_flag=True, help="Go on with the training in --out that was stopped.")
@@ -44,7 +43,7 @@ SHOWN = (
     "--from", "from_run", metavar="RUN", help="Begin with this run's weights: the next day's log."
 )
 @click.option("--force", is_flag=True, help="Replace the run in --out.")
-@words(TrainConfig, DataConfig)
+@options(TrainConfig, DataConfig)
 @plugins
 def train(
     data: tuple[str, ...],
@@ -65,8 +64,8 @@ def train(
         --split random:0.8,0.1,0.1 --method binary-code --budget 10x --width 16 \\
         --network deepfm --epochs 8 --batch-size 2048 --lr 1e-3 --seed 0 --out RUN
     """
-    known = [*words_of(TrainConfig), *words_of(DataConfig)]
-    file = file_words(config_file, known)
+    known = [*options_of(TrainConfig), *options_of(DataConfig)]
+    file = file_options(config_file, known)
     begun = _begun(out) if resume else Path(out) / "config.json"
     for settled in (begun if resume else None, from_run and Path(from_run) / "config.json"):
         if settled and settled.is_file():
@@ -82,7 +81,7 @@ def train(
         )
     config = build(TrainConfig, given, file)
     reading = build(DataConfig, given, file)
-    check_reading(data, said(DataConfig, given))
+    check_settled(data, said(DataConfig, given))
 
     from bitfold.training import train as run
 
@@ -120,24 +119,7 @@ def _by_popularity(popular: Mapping[str, Any] | None) -> list[Table]:
     return [metrics_table("Ranking by popularity", ranked)] if ranked else []
 
 
-def check_reading(data: tuple[str, ...], spoken: dict[str, Any]) -> None:
-    """Refuse words of reading that a prepared log has settled otherwise."""
-    from bitfold.data.prepared import PreparedLog, looks_prepared
-
-    if not spoken or len(data) != 1 or not looks_prepared(Path(data[0])):
-        return
-    settled = PreparedLog(data[0]).schema.config
-    for name, value in spoken.items():
-        if getattr(settled, name) != value:
-            raise BitfoldError(
-                f"{data[0]} was prepared with another --{name.replace('_', '-')}",
-                got=value,
-                expected=getattr(settled, name),
-                fix="leave the option out, or prepare the log again with it",
-            )
-
-
-@click.command(cls=WordCommand, short_help="Measure a run.")
+@click.command(cls=ConfigCommand, short_help="Measure a run.")
 @click.argument("run", metavar="RUN")
 @click.argument("data", nargs=-1, required=True, metavar="DATA...")
 @click.option(
@@ -147,7 +129,7 @@ def check_reading(data: tuple[str, ...], spoken: dict[str, Any]) -> None:
     help="Of a prepared log: train, valid or test; raw files are measured whole.  [default: test]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-@words(TrainConfig, without=[name for name in words_of(TrainConfig) if name not in RANKED])
+@options(TrainConfig, without=[name for name in options_of(TrainConfig) if name not in RANKED])
 @reading_options
 @plugins
 def evaluate(
@@ -169,7 +151,7 @@ def evaluate(
     """
     from bitfold.runs.evaluate import evaluate as measure
 
-    ranking = build(TrainConfig, given, file_words(config_file, RANKED)).ranking
+    ranking = build(TrainConfig, given, file_options(config_file, RANKED)).ranking
     reading = {name: value for name, value in given.items() if name in OPTIONS}
     with drawing() as progress:
         figures = measure(run, list(data), part, ranking=ranking, progress=progress, **reading)
@@ -184,7 +166,7 @@ def evaluate(
     )
 
 
-@click.command(cls=WordCommand, short_help="Score raw rows.")
+@click.command(cls=ConfigCommand, short_help="Score raw rows.")
 @click.argument("run", metavar="RUN")
 @click.argument("data", nargs=-1, required=True, metavar="DATA...")
 @click.option(

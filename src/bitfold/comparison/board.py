@@ -182,7 +182,7 @@ def parse_variant(text: str) -> Variant:
     return Variant(text, method.strip(), options)
 
 
-def options_of(
+def cell_options(
     variant: Variant, settings: Mapping[str, str], known: Mapping[str, Sequence[str]]
 ) -> dict[str, str]:
     """The options of one entry: `option=value` for each method that has it, `method.option=value`

@@ -32,9 +32,9 @@ from bitfold.comparison.board import (
     CompareConfig,
     Line,
     Variant,
+    cell_options,
     cells,
     lines,
-    options_of,
     write_results,
 )
 from bitfold.comparison.differences import differences
@@ -135,7 +135,7 @@ def compare(
     tell = progress or silent
     out = Path(out)
     known = {variant.method: option_names(variant.method) for variant in words.variants}
-    options = {variant.name: options_of(variant, train.set, known) for variant in words.variants}
+    options = {variant.name: cell_options(variant, train.set, known) for variant in words.variants}
     said = said_words(paths, data, train, words)
     with claim(out, paths, said, resume=resume, force=force) as work:
         try:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bitfold.comparison.board import FULL, FULL_BUDGET, CompareConfig, options_of
+from bitfold.comparison.board import FULL, FULL_BUDGET, CompareConfig, cell_options
 from bitfold.comparison.compare import option_names
 from bitfold.data.vocabulary import FIRST, KEY_BYTES
 from bitfold.errors import BudgetTooSmall
@@ -92,7 +92,7 @@ def quotes(
         BitfoldError: for a malformed budget, or a ratio over fields of unknown size.
     """
     known = {variant.method: option_names(variant.method) for variant in words.variants}
-    options = {variant.name: options_of(variant, settings, known) for variant in words.variants}
+    options = {variant.name: cell_options(variant, settings, known) for variant in words.variants}
     sizes = {budget: parse_budget(budget, fields, dim) for budget in words.budgets}
     dense, map_bytes = with_vocabulary(fields, missing)
     wanted = [(variant, FULL_BUDGET) for variant in words.variants if variant.method == FULL]

@@ -1,12 +1,14 @@
 """How the rows to score are read: as the run's log was, but for the options said."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from bitfold.data.config import DataConfig
 from bitfold.data.formats import LAYOUTS
-from bitfold.errors import unknown_name
+from bitfold.errors import BitfoldError, unknown_name
+from bitfold.settings import options_of, parse
 
 WANTED = ("format", "separator", "header", "columns", "missing", "quote")
 OPTIONS = tuple(field.name for field in fields(DataConfig) if field.name in WANTED)
@@ -31,15 +33,13 @@ def reading_config(config: DataConfig, options: Mapping[str, Any]) -> DataConfig
         >>> reading_config(config, {"header": "yes"}).columns
         ()
     """
-    from bitfold.cli.settings import parse, words_of
-
-    words = words_of(DataConfig)
+    known = options_of(DataConfig)
     said: dict[str, Any] = {}
     for name, value in options.items():
         if name not in OPTIONS:
             raise unknown_name("option of reading", name, OPTIONS)
         if value is not None:
-            said[name] = parse(words[name], list(value) if isinstance(value, set) else value)
+            said[name] = parse(known[name], list(value) if isinstance(value, set) else value)
     if not said:
         return config
     reset: dict[str, Any] = {}
@@ -58,3 +58,28 @@ def reading_config(config: DataConfig, options: Mapping[str, Any]) -> DataConfig
     if said.get("missing") == ("none",):
         said["missing"] = ()
     return replace(config, **(reset | said))
+
+
+def check_settled(data: Sequence[str | Path], said: Mapping[str, Any]) -> None:
+    """Refuse options of reading that a prepared log has settled otherwise.
+
+    Args:
+        data: what is read.
+        said: the options that were said, with their values.
+
+    Raises:
+        BitfoldError: `data` is a prepared log that was made with another value.
+    """
+    from bitfold.data.prepared import PreparedLog, looks_prepared
+
+    if not said or len(data) != 1 or not looks_prepared(Path(data[0])):
+        return
+    settled = PreparedLog(data[0]).schema.config
+    for name, value in said.items():
+        if getattr(settled, name) != value:
+            raise BitfoldError(
+                f"{data[0]} was prepared with another --{name.replace('_', '-')}",
+                got=value,
+                expected=getattr(settled, name),
+                fix="leave the option out, or prepare the log again with it",
+            )

@@ -1,4 +1,4 @@
-"""The words of a configuration, and their values read from text or JSON."""
+"""The options of a configuration, and their values read from text or JSON."""
 
 import dataclasses
 import json
@@ -11,8 +11,8 @@ from bitfold.errors import BitfoldError, unknown_name
 
 
 @dataclasses.dataclass(frozen=True)
-class Word:
-    """One word: its name, its type, and what `--help` says of it."""
+class Option:
+    """One option: its name, its type, and what `--help` says of it."""
 
     name: str
     type: Any
@@ -23,25 +23,25 @@ class Word:
     texts: tuple[str, ...] = ()
 
     @property
-    def option(self) -> str:
-        """The word on the command line."""
+    def flag(self) -> str:
+        """The option on the command line."""
         return "--" + self.name.replace("_", "-")
 
     @property
     def pairs(self) -> bool:
-        """Whether the word collects KEY=VALUE pairs, one per use of the option."""
+        """Whether the option collects KEY=VALUE pairs, one per use."""
         return typing.get_origin(self.type) is dict
 
     @property
     def listed(self) -> bool:
-        """Whether the word takes a comma-separated list."""
+        """Whether the option takes a comma-separated list."""
         return typing.get_origin(self.type) is tuple
 
 
-def words_of(kind: type[Any]) -> dict[str, Word]:
-    """The words of a configuration dataclass, by name."""
+def options_of(kind: type[Any]) -> dict[str, Option]:
+    """The options of a configuration dataclass, by name."""
     hints = typing.get_type_hints(kind)
-    words = {}
+    options = {}
     for field in dataclasses.fields(kind):
         hint = hints[field.name]
         if typing.get_origin(hint) in (types.UnionType, typing.Union):
@@ -50,7 +50,7 @@ def words_of(kind: type[Any]) -> dict[str, Word]:
         if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         data = field.metadata
-        words[field.name] = Word(
+        options[field.name] = Option(
             field.name,
             hint,
             default,
@@ -59,35 +59,35 @@ def words_of(kind: type[Any]) -> dict[str, Word]:
             data.get("choices"),
             data.get("texts", ()),
         )
-    return words
+    return options
 
 
-def parse(word: Word, value: Any) -> Any:
-    """The value of `word` from the command line's text or from JSON; wrong ones raise."""
+def parse(option: Option, value: Any) -> Any:
+    """The value of `option` from the command line's text or from JSON; wrong ones raise."""
     if value is None:
         return None
-    if word.pairs:
-        return _pairs(word, value)
-    if word.listed:
+    if option.pairs:
+        return _pairs(option, value)
+    if option.listed:
         parts = value.split(",") if isinstance(value, str) else value
         if not isinstance(parts, list | tuple):
-            raise _wrong(word, value, "a list, such as user,item")
-        kind = typing.get_args(word.type)[0]
+            raise _wrong(option, value, "a list, such as user,item")
+        kind = typing.get_args(option.type)[0]
         texts = [part.strip() if isinstance(part, str) else part for part in parts]
-        return tuple(_scalar(word, kind, part) for part in texts if part != "")
-    return _scalar(word, word.type, value)
+        return tuple(_scalar(option, kind, part) for part in texts if part != "")
+    return _scalar(option, option.type, value)
 
 
-def _pairs(word: Word, value: Any) -> dict[str, str]:
+def _pairs(option: Option, value: Any) -> dict[str, str]:
     if isinstance(value, Mapping):
         return {str(key): _text(item) for key, item in value.items()}
     pairs = {}
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise _wrong(word, value, 'an object, such as {"blocks": 3}')
+        raise _wrong(option, value, 'an object, such as {"blocks": 3}')
     for item in map(str, value):
         key, sign, text = item.partition("=")
         if not sign or not key.strip():
-            raise _wrong(word, item, f"KEY=VALUE, such as {word.metavar or 'blocks=3'}")
+            raise _wrong(option, item, f"KEY=VALUE, such as {option.metavar or 'blocks=3'}")
         pairs[key.strip()] = text
     return pairs
 
@@ -97,26 +97,26 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _scalar(word: Word, kind: Any, value: Any) -> Any:
+def _scalar(option: Option, kind: Any, value: Any) -> Any:
     if kind is bool:
         if isinstance(value, bool):
             return value
-        raise _wrong(word, value, "true or false")
+        raise _wrong(option, value, "true or false")
     if kind is int:
-        return _number(word, value, int)
+        return _number(option, value, int)
     if kind is float:
-        return _number(word, value, float)
+        return _number(option, value, float)
     text = value if isinstance(value, str) else _text(value)
-    if word.choices and text not in word.choices:
-        raise unknown_name(word.name.replace("_", " "), text, word.choices)
+    if option.choices and text not in option.choices:
+        raise unknown_name(option.name.replace("_", " "), text, option.choices)
     return text
 
 
-def _number(word: Word, value: Any, kind: type[int] | type[float]) -> int | float:
+def _number(option: Option, value: Any, kind: type[int] | type[float]) -> int | float:
     expected = "a whole number, such as 2048" if kind is int else "a number, such as 1e-3"
     if isinstance(value, bool):
-        raise _wrong(word, value, expected)
-    if value in word.texts:
+        raise _wrong(option, value, expected)
+    if value in option.texts:
         return value  # type: ignore[no-any-return]
     if kind is int and isinstance(value, int):
         return value  # a float would round a seed of 64 bits
@@ -128,7 +128,7 @@ def _number(word: Word, value: Any, kind: type[int] | type[float]) -> int | floa
         except ValueError:
             return _whole(float(value))  # 1e6 is a whole number too
     except (TypeError, ValueError, OverflowError):
-        raise _wrong(word, value, expected) from None
+        raise _wrong(option, value, expected) from None
 
 
 def _whole(value: float) -> int:
@@ -137,5 +137,14 @@ def _whole(value: float) -> int:
     return int(value)
 
 
-def _wrong(word: Word, got: object, expected: str) -> BitfoldError:
-    return BitfoldError(f"{word.option} cannot be read", got=repr(got), expected=expected)
+def _wrong(option: Option, got: object, expected: str) -> BitfoldError:
+    return BitfoldError(f"{option.flag} cannot be read", got=repr(got), expected=expected)
+
+
+def said(kind: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `kind` that the command line says, with their values."""
+    return {
+        name: parse(option, given[name])
+        for name, option in options_of(kind).items()
+        if given.get(name) not in (None, ())
+    }

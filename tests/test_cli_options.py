@@ -8,13 +8,13 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from bitfold.cli.options import build, file_words, read_config, said, words
-from bitfold.cli.settings import parse, words_of
+from bitfold.cli.options import build, file_options, options, read_config
 from bitfold.comparison.board import CompareConfig
 from bitfold.config import option, to_json
 from bitfold.data.config import DataConfig
 from bitfold.data.synth.log import SynthConfig
 from bitfold.errors import BitfoldError, UnknownName
+from bitfold.settings import options_of, parse, said
 from bitfold.training.config import TrainConfig
 
 
@@ -35,9 +35,9 @@ def toy(*args: str) -> Toy:
     made: list[Toy] = []
 
     @click.command()
-    @words(Toy)
+    @options(Toy)
     def command(config_file: str | None, **given: object) -> None:
-        made.append(build(Toy, given, file_words(config_file, list(words_of(Toy)))))
+        made.append(build(Toy, given, file_options(config_file, list(options_of(Toy)))))
 
     result = CliRunner().invoke(command, list(args), catch_exceptions=False, standalone_mode=False)
     assert result.exit_code == 0
@@ -97,7 +97,7 @@ def test_wrong_values(args: tuple[str, ...], message: str) -> None:
 @pytest.mark.parametrize("value", [True, "x", [1], None.__class__])
 def test_wrong_json_values(value: object) -> None:
     with pytest.raises(BitfoldError, match="--size cannot be read"):
-        parse(words_of(Toy)["size"], value)
+        parse(options_of(Toy)["size"], value)
 
 
 def test_a_missing_word_is_named() -> None:
@@ -122,7 +122,7 @@ def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "words.json"
     file.write_text(text)
     with pytest.raises(BitfoldError) as caught:
-        read_config(str(file), list(words_of(Toy)))
+        read_config(str(file), list(options_of(Toy)))
     assert message in str(caught.value)
 
 
@@ -142,14 +142,14 @@ def test_sections_and_notes_of_a_saved_configuration(tmp_path: Path) -> None:
             {"kind": "x", "format": 1, "paths": [], "data": to_json(data), "train": to_json(train)}
         )
     )
-    flat = read_config(str(file), [*words_of(DataConfig), *words_of(TrainConfig)])
+    flat = read_config(str(file), [*options_of(DataConfig), *options_of(TrainConfig)])
     assert build(DataConfig, {}, flat) == data
     assert build(TrainConfig, {}, flat) == train
 
 
 @pytest.mark.parametrize("kind", [DataConfig, TrainConfig, SynthConfig, CompareConfig])
 def test_every_word_has_help_and_a_type_that_options_can_carry(kind: type) -> None:
-    for name, found in words_of(kind).items():
+    for name, found in options_of(kind).items():
         assert found.help.endswith((".", "'")), name
         assert found.pairs or found.listed or found.type in (int, float, str, bool), name
 
@@ -160,9 +160,9 @@ def test_defaults_survive_json(kind: type) -> None:
 
 
 def test_data_and_training_share_no_word() -> None:
-    assert not words_of(DataConfig).keys() & words_of(TrainConfig).keys()
-    assert not words_of(CompareConfig).keys() & (
-        words_of(DataConfig).keys() | words_of(TrainConfig).keys()
+    assert not options_of(DataConfig).keys() & options_of(TrainConfig).keys()
+    assert not options_of(CompareConfig).keys() & (
+        options_of(DataConfig).keys() | options_of(TrainConfig).keys()
     )
 
 
