@@ -28,7 +28,7 @@ from bitfold.data.prepared import PreparedLog, is_prepared
 from bitfold.embedding import EmbeddingCollection
 from bitfold.nets.model import click_loss
 from bitfold.optim import RowOptimizer
-from bitfold.runs import run as runs
+from bitfold.runs.folder import build_model
 from bitfold.training import TrainConfig
 from bitfold.training.loop import make_optimizers
 from bitfold.training.rows import TrainingRows
@@ -80,7 +80,7 @@ class Step:
         collection = EmbeddingCollection(
             log.schema.embedding_fields(), words.width, method=words.method, budget=words.budget
         )
-        self.model = runs.build_model(collection, log.schema, words, seed=0)
+        self.model = build_model(collection, log.schema, words, seed=0)
         self.optimizers = make_optimizers(self.model, words)
         for optimizer in self.optimizers:
             if isinstance(optimizer, RowOptimizer):

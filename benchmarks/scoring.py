@@ -59,7 +59,7 @@ def main():
     import torch
 
     import bitfold
-    from bitfold.runs.evaluate import predict_batch
+    from bitfold.runs.scoring import predict_batch
 
     if asked.threads:
         torch.set_num_threads(asked.threads)

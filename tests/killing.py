@@ -85,7 +85,7 @@ def synthetic(out: Path) -> Any:
 
 def a_run(out: Path) -> Any:
     """The weights of a finished run."""
-    from bitfold.runs.run import verify
+    from bitfold.runs.manifest import verify
 
     verify(out)
     return digest(out / "weights.safetensors")

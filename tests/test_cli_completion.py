@@ -11,7 +11,7 @@ from bitfold.cli.options import COMMON
 from bitfold.data.config import DataConfig
 from bitfold.method.names import BUILT_IN, known_names
 from bitfold.method.registry import methods
-from bitfold.training.config import NETWORK_NAMES
+from bitfold.runs.options import NETWORK_NAMES
 from command import bitfold
 
 

@@ -14,8 +14,8 @@ from bitfold.config import option, to_json
 from bitfold.data.config import DataConfig
 from bitfold.data.synth.log import SynthConfig
 from bitfold.errors import BitfoldError, UnknownName
+from bitfold.runs.options import TrainConfig
 from bitfold.settings import options_of, parse, said
-from bitfold.training.config import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)

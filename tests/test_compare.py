@@ -14,7 +14,7 @@ from bitfold.comparison.compare import compare
 from bitfold.data.config import DataConfig
 from bitfold.errors import BitfoldError
 from bitfold.records import sealed
-from bitfold.training.config import TrainConfig
+from bitfold.runs.options import TrainConfig
 from command import READING, TRAINING, Outcome, bitfold, refused, write_ratings
 
 SLICES = "binary-code:sharing=slices"  # which do not fit 300 bytes

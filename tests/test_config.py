@@ -119,7 +119,7 @@ def test_an_unknown_word_is_called_what_it_is():
 
 
 def test_options_of_older_files_are_read_under_their_new_names() -> None:
-    from bitfold.training.config import TrainConfig
+    from bitfold.runs.options import TrainConfig
 
     old = {"embedding": "hash", "width": 8}
     assert from_json(TrainConfig, old) == TrainConfig(method="hash", width=8)

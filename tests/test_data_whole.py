@@ -18,9 +18,8 @@ from bitfold.data.schema import LARGEST, Schema
 from bitfold.data.statistics import Moments
 from bitfold.errors import BitfoldError
 from bitfold.planning.field import Field
-from bitfold.runs.evaluate import correct
-from bitfold.runs.predict import scores
-from bitfold.runs.run import load
+from bitfold.runs.folder import load
+from bitfold.runs.scoring import correct, scores
 from bitfold.settings import options_of, parse
 from bitfold.training import TrainConfig, train
 from bitfold.training.memory import available_bytes, check_memory

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from bitfold import training
+from bitfold.comparison.ceiling import bayes, clicked
 from bitfold.comparison.floors import reference_lines
-from bitfold.data.bayes import REPORT_FILE, bayes, clicked
 from bitfold.data.config import DataConfig
 from bitfold.data.prepare import prepare
 from bitfold.data.prepared import PreparedLog
+from bitfold.data.stats import REPORT_FILE
 from bitfold.data.synth.log import SynthConfig, generate, synthesize
 from bitfold.runs.metrics import auc, logloss
 from bitfold.runs.popularity import Rates, popularity

@@ -15,8 +15,8 @@ from bitfold.config import to_json
 from bitfold.data.config import DataConfig
 from bitfold.data.synth.log import SynthConfig
 from bitfold.errors import BitfoldError
+from bitfold.runs.options import TrainConfig
 from bitfold.settings import options_of
-from bitfold.training.config import TrainConfig
 
 SAMPLE = {"raw": 80, "logs": 120, "runs": 70, "results": 5, "checkpoints": 15, "cells": 30}
 FIRST = 100_000  # seeds that `make fuzz` does not come to

@@ -9,7 +9,7 @@ from bitfold import training
 from bitfold.comparison.board import Cell, CompareConfig, Variant
 from bitfold.comparison.grid import Grid
 from bitfold.errors import BitfoldError, Diverged
-from bitfold.training.config import TrainConfig
+from bitfold.runs.options import TrainConfig
 from command import READING, TRAINING, bitfold, refused, write_ratings
 from test_compare import board_of
 

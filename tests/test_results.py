@@ -14,7 +14,7 @@ import pytest
 from bitfold import training
 from bitfold.data.config import DataConfig
 from bitfold.data.synth.log import SynthConfig
-from bitfold.training.config import TrainConfig
+from bitfold.runs.options import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = (

@@ -14,7 +14,6 @@ from bitfold.data.prepare import prepare
 from bitfold.data.prepared import PreparedLog
 from bitfold.errors import BitfoldError
 from bitfold.records import sealed
-from bitfold.runs.evaluate import evaluate
 from bitfold.runs.predict import predict
 from bitfold.training import train
 from click_log import DATA, TINY, columns, write
@@ -48,16 +47,16 @@ def test_a_loaded_run_has_what_it_needs(run):
 
 
 def test_evaluate_gives_the_metrics_of_training(run):
-    figures = evaluate(run, run / "log")
+    figures = bitfold.load(run).evaluate(run / "log")
     for name in ("auc", "logloss", "gauc", "calibration", "ece"):
         assert figures[name] == pytest.approx(bitfold.load(run).metrics[name], rel=1e-6)
     assert figures["rows"] == PreparedLog(run / "log").rows["test"]
-    assert evaluate(run, run / "log", "train")["auc"] > figures["auc"]
+    assert bitfold.load(run).evaluate(run / "log", "train")["auc"] > figures["auc"]
 
 
 def test_evaluate_reads_raw_rows_too(run, raw):
-    parts = [evaluate(run, run / "log", part) for part in ("train", "valid", "test")]
-    whole = evaluate(run, [raw])
+    parts = [bitfold.load(run).evaluate(run / "log", part) for part in ("train", "valid", "test")]
+    whole = bitfold.load(run).evaluate([raw])
     assert whole["rows"] == sum(part["rows"] for part in parts) == 2000
     mean = sum(part["logloss"] * part["rows"] for part in parts) / 2000
     assert whole["logloss"] == pytest.approx(mean, rel=1e-5)
@@ -66,17 +65,17 @@ def test_evaluate_reads_raw_rows_too(run, raw):
 def test_evaluate_refuses_what_it_cannot_judge(run, raw, tmp_path):
     other = prepare([raw], tmp_path / "seed", replace(DATA, hash_seed=3))
     with pytest.raises(BitfoldError, match="another hash_seed"):
-        evaluate(run, other.path)
+        bitfold.load(run).evaluate(other.path)
     fewer = prepare([raw], tmp_path / "split", replace(DATA, split="random:0.5,0.25,0.25"))
     with pytest.raises(BitfoldError, match="from other rows"):
-        evaluate(run, fewer.path)
+        bitfold.load(run).evaluate(fewer.path)
     table = columns(20)
     del table["rating"]
     unlabelled = write(tmp_path / "rows.csv", table)
     with pytest.raises(BitfoldError, match="no labels"):
-        evaluate(run, unlabelled)
+        bitfold.load(run).evaluate(unlabelled)
     with pytest.raises(BitfoldError, match="part"):
-        evaluate(run, run / "log", "tset")
+        bitfold.load(run).evaluate(run / "log", "tset")
 
 
 def test_scores_come_in_the_order_of_the_rows(run, tmp_path):

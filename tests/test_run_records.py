@@ -17,7 +17,7 @@ from bitfold.data.prepare import prepare
 from bitfold.errors import BitfoldError
 from bitfold.files import sha256
 from bitfold.records import sealed
-from bitfold.runs.run import RunConfig
+from bitfold.runs.config import RunConfig
 from bitfold.training import train
 from click_log import DATA, TINY, columns, write
 

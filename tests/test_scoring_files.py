@@ -11,7 +11,6 @@ import pytest
 import bitfold
 from bitfold.data.formats import LAYOUTS
 from bitfold.errors import BitfoldError
-from bitfold.runs.evaluate import evaluate
 from bitfold.runs.predict import predict
 from test_scoring import ROWS, WORDS, columns
 
@@ -50,7 +49,7 @@ def test_what_is_no_field_does_not_matter(run, expected, label, tmp_path):
     path.write_text(lines(table))
     np.testing.assert_allclose(run.predict(path), expected, rtol=1e-6)
     with pytest.raises(BitfoldError, match="label"):
-        evaluate(run, path)
+        run.evaluate(path)
     path.write_text(lines(fields()))
     np.testing.assert_allclose(run.predict(path), expected, rtol=1e-6)
     with pytest.raises(BitfoldError, match="no labels"):

@@ -190,9 +190,11 @@ def test_validation_sees_what_serving_sees(tmp_path: Path) -> None:
     """The epoch is chosen by the table that is served: the figures of valid agree."""
     log = write_log(tmp_path)
     result = train([log.path], None, WORDS, tmp_path / "run")
-    from bitfold.runs.evaluate import evaluate
+    from bitfold.runs.folder import load
 
-    assert evaluate(tmp_path / "run", log.path, "valid")["auc"] == result.metrics["valid"]["auc"]
+    assert (
+        load(tmp_path / "run").evaluate(log.path, "valid")["auc"] == result.metrics["valid"]["auc"]
+    )
 
 
 def test_a_stopped_training_goes_on_to_the_same_rows(

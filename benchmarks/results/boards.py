@@ -5,7 +5,7 @@ from typing import Any
 
 from bitfold.data.config import DataConfig
 from bitfold.data.synth.log import SynthConfig
-from bitfold.training.config import TrainConfig
+from bitfold.runs.options import TrainConfig
 
 BUDGETS = ("10x", "100x", "1000x")
 GRID, FINAL, REMEDIES = "grid", "final", "remedies"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bitfold.config import to_json
 from bitfold.errors import BitfoldError
 from bitfold.files import atomic, read_json, without_nan
-from bitfold.runs.evaluate import EVALUATION_ROWS
+from bitfold.runs.scoring import EVALUATION_ROWS
 
 from .boards import Board
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from bitfold.planning.budget import format_bytes
     from bitfold.planning.make import plan
     from bitfold.planning.plan import Plan
-    from bitfold.runs.run import Run, load
+    from bitfold.runs.folder import load
+    from bitfold.runs.run import Run
 
 __version__ = "0.1.0"
 
@@ -70,7 +71,8 @@ _HOMES = {
     "method": ("Method", "MethodInfo", "load_plugin", "methods"),
     "planning.plan": ("Plan",),
     "planning.make": ("plan",),
-    "runs.run": ("Run", "load"),
+    "runs.folder": ("load",),
+    "runs.run": ("Run",),
 }
 
 

@@ -17,8 +17,9 @@ from bitfold import remote
 from bitfold.config import RENAMED, to_json
 from bitfold.data.asked import check_settled
 from bitfold.data.config import DataConfig
+from bitfold.data.folder import looks_prepared
 from bitfold.data.frames import Data, MemoryLog, in_memory
-from bitfold.data.prepared import PreparedLog, looks_prepared
+from bitfold.data.prepared import PreparedLog
 from bitfold.errors import BitfoldError, unknown_name
 from bitfold.listening import Drawing, listening
 from bitfold.progress import reading
@@ -112,22 +113,25 @@ def train(
         >>> run.predict({"user": [1, 2]}).shape
         (2,)
     """
-    from bitfold.runs import run as runs
+    from bitfold.runs.config import RunConfig
+    from bitfold.runs.folder import load
+    from bitfold.runs.manifest import CONFIG
+    from bitfold.runs.run import Run
     from bitfold.training import TrainConfig
     from bitfold.training import train as job
 
     base: dict[str, Any] = {}
-    start = from_run.path if isinstance(from_run, runs.Run) else from_run
+    start = from_run.path if isinstance(from_run, Run) else from_run
     settled = out if resume and out is not None else start
-    if settled is not None and (Path(settled) / runs.CONFIG).is_file():
-        found = runs.RunConfig.load(Path(settled) / runs.CONFIG)
+    if settled is not None and (Path(settled) / CONFIG).is_file():
+        found = RunConfig.load(Path(settled) / CONFIG)
         base = to_json(found.data) | to_json(found.train)
     words, reading_words = configs((TrainConfig, DataConfig), options, base)
     with listening(progress) as tell, _source(data) as source:
         _check_settled(source, options)
         folder = _Folder(out, "run", resume=resume, force=force)
         return folder.made(
-            lambda place: runs.load(
+            lambda place: load(
                 job(
                     source,
                     reading_words,
@@ -337,7 +341,7 @@ class _Folder:
 
 def temporary_run(files: Mapping[str, bytes]) -> "Run":
     """A run out of the content of its files, in a folder that lives as long as the run."""
-    from bitfold.runs.run import load
+    from bitfold.runs.folder import load
 
     def written(place: Path) -> "Run":
         place.mkdir()

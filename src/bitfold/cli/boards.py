@@ -13,8 +13,8 @@ from bitfold.cli.tables import board_table, is_narrow, show
 from bitfold.comparison.board import CompareConfig
 from bitfold.data.asked import check_settled
 from bitfold.data.config import DataConfig
+from bitfold.runs.options import TrainConfig
 from bitfold.settings import options_of, said
-from bitfold.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from bitfold.comparison.compare import Comparison

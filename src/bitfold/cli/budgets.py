@@ -15,8 +15,8 @@ from bitfold.cli.tables import is_narrow, show, table
 from bitfold.comparison.board import CompareConfig
 from bitfold.data.config import DataConfig
 from bitfold.errors import BitfoldError
+from bitfold.runs.options import TrainConfig
 from bitfold.settings import Option, options_of, parse
-from bitfold.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from bitfold.planning.field import Field

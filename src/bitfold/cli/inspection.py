@@ -57,7 +57,7 @@ def inspect(path: str, width: int, quick: bool, as_json: bool) -> None:
 def _kind(path: Path) -> str:
     """`log` or `run`; whatever else the path is raises."""
     from bitfold.data.files import missing_file
-    from bitfold.data.prepared import looks_prepared
+    from bitfold.data.folder import looks_prepared
 
     if not path.exists():
         raise missing_file(path)
@@ -82,7 +82,8 @@ def _inspect_run(path: Path, as_json: bool) -> None:
     from bitfold.cli.quotes import plan_parts
     from bitfold.cli.runs import SHOWN
     from bitfold.planning.plan import Plan
-    from bitfold.runs.run import CONFIG, METRICS, PLAN, RunConfig, read_metrics, verify
+    from bitfold.runs.config import RunConfig
+    from bitfold.runs.manifest import CONFIG, METRICS, PLAN, read_metrics, verify
 
     files = verify(path)
     words = read_json(files.path(CONFIG))

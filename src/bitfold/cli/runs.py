@@ -25,8 +25,8 @@ from bitfold.data.asked import OPTIONS, check_settled
 from bitfold.data.config import DataConfig
 from bitfold.errors import BitfoldError
 from bitfold.files import without_nan
+from bitfold.runs.options import TrainConfig
 from bitfold.settings import options_of, said
-from bitfold.training.config import TrainConfig
 
 RANKED = ("rank", "rank_at", "rank_items", "rank_seen", "rank_users")
 SHOWN = (
@@ -72,7 +72,7 @@ def train(
             file = read_config(str(settled), known) | file
             break
     if resume and not data and begun.is_file():
-        from bitfold.runs.run import RunConfig
+        from bitfold.runs.config import RunConfig
 
         data = RunConfig.load(begun).paths
     if not data:
@@ -149,12 +149,14 @@ def evaluate(
     \b
     bitfold evaluate RUN log --rank item --rank-at 10,20
     """
-    from bitfold.runs.evaluate import evaluate as measure
+    from bitfold.runs.folder import load
 
     ranking = build(TrainConfig, given, file_options(config_file, RANKED)).ranking
     reading = {name: value for name, value in given.items() if name in OPTIONS}
     with drawing() as progress:
-        figures = measure(run, list(data), part, ranking=ranking, progress=progress, **reading)
+        figures = load(run).evaluate(
+            list(data), part, ranking=ranking, progress=progress, **reading
+        )
     if as_json:
         click.echo(json.dumps(without_nan(figures), indent=1))
         return

@@ -250,8 +250,9 @@ def _log(
     ranking: RankConfig | None = None,
 ) -> "PreparedLog":
     """The prepared log that every cell trains on."""
+    from bitfold.data.folder import looks_prepared
     from bitfold.data.prepare import prepare_or_open
-    from bitfold.data.prepared import PreparedLog, looks_prepared
+    from bitfold.data.prepared import PreparedLog
 
     if not isinstance(paths, MemoryLog) and len(paths) == 1 and looks_prepared(Path(paths[0])):
         return PreparedLog(paths[0])

@@ -22,8 +22,9 @@ from bitfold.machine import machine
 from bitfold.planning.plan import Plan, dtype_size
 from bitfold.progress import Progress, silent
 from bitfold.runs import metrics
-from bitfold.runs.evaluate import EVALUATION_ROWS, Scores, score
-from bitfold.runs.run import Run, load
+from bitfold.runs.folder import load
+from bitfold.runs.run import Run
+from bitfold.runs.scoring import EVALUATION_ROWS, Scores, score
 
 if TYPE_CHECKING:
     from bitfold.data.prepared import PreparedLog

@@ -59,7 +59,7 @@ def references(
         tell: is told of the rows counted.
         ranked: what is ranked by popularity, too.
     """
-    from bitfold.data.bayes import bayes
+    from bitfold.comparison.ceiling import bayes
     from bitfold.ranking import Ranking
     from bitfold.runs.popularity import popularity
 

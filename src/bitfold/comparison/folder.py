@@ -83,8 +83,8 @@ def claim(
 
 def comparison() -> outputs.Kind:
     """What a comparison's folder holds."""
-    from bitfold.data.prepare import PREPARED
-    from bitfold.training.folder import RUN
+    from bitfold.data.folder import PREPARED
+    from bitfold.runs.manifest import RUN
 
     return outputs.Kind(
         "comparison",

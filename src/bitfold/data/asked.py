@@ -70,7 +70,8 @@ def check_settled(data: Sequence[str | Path], said: Mapping[str, Any]) -> None:
     Raises:
         BitfoldError: `data` is a prepared log that was made with another value.
     """
-    from bitfold.data.prepared import PreparedLog, looks_prepared
+    from bitfold.data.folder import looks_prepared
+    from bitfold.data.prepared import PreparedLog
 
     if not said or len(data) != 1 or not looks_prepared(Path(data[0])):
         return

@@ -6,36 +6,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bitfold.data.bayes import report_of
 from bitfold.data.columns import Encoder
 from bitfold.data.config import DataConfig
 from bitfold.data.dealing import deal
 from bitfold.data.files import find_files
 from bitfold.data.fitting import fit
+from bitfold.data.folder import PREPARED
 from bitfold.data.forks import need_polars
 from bitfold.data.formats import with_defaults
 from bitfold.data.frames import MemoryLog, paths_of
 from bitfold.data.interactions import Interactions
-from bitfold.data.manifest import PARTS
 from bitfold.data.negatives import add_negatives
-from bitfold.data.newness import KNOWN_FILE, Watch
-from bitfold.data.prepared import PreparedLog, is_prepared, looks_prepared
+from bitfold.data.newness import Watch
+from bitfold.data.prepared import PreparedLog, is_prepared
 from bitfold.data.reading import Progress
-from bitfold.data.schema import VOCABULARY_FILE, Schema
-from bitfold.data.stats import REPORT_FILE
+from bitfold.data.schema import Schema
+from bitfold.data.synth.report import report_of
 from bitfold.data.writing import write_log
 from bitfold.errors import BitfoldError
-from bitfold.outputs import Kind, new_folder
+from bitfold.outputs import new_folder
 from bitfold.terminal import printable
-
-PREPARED = Kind(
-    "prepared log",
-    (
-        *("log.json", "schema.json", "stats.json", VOCABULARY_FILE, KNOWN_FILE, REPORT_FILE),
-        *(f"{part}/*.parquet" for part in PARTS),
-    ),
-    looks_prepared,
-)
 
 
 def prepare(

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from bitfold.data.batch import Batch
 from bitfold.data.finishing import assemble
+from bitfold.data.folder import looks_prepared
 from bitfold.data.manifest import AGAIN, PARTS, Manifest, ShardInfo, check_digest
-from bitfold.data.schema import SCHEMA_FILE, Schema
+from bitfold.data.schema import Schema
 from bitfold.data.stats import STATS_FILE, read_stats
 from bitfold.data.table import Bags, Table
 from bitfold.errors import BitfoldError, unknown_name
@@ -282,11 +283,6 @@ def _plain(column: Any) -> Any:
         offsets = chunk.offsets.to_numpy().astype(np.int64, copy=False)
         return Bags(chunk.values.to_numpy(), offsets)
     return chunk.to_numpy()
-
-
-def looks_prepared(path: Path) -> bool:
-    """Whether a folder calls itself a prepared log, whole or not."""
-    return (path / SCHEMA_FILE).is_file() and (path / "log.json").is_file()
 
 
 def is_prepared(path: str | Path) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 from bitfold.comparison.board import CompareConfig
 from bitfold.data.config import DataConfig
 from bitfold.report.reading import Row
-from bitfold.training.config import TrainConfig
+from bitfold.runs.options import TrainConfig
 
 SECTIONS = {"compare": CompareConfig, "train": TrainConfig, "data": DataConfig}
 CELL = ("method", "embedding", "budget")  # each cell's own

@@ -18,7 +18,7 @@ from bitfold.report.again import CELL, options
 from bitfold.report.numbers import auc_text, share_text, size
 from bitfold.report.reading import Board
 from bitfold.report.sentences import listed, where
-from bitfold.training.config import TrainConfig
+from bitfold.runs.options import TrainConfig
 
 KEPT = 0.98
 """The share of the full table's lift over .5 that the tightest budget taken must keep. Shares of

@@ -14,10 +14,12 @@ import msgspec
 from msgspec import Meta
 
 import bitfold
+from bitfold.data.folder import PREPARED
 from bitfold.data.newness import KNOWN_FILE
 from bitfold.data.schema import SCHEMA_FILE, VOCABULARY_FILE
 from bitfold.errors import BitfoldError
 from bitfold.files import sha256, write_json
+from bitfold.outputs import Kind
 from bitfold.records import (
     Count,
     Form,
@@ -33,10 +35,11 @@ from bitfold.records import (
 
 KIND = "bitfold run"
 AGAIN = "copy the run again"
-RUN = Form(KIND, 2, sealed_from=2, fix=AGAIN)
+FORM = Form(KIND, 2, sealed_from=2, fix=AGAIN)
 CONFIG, PLAN, WEIGHTS = "config.json", "plan.json", "weights.safetensors"
 METRICS, MANIFEST, DENSE = "metrics.json", "manifest.json", "dense.safetensors"
 PARTS = (CONFIG, SCHEMA_FILE, VOCABULARY_FILE, KNOWN_FILE, DENSE, PLAN, WEIGHTS, METRICS)
+CHECKPOINT, LOG, LOGS = "checkpoint", "log", "logs"
 NEEDED = (CONFIG, PLAN, WEIGHTS, METRICS, SCHEMA_FILE)
 
 PlainName = Annotated[str, Meta(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,200}$")]
@@ -84,7 +87,7 @@ def write_manifest(folder: Path, names: Iterable[str]) -> None:
         name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
         for name in sorted(names)
     }
-    value = RUN.head() | {"bitfold": bitfold.__version__, "files": files}
+    value = FORM.head() | {"bitfold": bitfold.__version__, "files": files}
     write_json(folder / MANIFEST, sealed(value))
 
 
@@ -102,6 +105,21 @@ def is_run(folder: Path) -> bool:
 def is_complete(folder: Path) -> bool:
     """Whether the run in `folder` has ended."""
     return os.path.isfile(folder / MANIFEST)  # noqa: PTH113  (False where it may not be looked at)
+
+
+RUN = Kind(
+    "run",
+    (
+        *PARTS,
+        MANIFEST,
+        f"{CHECKPOINT}/*.safetensors",
+        *(f"{LOGS}/training.csv", f"{LOGS}/events.out.tfevents.*"),
+        f"{LOGS}/*/events.out.tfevents.*",
+        *PREPARED.within(LOG),
+    ),
+    is_run,
+)
+"""A run's folder as an output: what may be in it, the work of a training that goes on included."""
 
 
 def verify(folder: Path) -> RunFiles:
@@ -125,7 +143,7 @@ def verify(folder: Path) -> RunFiles:
             fix="go on with --resume" if unfinished else "check the path",
         )
     path = folder / MANIFEST
-    manifest = record(checked(path, RUN), _Manifest, path, fix=AGAIN)
+    manifest = record(checked(path, FORM), _Manifest, path, fix=AGAIN)
     lacking = [name for name in NEEDED if name not in manifest.files]
     if lacking:
         raise broken(

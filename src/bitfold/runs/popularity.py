@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from bitfold.progress import Progress, silent
 from bitfold.runs import metrics
-from bitfold.runs.evaluate import Scores, correct
+from bitfold.runs.scoring import Scores, correct
 
 if TYPE_CHECKING:
     from bitfold.data.batch import Batch

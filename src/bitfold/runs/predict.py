@@ -1,63 +1,26 @@
-"""Raw rows in, scores out, in the input's order."""
+"""Raw rows in, a file of scores out, in the input's order."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence, Sized
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import numpy as np
 
+from bitfold.data.asked import reading_config
 from bitfold.data.forks import need_polars
-from bitfold.data.frames import Data, paths_of
-from bitfold.data.single import FEW
+from bitfold.data.frames import Data, in_memory, paths_of
 from bitfold.errors import BitfoldError
 from bitfold.outputs import new_file
 from bitfold.progress import Progress, silent
-from bitfold.runs.evaluate import EVALUATION_ROWS, predict_batch
-from bitfold.runs.scores import STDOUT, Encoding, Scored, Scores, write_csv, writer_of
-
-if TYPE_CHECKING:
-    from bitfold.runs.run import Run
-
-T = TypeVar("T")
-
-
-def scores(
-    run: "Run", data: Data, batch_size: int = EVALUATION_ROWS, **reading: Any
-) -> Iterator[Scores]:
-    """Probabilities of raw rows, batch by batch, in the input's order.
-
-    While the model scores a batch, a thread reads the next; a few rows need no thread.
-    """
-    batches = run.batches(data, batch_size, fields_only=True, **reading)
-    if not is_small(data):
-        batches = ahead(batches)
-    for batch in batches:
-        yield predict_batch(run.model, batch.to(run.device), run.negative_rate)
-
-
-def is_small(data: Data) -> bool:
-    """Whether the data are a few rows at most, as far as a look at their length tells."""
-    if isinstance(data, Mapping):
-        return all(not hasattr(each, "__len__") or len(each) <= FEW for each in data.values())
-    if isinstance(data, str | Path) or not isinstance(data, Sized):
-        return False
-    return len(data) <= FEW and not paths_of(data)
-
-
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, the next of which a thread makes while one is used."""
-    end = object()
-    with ThreadPoolExecutor(1, "bitfold-reading") as pool:
-        following = pool.submit(next, items, end)
-        while (item := following.result()) is not end:
-            following = pool.submit(next, items, end)
-            yield item  # type: ignore[misc]
+from bitfold.runs.folder import load
+from bitfold.runs.run import Run
+from bitfold.runs.scores import STDOUT, Encoding, Scored, write_csv, writer_of
+from bitfold.runs.scoring import EVALUATION_ROWS, ahead, predict_batch, scores
 
 
 def predict(
-    run: "Run | str | Path",
+    run: Run | str | Path,
     data: Data,
     out: str | Path,
     *,
@@ -90,8 +53,6 @@ def predict(
     Raises:
         BitfoldError: a bad run, bad rows, or a file that exists.
     """
-    from bitfold.runs.run import load
-
     loaded: Run
     tell = progress or silent
     done = 0
@@ -122,7 +83,7 @@ def predict(
 
 
 def scored(
-    run: "Run",
+    run: Run,
     data: Data,
     keep: Sequence[str] = (),
     batch_size: int = EVALUATION_ROWS,
@@ -132,8 +93,6 @@ def scored(
     if not keep:
         yield from (Scored(part, None) for part in scores(run, data, batch_size, **reading))
         return
-    from bitfold.data.asked import reading_config
-    from bitfold.data.frames import in_memory
     from bitfold.data.raw import read_tables
 
     if "score" in keep:

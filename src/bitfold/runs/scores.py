@@ -17,14 +17,12 @@ if TYPE_CHECKING:
 STDOUT = "-"
 """What `--out` calls stdout."""
 
-Scores = npt.NDArray[np.float32]
-
 
 @dataclass(frozen=True)
 class Scored:
     """Some rows' scores `[B]`, and the columns that are carried along, if any are."""
 
-    scores: Scores
+    scores: npt.NDArray[np.float32]
     kept: "pl.DataFrame | None"
 
 

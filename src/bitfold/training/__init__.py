@@ -6,7 +6,7 @@ Names are imported on first use, so that the command can show its options withou
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from bitfold.training.config import TrainConfig
+from bitfold.runs.options import TrainConfig
 
 if TYPE_CHECKING:
     from bitfold.training.fit import RunResult, train

@@ -31,13 +31,16 @@ from bitfold.planning.make import plan as make_plan
 from bitfold.progress import Progress, note, silent
 from bitfold.ranking import Ranking, check_rank
 from bitfold.records import file_digest
-from bitfold.runs import run as runs
-from bitfold.runs.evaluate import EVALUATION_ROWS, same_ids, score
+from bitfold.runs import folder as runs
+from bitfold.runs.config import RunConfig
+from bitfold.runs.ids import same_ids
+from bitfold.runs.manifest import CHECKPOINT, LOG, LOGS, METRICS, is_complete, read_metrics, verify
+from bitfold.runs.options import TrainConfig
 from bitfold.runs.popularity import MOST_IDS, popularity
-from bitfold.runs.run import Run, RunConfig
+from bitfold.runs.run import Run
+from bitfold.runs.scoring import EVALUATION_ROWS, score
 from bitfold.training import checkpoint, folder
 from bitfold.training.checkpoint import Position
-from bitfold.training.config import TrainConfig
 from bitfold.training.logs import TrainingLog
 from bitfold.training.loop import Logits, Trainer, make_optimizers
 from bitfold.training.memory import check_memory
@@ -171,11 +174,11 @@ def _train(
         place = Path(fabric.broadcast(str(work.folder if work else "")))
         try:
             with together(fabric):
-                if not runs.is_complete(place):
+                if not is_complete(place):
                     _Job(place, config, base, fabric, tell, memory, floors, out.name).run()
         except (BitfoldError, OSError) as error:
             # What diverged once diverges again, so there would be nothing to resume.
-            kept = checkpoint.exists(place / folder.CHECKPOINT)
+            kept = checkpoint.exists(place / CHECKPOINT)
             if work is not None and (isinstance(error, Diverged) or (work.fresh and not kept)):
                 work.discard()
             raise
@@ -236,8 +239,9 @@ class _Job:
 
     def _open_log(self) -> PreparedLog:
         """The prepared log: given, or the run's own."""
+        from bitfold.data.folder import looks_prepared
         from bitfold.data.prepare import prepare
-        from bitfold.data.prepared import is_prepared, looks_prepared
+        from bitfold.data.prepared import is_prepared
 
         paths = self.config.paths
         if len(paths) == 1 and looks_prepared(Path(paths[0])):
@@ -248,7 +252,7 @@ class _Job:
             return log
         if self.config.train.ranking is not None:  # before the log is read
             check_rank(with_defaults(self.config.data), self.config.train.ranking)
-        own = self.out / folder.LOG
+        own = self.out / LOG
         if self.fabric.is_global_zero and not is_prepared(own):
             schema = None if self.base is None else self.base.schema
             rows = paths if self.memory is None else self.memory
@@ -301,7 +305,7 @@ class _Job:
             for optimizer in optimizers:
                 if isinstance(optimizer, RowOptimizer):
                     optimizer.into_backward(model.embeddings)
-        place, position = self.out / folder.CHECKPOINT, Position()
+        place, position = self.out / CHECKPOINT, Position()
         place.mkdir(exist_ok=True)
         if checkpoint.exists(place):
             position, random = checkpoint.load(place, model, optimizers)
@@ -311,7 +315,7 @@ class _Job:
         lines = None
         if fabric.is_global_zero:
             lines = TrainingLog(
-                self.out / folder.LOGS,
+                self.out / LOGS,
                 position.log_size,
                 position.step,
                 kind=words.log,
@@ -430,7 +434,7 @@ def _versions() -> dict[str, str]:
 
 
 def _finished(out: Path) -> RunResult:
-    return RunResult(out, runs.read_metrics(runs.verify(out).path(runs.METRICS)))
+    return RunResult(out, read_metrics(verify(out).path(METRICS)))
 
 
 def _set_random(fabric: "Fabric", random: dict[str, torch.Tensor]) -> None:

@@ -9,28 +9,14 @@ from typing import Any
 
 from bitfold import outputs
 from bitfold.config import to_json
-from bitfold.data.prepare import PREPARED
 from bitfold.data.sources import STDIN
 from bitfold.errors import BitfoldError
 from bitfold.files import remove_parts
-from bitfold.outputs import Kind, Work
-from bitfold.runs import run as runs
-from bitfold.runs.run import RunConfig
+from bitfold.outputs import Work
+from bitfold.runs.config import RunConfig
+from bitfold.runs.manifest import CHECKPOINT, CONFIG, LOG, RUN, is_complete
 
-CHECKPOINT, LOG, LOGS = "checkpoint", "log", "logs"
 FREE = ("checkpoint_steps", "log_steps", "log", "keep_log")  # words that change no weight
-
-RUN = Kind(
-    "run",
-    (
-        *(*runs.PARTS, runs.MANIFEST),
-        f"{CHECKPOINT}/*.safetensors",
-        *(f"{LOGS}/training.csv", f"{LOGS}/events.out.tfevents.*"),
-        f"{LOGS}/*/events.out.tfevents.*",
-        *PREPARED.within(LOG),
-    ),
-    runs.is_run,
-)
 
 
 def absolute(path: str | Path) -> str:
@@ -54,7 +40,7 @@ def claim(
     def begin(folder: Path) -> None:
         write_config(folder, config)
 
-    return outputs.work(out, RUN, begin, resume=resume, force=force, ended=runs.is_complete)
+    return outputs.work(out, RUN, begin, resume=resume, force=force, ended=is_complete)
 
 
 def under_way(out: Path) -> Path:
@@ -67,14 +53,14 @@ def write_config(out: Path, config: RunConfig) -> None:
     called, since the run outlives the move.
     """
     paths = tuple(outputs.settled(path) for path in config.paths)
-    replace(config, paths=paths).save(out / runs.CONFIG)
+    replace(config, paths=paths).save(out / CONFIG)
 
 
 def read_config(out: Path) -> RunConfig | None:
     """The words of the run in `out`, or None."""
-    if not (out / runs.CONFIG).is_file():
+    if not (out / CONFIG).is_file():
         return None
-    config = RunConfig.load(out / runs.CONFIG)
+    config = RunConfig.load(out / CONFIG)
     where = out.resolve()
     return replace(config, paths=tuple(outputs.unsettled(path, where) for path in config.paths))
 
@@ -84,7 +70,7 @@ def check_same(begun: RunConfig, asked: RunConfig) -> None:
 
     The data words of a prepared log come from the log, so they are not asked for twice.
     """
-    from bitfold.data.prepared import looks_prepared
+    from bitfold.data.folder import looks_prepared
 
     pairs: list[tuple[str, Any, Any]] = [
         ("paths", begun.paths, asked.paths),

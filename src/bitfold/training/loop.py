@@ -17,10 +17,10 @@ from bitfold.kernels.lookup import moving_bytes
 from bitfold.nets.model import ClickModel, click_loss
 from bitfold.optim import OPTIMIZERS as ROW_KINDS
 from bitfold.progress import Progress
-from bitfold.runs.evaluate import EVALUATION_ROWS, score
+from bitfold.runs.options import SAME, TrainConfig
+from bitfold.runs.scoring import EVALUATION_ROWS, score
 from bitfold.training import checkpoint
 from bitfold.training.checkpoint import Position
-from bitfold.training.config import SAME, TrainConfig
 from bitfold.training.logs import TrainingLog
 from bitfold.training.rows import TrainingRows
 

@@ -29,7 +29,7 @@ from bitfold.progress import is_first_process
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from bitfold.training.config import TrainConfig
+    from bitfold.runs.options import TrainConfig
 
 STARTED = "BITFOLD_STARTED_PROCESSES"  # in the environment of what `start` made
 FAILED = "bitfold/failed"  # the mark in the group's store

@@ -6,16 +6,18 @@ from pathlib import Path
 
 from bitfold.config import parse_options, to_json
 from bitfold.data.config import DataConfig
+from bitfold.data.folder import looks_prepared
 from bitfold.data.frames import MemoryLog
-from bitfold.data.prepared import looks_prepared
 from bitfold.errors import BitfoldError
 from bitfold.method.registry import method_kind
 from bitfold.nets.networks import build_network, network_options
-from bitfold.runs import run as runs
-from bitfold.runs.evaluate import READING
-from bitfold.runs.run import Run, RunConfig
+from bitfold.runs.config import RunConfig
+from bitfold.runs.folder import load
+from bitfold.runs.ids import READING
+from bitfold.runs.manifest import is_complete
+from bitfold.runs.options import TrainConfig
+from bitfold.runs.run import Run
 from bitfold.training import folder
-from bitfold.training.config import TrainConfig
 from bitfold.training.logs import check_board
 from bitfold.training.processes import agreed
 
@@ -50,8 +52,8 @@ def run_config(
             )
         devices = agreed(begun.train.devices)
         folder.check_same(begun, replace(begun, train=replace(begun.train, devices=devices)))
-        return None if runs.is_complete(out) else begun
-    base = None if from_run is None else runs.load(from_run).config
+        return None if is_complete(out) else begun
+    base = None if from_run is None else load(from_run).config
     reading = data_config or (base.data if base else DataConfig())
     if isinstance(data_paths, MemoryLog):
         named: tuple[str, ...] = (data_paths.fingerprint(reading),)
@@ -67,7 +69,7 @@ def run_config(
     )
     if begun is not None:
         folder.check_same(begun, asked)
-        return None if runs.is_complete(out) else begun
+        return None if is_complete(out) else begun
     return asked
 
 

@@ -1,4 +1,4 @@
-"""The words that say how a click model is trained."""
+"""The options that say how a click model is trained; its run keeps them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +16,10 @@ MOST_SEED = 2**62  # torch takes seeds of 64 bits, and each process adds its num
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a click model is trained: the words of `bitfold train` and `compare`.
+    """How a click model is trained: the options of `bitfold train` and `compare`.
 
     Raises:
-        BitfoldError: a word whose value cannot be right, whatever the log holds.
+        BitfoldError: an option whose value cannot be right, whatever the log holds.
 
     Example:
         >>> TrainConfig(method="hash", budget="10x").batch_size
@@ -196,6 +196,6 @@ class TrainConfig:
         return 1 if self.network == "lr" else self.width
 
     def network_options(self, known: tuple[str, ...]) -> dict[str, Any]:
-        """The options of the network: its own words, and those of `network_set`."""
-        words = {"hidden": self.hidden, "dropout": self.dropout}
-        return {name: words[name] for name in words if name in known} | dict(self.network_set)
+        """The options of the network: its own, and those of `network_set`."""
+        own = {"hidden": self.hidden, "dropout": self.dropout}
+        return {name: own[name] for name in own if name in known} | dict(self.network_set)

@@ -1,57 +1,24 @@
 """The ceiling of a synthetic log: what a scorer that knows the hidden truth reaches on its rows."""
 
-import os
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
-from msgspec import Meta
 
 from bitfold.config import from_json
 from bitfold.data.manifest import PARTS
 from bitfold.data.splits import random_parts
 from bitfold.data.stats import REPORT_FILE
-from bitfold.data.synth.log import FORMAT_VERSION, SynthConfig, generate
-from bitfold.errors import BitfoldError
-from bitfold.outputs import settle
-from bitfold.records import Count, read_object, record
+from bitfold.data.synth.log import SynthConfig, generate
+from bitfold.data.synth.report import Report
+from bitfold.records import read_object, record
+from bitfold.runs import metrics
 
 if TYPE_CHECKING:
     from bitfold.data.prepared import PreparedLog
 
 
-class _Report(msgspec.Struct):
-    """What is needed of a report of `bitfold synth`."""
-
-    format_version: int
-    rows: Count
-    bayes_auc: Annotated[float, Meta(ge=0, le=1)]
-    config: dict[str, Any]
-
-
 _NODES = 64  # of the quadrature over the noise
-
-
-def report_of(paths: Sequence[str | Path]) -> dict[str, Any] | None:
-    """The report that `bitfold synth` wrote beside a raw log; None if this is no such log."""
-    if len(paths) != 1:
-        return None
-    path = Path(paths[0])
-    settle(path)  # a log whose writer was killed may have a report that is not in its place yet
-    places = (path, Path(os.path.realpath(path)))
-    files = [place.with_name(place.name + ".json") for place in places]
-    file = next((file for file in files if file.is_file()), None)
-    if not path.exists() or file is None:
-        return None
-    try:
-        report = read_object(file)
-        known = record(report, _Report, file).format_version == FORMAT_VERSION
-    except BitfoldError:
-        return None  # another's file: its name is no promise
-    return report if known else None
 
 
 def bayes(log: "PreparedLog", part: str) -> dict[str, Any] | None:
@@ -69,8 +36,6 @@ def bayes(log: "PreparedLog", part: str) -> dict[str, Any] | None:
         `auc`, `logloss` and `rows`, which part they speak of; None for a log whose truth is not
         known: one that is not synthetic, has labels of its own making, weights, or fewer negatives.
     """
-    from bitfold.runs import metrics
-
     words = log.schema.config
     rule = words.label_rule
     if (
@@ -82,7 +47,7 @@ def bayes(log: "PreparedLog", part: str) -> dict[str, Any] | None:
     if words.weight is not None or words.negative_rate is not None:
         return None
     file = log.file(REPORT_FILE)
-    report = record(read_object(file), _Report, file)
+    report = record(read_object(file), Report, file)
     if sum(log.rows.values()) != report.rows:
         return None
     split = words.split_rule

@@ -1,0 +1,79 @@
+"""The options of a run, as its config.json keeps them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import bitfold
+from bitfold.config import from_json, to_json
+from bitfold.data.config import DataConfig
+from bitfold.files import write_json
+from bitfold.records import checked, record, sealed
+from bitfold.runs.manifest import FORM
+from bitfold.runs.options import TrainConfig
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The options of a run.
+
+    Args:
+        data: how its log was read.
+        train: how it was trained.
+        paths: the log.
+        from_run: the run it went on from, if any.
+    """
+
+    data: DataConfig
+    train: TrainConfig
+    paths: tuple[str, ...] = ()
+    from_run: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What config.json holds."""
+        return FORM.head() | {
+            "bitfold": bitfold.__version__,
+            "paths": list(self.paths),
+            "from_run": self.from_run,
+            "data": to_json(self.data),
+            "train": to_json(self.train),
+        }
+
+    def save(self, path: Path) -> None:
+        """Write config.json."""
+        write_json(path, sealed(self.to_json()))
+
+    @classmethod
+    def load(cls, path: Path) -> "RunConfig":
+        """Read config.json.
+
+        Raises:
+            BitfoldError: it is missing, damaged, changed, or of a newer format.
+        """
+        return cls.from_json(checked(path, FORM), path)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], where: object = "config.json") -> "RunConfig":
+        """Read what `to_json` wrote; `where` is what an error calls it."""
+        found = record(values, _Config, where, fix="train anew")
+        return cls(
+            from_json(DataConfig, found.data, where),
+            from_json(TrainConfig, found.train, where),
+            found.paths,
+            found.from_run,
+        )
+
+
+class _Config(msgspec.Struct, forbid_unknown_fields=True):
+    """What config.json holds; the options are read one by one."""
+
+    kind: str
+    format: int
+    bitfold: str
+    paths: tuple[str, ...]
+    from_run: str | None
+    data: dict[str, Any]
+    train: dict[str, Any]
