@@ -181,7 +181,7 @@ def test_a_dense_id_that_asks_for_more_than_the_memory(tmp_path):
 
 
 def test_memory_is_looked_at_before_it_is_taken(monkeypatch):
-    from bitfold.planning.make import plan
+    from bitfold.method.planner import plan
 
     small = plan([Field("user", 100)], 4, method="full")
     check_memory(small)

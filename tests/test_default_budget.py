@@ -6,9 +6,9 @@ import torch
 import bitfold
 from bitfold.embedding import Embedding, EmbeddingCollection
 from bitfold.errors import BitfoldError, BudgetTooSmall
+from bitfold.method.planner import plan
 from bitfold.planning.budget import full_bytes
 from bitfold.planning.field import Field
-from bitfold.planning.make import plan
 
 FORMS = [
     {},

@@ -22,7 +22,7 @@ from bitfold.comparison.diagnosis import (
 from bitfold.comparison.survey import IdSample, Survey, largest_fields, survey
 from bitfold.data.prepare import prepare
 from bitfold.data.prepared import PreparedLog
-from bitfold.planning.make import plan
+from bitfold.method.planner import plan
 from bitfold.runs.scoring import Scores
 from bitfold.training import train
 from click_log import DATA, TINY, columns, write

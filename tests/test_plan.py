@@ -129,7 +129,30 @@ def saved(**changes):
     return {**bitfold.plan(FIELDS, 16, budget="10x").to_json(), **changes}
 
 
-@pytest.mark.parametrize("version", [2, 99, None, "1"])
+def group(**changes):
+    values = saved()
+    values["groups"][0] |= changes
+    return values
+
+
+def first_version():
+    """What the first version of the format would hold of the same plan."""
+    values = saved()
+    (one,) = values["groups"]
+    kept = ("method", "method_version", "options", "program", "fusion", "dtype")
+    old = {name: one[name] for name in kept}
+    old |= {name: values[name] for name in ("fields", "embedding_dim", "budget")}
+    return old | {"plan_version": 1, "by_kind": {"weights": 1}}
+
+
+def test_a_plan_of_version_1_is_one_group_with_the_same_cells_and_bytes():
+    made, old = Plan.from_json(saved()), Plan.from_json(first_version())
+    assert old.program == made.program
+    assert old.by_kind == made.by_kind  # counted anew, whatever the file says
+    assert old == made
+
+
+@pytest.mark.parametrize("version", [0, 3, 99, None, "1"])
 def test_a_plan_of_a_newer_format_is_refused(version):
     with pytest.raises(BitfoldError, match="format"):
         Plan.from_json(saved(plan_version=version))
@@ -137,10 +160,10 @@ def test_a_plan_of_a_newer_format_is_refused(version):
 
 def test_a_plan_of_a_newer_method_is_refused():
     with pytest.raises(BitfoldError, match="newer"):
-        EmbeddingCollection.from_plan(Plan.from_json(saved(method_version=99)))
+        EmbeddingCollection.from_plan(Plan.from_json(group(method_version=99)))
 
 
-@pytest.mark.parametrize("part", ["program", "fields", "fusion", "embedding_dim", "by_kind"])
+@pytest.mark.parametrize("part", ["groups", "fields", "embedding_dim", "budget"])
 def test_a_plan_that_lacks_a_part_is_refused(part):
     values = saved()
     del values[part]
@@ -148,26 +171,39 @@ def test_a_plan_that_lacks_a_part_is_refused(part):
         Plan.from_json(values)
 
 
+@pytest.mark.parametrize("part", ["program", "fusion", "pools", "width", "stored"])
+def test_a_group_that_lacks_a_part_is_refused(part):
+    values = saved()
+    del values["groups"][0][part]
+    with pytest.raises(BitfoldError, match=f"missing required field `{part}`"):
+        Plan.from_json(values)
+
+
 def tampered():
-    short = saved()
-    short["program"]["rows"] //= 2
-    far = saved()
-    far["program"]["fields"][0][0]["base"] = 10**6
-    zero = saved()
-    zero["program"]["fields"][0][0]["divisor"] = 0
-    uneven = saved()
-    uneven["program"]["chunks"] = 5
+    program = saved()["groups"][0]["program"]
+    pool = saved()["groups"][0]["pools"][0]
+    far = json.loads(json.dumps(program))
+    far["fields"][0][0]["base"] = 10**6
+    zero = json.loads(json.dumps(program))
+    zero["fields"][0][0]["divisor"] = 0
     return {
-        "rows": short,
-        "base": far,
-        "divisor": zero,
-        "chunks": uneven,
-        "no lookups": saved(program={**saved()["program"], "fields": []}),
-        "text for a program": saved(program="x"),
-        "unknown option": saved(options={"no-such": 1}),
-        "unknown method": saved(method="no-such"),
-        "unknown dtype": saved(dtype="int8"),
-        "unknown fusion": saved(fusion="no-such"),
+        "rows": group(program={**program, "rows": program["rows"] // 2}),
+        "rows of the pool": group(pools=[{**pool, "rows": pool["rows"] // 2}]),
+        "width of the pool": group(pools=[{**pool, "width": 8}]),
+        "numbers of the pool": group(pools=[{**pool, "numbers": "q5"}]),
+        "no pool": group(pools=[]),
+        "base": group(program=far),
+        "divisor": group(program=zero),
+        "chunks": group(program={**program, "chunks": 5}),
+        "no lookups": group(program={**program, "fields": []}),
+        "text for a program": group(program="x"),
+        "unknown option": group(options={"no-such": 1}),
+        "unknown method": group(method="no-such"),
+        "unknown dtype": group(dtype="int8"),
+        "unknown fusion": group(fusion="no-such"),
+        "unknown kind": group(stored=[{"name": "a", "length": 1, "bits": 1, "kind": "b"}]),
+        "a field twice": group(fields=[0, 0, 1, 2]),
+        "no groups": saved(groups=[]),
         "width": saved(embedding_dim=0),
         "bad field": saved(fields=[{"name": "user", "num_embeddings": -1}]),
         "a field fewer": saved(fields=saved()["fields"][1:]),

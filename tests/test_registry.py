@@ -27,9 +27,9 @@ class OneRow(Method):
     summary: ClassVar[str] = "all ids of a field share a row"
     when: ClassVar[str] = "never"
 
-    def plan(self, fields, dim, budget, *, seed, dtype):
-        lookups = tuple((Lookup(Source(1), 1, row),) for row in range(len(fields)))
-        return self.finish(fields, dim, budget, dtype, Program(1, lookups, len(fields)), "sum")
+    def plan(self, ask):
+        lookups = tuple((Lookup(Source(1), 1, row),) for row in range(len(ask.fields)))
+        return self.finish(ask, Program(1, lookups, len(ask.fields)), "sum")
 '''
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     )
     from bitfold.kernels.choice import plain_torch
     from bitfold.method import Method, MethodInfo, load_plugin, methods
+    from bitfold.method.planner import plan
     from bitfold.planning.budget import format_bytes
-    from bitfold.planning.make import plan
     from bitfold.planning.plan import Plan
     from bitfold.runs.folder import load
     from bitfold.runs.run import Run
@@ -70,7 +70,7 @@ _HOMES = {
     "kernels.choice": ("plain_torch",),
     "method": ("Method", "MethodInfo", "load_plugin", "methods"),
     "planning.plan": ("Plan",),
-    "planning.make": ("plan",),
+    "method.planner": ("plan",),
     "runs.folder": ("load",),
     "runs.run": ("Run",),
 }

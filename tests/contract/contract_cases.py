@@ -55,7 +55,7 @@ class Case:
     @property
     def fields(self) -> list[Field]:
         """Dense and hashed fields, or dense ones alone if the method can take no others."""
-        return MIXED if method_kind(self.method).hashed_ids else DENSE
+        return MIXED if method_kind(self.method).traits.hashed_ids else DENSE
 
     def said(self, fields: list[Field], dim: int = DIM, **more: Any) -> dict[str, Any]:
         """Method, options and a budget of a quarter, or the least there is."""

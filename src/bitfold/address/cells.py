@@ -34,6 +34,7 @@ class Address(WithConstants):
 
     real: Tensor
     order: Tensor
+    pools: Tensor  # which pool each lookup reads, where there are several
     base: Tensor
     tables: Tensor
     byte_shift: Tensor
@@ -197,6 +198,9 @@ class Address(WithConstants):
             real = torch.arange(self.most_terms) < terms
             values["real"] = real.expand(-1, self.chunks, -1).clone()
             values["order"] = torch.tensor(self.grouped).argsort()
+        if any(getattr(lookup, "pool", 0) for lookup in self.program):
+            pools = per_lookup(lambda p: getattr(p, "pool", 0))
+            values["pools"] = pools.reshape(-1, self.chunks, self.most_terms)
         if self.columns_listed is not None:
             values["columns"] = torch.tensor(self.columns_listed)
         return values

@@ -98,7 +98,7 @@ def plan(
         _quote(found, missing, notes, words, config, as_json)
         return
 
-    from bitfold.planning.make import plan as make
+    from bitfold.method.planner import plan as make
 
     made = make(
         found,
@@ -106,7 +106,7 @@ def plan(
         method=config.method,
         budget=config.budget,
         seed=config.seed,
-        **config.set,
+        **dict[str, Any](config.set),
     )
     if as_json:
         click.echo(json.dumps(made.to_json(), indent=1))

@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from bitfold.address.program import Program
 from bitfold.comparison.survey import Survey
 from bitfold.embedding import EmbeddingCollection
 from bitfold.files import without_nan
 from bitfold.machine import machine
-from bitfold.planning.plan import Plan, dtype_size
+from bitfold.planning.plan import Plan
+from bitfold.planning.spec import Group
 from bitfold.progress import Progress, silent
 from bitfold.runs import metrics
 from bitfold.runs.folder import load
@@ -105,18 +107,38 @@ def bytes_by_field(plan: Plan) -> list[float]:
 
     Example:
         >>> from bitfold import Field
-        >>> from bitfold.planning.make import plan
+        >>> from bitfold.method.planner import plan
         >>> bytes_by_field(plan([Field("user", 30), Field("day", 7)], 4, method="full"))
         [480.0, 112.0]
     """
+    out = [0.0] * len(plan.fields)
+    for group in plan.groups:
+        for number, size in zip(group.fields, _shares(group), strict=True):
+            out[number] += size
+    return out
+
+
+def _shares(group: Group) -> list[float]:
+    """The bytes of a group's pools that each of its fields occupies."""
+    if group.program is None:
+        size = sum(pool.bytes for pool in group.pools) + sum(group.own.values())
+        return [size / len(group.fields)] * len(group.fields)
+    out = [0.0] * len(group.fields)
+    for number, pool in enumerate(group.pools):
+        for field, share in enumerate(_shares_of_pool(group.program, number, pool.row_bytes)):
+            out[field] += share
+    return out
+
+
+def _shares_of_pool(program: Program, number: int, row: int) -> list[float]:
     spans = [
         (lookup.base, lookup.base + lookup.span, field)
-        for field, lookups in enumerate(plan.program.fields)
+        for field, lookups in enumerate(program.fields)
         for lookup in lookups
+        if getattr(lookup, "pool", 0) == number
     ]
-    row = plan.embedding_dim // plan.program.chunks * dtype_size(plan.dtype)
     edges = sorted({edge for low, high, _ in spans for edge in (low, high)})
-    out = [0.0] * len(plan.fields)
+    out = [0.0] * len(program.fields)
     for low, high in itertools.pairwise(edges):
         owners = [field for first, end, field in spans if first <= low and high <= end]
         for field in owners:

@@ -8,12 +8,13 @@ from bitfold.comparison.board import FULL, FULL_BUDGET, CompareConfig, cell_opti
 from bitfold.comparison.compare import option_names
 from bitfold.data.vocabulary import FIRST, KEY_BYTES
 from bitfold.errors import BudgetTooSmall
+from bitfold.method.planner import plan
 from bitfold.method.registry import method_kind
 from bitfold.optim import OPTIMIZERS
 from bitfold.planning.budget import parse_budget
 from bitfold.planning.field import Field
-from bitfold.planning.make import plan
-from bitfold.planning.plan import Plan, dtype_size
+from bitfold.planning.plan import Plan
+from bitfold.planning.spec import dtype_size
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,11 @@ class Quote:
             "map_bytes": self.map_bytes,
             "used": self.used,
             "ratio": self.plan.ratio,
-            "rows": self.plan.program.rows,
-            "lookups_per_vector": self.plan.program.lookups / len(rows),
+            "rows": self.plan.rows_kept,
+            "lookups_per_vector": self.plan.lookups / len(rows),
             "training_bytes": training_bytes(self.plan),
             "options": dict(self.plan.options),
-            "fusion": self.plan.fusion,
+            "fusion": "+".join(dict.fromkeys(each.fusion for each in self.plan.groups)),
             "fields": rows,
         }
 
@@ -104,7 +105,7 @@ def quotes(
     ]
     out = []
     for variant, budget in wanted:
-        hashed = method_kind(variant.method).hashed_ids
+        hashed = method_kind(variant.method).traits.hashed_ids
         size = None if variant.method == FULL else sizes[budget]
         quote = Quote(variant.name, budget, size, map_bytes=0 if hashed else map_bytes)
         try:
@@ -114,7 +115,7 @@ def quotes(
                 method=variant.method,
                 budget=size,
                 seed=seed,
-                **options[variant.name],
+                **dict[str, Any](options[variant.name]),
             )
             out.append(replace(quote, plan=made))
         except BudgetTooSmall as error:
@@ -154,13 +155,18 @@ def training_bytes(made: Plan) -> dict[str, int]:
         >>> training_bytes(plan([Field("user", 1000)], 16, method="full"))
         {'sgd': 128000, 'adagrad': 192000, 'rowwise-adagrad': 132000, 'lazy-adam': 256000}
     """
-    program = made.program
-    width, number = made.embedding_dim // program.chunks, dtype_size(made.dtype)
-    learned = program.lookups if made.fusion == "weighted" else 0
-    weights = (program.rows * width + learned) * number
-    return {
-        name: 2 * weights
-        + program.rows * kind.bytes_per_row(width)
-        + learned * kind.bytes_per_row(1)
-        for name, kind in OPTIMIZERS.items()
-    }
+    sizes = dict.fromkeys(OPTIMIZERS, 0)
+    for group in made.groups:
+        number = dtype_size(group.dtype)
+        shapes = [(1, pool.rows) if pool.step else (pool.rows, pool.width) for pool in group.pools]
+        if group.fusion == "weighted" and group.program is not None:
+            shapes.append((group.program.lookups, 1))
+        if group.width != made.embedding_dim:
+            shapes.append((len(group.fields) * group.width, made.embedding_dim))
+        shapes += [(1, size // number) for size in group.own.values()]
+        for name, kind in OPTIMIZERS.items():
+            sizes[name] += sum(
+                2 * rows * width * number + rows * kind.bytes_per_row(width)
+                for rows, width in shapes
+            )
+    return sizes

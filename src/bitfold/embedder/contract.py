@@ -1,18 +1,68 @@
 """The contract of embedders: modules that turn the ids of `F` fields into vectors."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from bitfold.errors import BitfoldError
 from bitfold.planning.plan import Plan
+from bitfold.planning.statistics import Statistics
+
+
+class Table(NamedTuple):
+    """Trained numbers of an embedder that an optimizer may move row by row.
+
+    Args:
+        owner: the module that has them as `weight`.
+        weight: `[R, w]`, or `[R]` of a flat array.
+        rows: whether a row is what lookups read: not of a flat array, where pieces overlap.
+    """
+
+    owner: nn.Module
+    weight: Tensor
+    rows: bool = True
+
+
+class RowMove(NamedTuple):
+    """Rows of a table that changed their place or meaning: what an optimizer kept moves along.
+
+    Args:
+        weight: the table, moved already.
+        source: int64 `[n]`, the rows whose state is carried; -1 for none.
+        target: int64 `[n]`, the rows that have it now. Where the source is none it starts anew.
+    """
+
+    weight: Tensor
+    source: Tensor
+    target: Tensor
+
+
+class Progress(NamedTuple):
+    """How far a training is.
+
+    Args:
+        step: steps made.
+        epoch: epochs ended.
+        epochs: epochs in all, 0 where nobody says.
+    """
+
+    step: int
+    epoch: int = 0
+    epochs: int = 0
 
 
 class Embedder(nn.Module):
-    """The contract of a group of fields: `B` rows, `F` fields, `T` ids in bags, `D` width."""
+    """The contract of a group of fields: `B` rows, `F` fields, `T` ids in bags, `D` width.
+
+    Life cycle, driven by `bitfold.training.lifecycle` or by hand, all of it optional: `prepare`
+    once, before the first step; `observe` with each step's gradient; `maintain` between steps.
+    """
 
     plan: Plan
     sparse: bool = False  # whether gradients are sparse tensors
+    observes: bool = False  # whether `observe` wants to be called
 
     @property
     def table(self) -> str | None:
@@ -36,11 +86,30 @@ class Embedder(nn.Module):
 
     def bytes(self, phase: str = "serving") -> dict[str, int]:
         """Bytes by kind, to serve or to train (before any optimizer's state)."""
-        raise NotImplementedError
+        if phase not in ("serving", "training"):
+            raise BitfoldError("unknown phase", got=phase, expected="serving or training")
+        kinds = self.plan.by_kind
+        if phase == "training":
+            tensors = [*self.parameters(), *self.buffers()]
+            kinds["weights"] = sum(each.nbytes for each in tensors)
+            kinds["gradients"] = sum(each.nbytes for each in self.parameters())
+        return kinds
 
     def serving(self) -> "Embedder":
         """A packed and frozen copy; the bytes of its state dict are `bytes("serving")`."""
         raise NotImplementedError
+
+    def resume(self) -> "Embedder":
+        """A copy that can be trained on: the inverse of `serving`.
+
+        Raises:
+            BitfoldError: training needs more than what serving kept.
+        """
+        raise BitfoldError(
+            f"method {self.plan.method!r} cannot be trained on from its serving form",
+            got="a packed and frozen module",
+            expected="a training checkpoint",
+        )
 
     def reset_parameters(self) -> None:
         """Draw fresh weights from the seed, or from torch's generator where none was said."""
@@ -57,6 +126,32 @@ class Embedder(nn.Module):
     def check(self, ids: Tensor) -> None:
         """Raise `IdOutOfRange` for a dense id of `[B, F]` that has no vector."""
         raise NotImplementedError
+
+    def tables(self) -> Iterable[Table]:
+        """The numbers that optimizers may move row by row."""
+        return ()
+
+    def factors(self, ids: Tensor, field: Tensor | None = None) -> Tensor | None:
+        """What each term counts: signs, importances, masks; None where all count 1.
+
+        Args:
+            ids: int64 `[B, F]`, or `[T]` with the field of each id.
+            field: int64 `[T]`.
+
+        Returns:
+            `[B, F, C, K]` or `[T, C, K]`, with gradients where they are learned.
+        """
+        return None
+
+    def prepare(self, stats: Statistics) -> None:
+        """Take what the training part is like: counts, frequent ids, signatures."""
+
+    def observe(self, ids: Tensor, grad: Tensor) -> None:
+        """See a step: ids `[B, F]` and the gradient `[B, F, D]` of their vectors."""
+
+    def maintain(self, at: Progress) -> Sequence[RowMove]:
+        """Put the tables in order between two steps; returns the rows that changed places."""
+        return ()
 
     def own_rows(self) -> tuple[int, ...]:
         """The fields, by number, where each id has rows that no other id reads."""

@@ -1,40 +1,48 @@
 """The corridor: the embedder of every method that is an address, a pool and a fusion."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from bitfold import forks as forks  # a child of a process with lookups runs on one thread
 from bitfold.address import Address
 from bitfold.address.constants import WithConstants
-from bitfold.address.fingerprint import FINGERPRINT_BYTES, check_fingerprint
-from bitfold.embedder.contract import Embedder
+from bitfold.address.fingerprint import check_fingerprint
+from bitfold.embedder import plain
+from bitfold.embedder.contract import Embedder, Table
+from bitfold.embedder.head import Head
+from bitfold.embedder.ranges import as_int64, out_of_range
 from bitfold.errors import BitfoldError, IdOutOfRange
 from bitfold.fuse import fusion_named
-from bitfold.fuse.bags import bags_of, check_offsets, check_pooling, pool
-from bitfold.kernels.choice import DIRECT, PLAIN, recorded, way_of
+from bitfold.fuse.bags import bags_of, check_pooling
+from bitfold.kernels.choice import DIRECT, PLAIN, way_of
 from bitfold.kernels.ops import FUSIONS, POOLINGS, READ, vectors
 from bitfold.kernels.packing import pack, scratch_words
-from bitfold.planning.plan import DTYPES, Plan
-from bitfold.pool import DensePool
+from bitfold.planning.plan import Plan
+from bitfold.pool import pool_of
+from bitfold.pool.dtypes import DTYPES
 
 
 class Corridor(WithConstants, Embedder):
-    """An address, a pool and a fusion.
+    """An address, pools and a fusion; a head where vectors are narrower than the model wants them.
+
+    Kernels run programs of one pool of rows; the others, and those whose terms have `factors`,
+    are run by plain torch.
 
     Args:
-        plan: where every number lies.
+        plan: where every number lies; one group.
         std: the deviation of a fresh vector's components.
         seed: what fresh weights are drawn from; None: torch's generator, at each drawing.
         device: where they live; on `"meta"` nothing is drawn.
-        sparse: whether the pool's gradient is sparse.
+        sparse: whether the pools' gradients are sparse.
     """
 
     limits: Tensor
+    head: Head | None
 
     def __init__(
         self,
@@ -47,25 +55,37 @@ class Corridor(WithConstants, Embedder):
     ) -> None:
         super().__init__()
         self.plan, self.std, self.seed = plan, std, seed
-        program, dtype = plan.program, DTYPES[plan.dtype]
-        width = plan.embedding_dim // program.chunks
+        group, program, dtype = plan.group, plan.program, DTYPES[plan.dtype]
+        self.program = program
         self.address = Address(program, device)
-        self.pool = DensePool(program.rows, width, sparse=sparse, device=device, dtype=dtype)
-        self.fuse = fusion_named(plan.fusion, program, device=device, dtype=dtype)
+        self.pool = pool_of(group.pools[0], device=device, dtype=dtype, sparse=sparse)
+        self.more = tuple(spec.name for spec in group.pools[1:])
+        for spec in group.pools[1:]:
+            self.add_module(spec.name, pool_of(spec, device=device, dtype=dtype, sparse=sparse))
+        self.fuse = fusion_named(group.fusion, program, device=device, dtype=dtype)
         self.num_fields = len(plan.fields)
-        self.dense = any(not field.hashed for field in plan.fields)
-        self.all_dense = all(not field.hashed for field in plan.fields)
+        self.width = group.width
+        head = None
+        if group.width != plan.embedding_dim:
+            head = Head(self.num_fields, group.width, plan.embedding_dim, device, dtype)
+        self.register_module("head", head)
         self.place_constants(device)
         # What the kernels are told, beside the program itself.
-        room = scratch_words(program, plan.embedding_dim)
-        self.fusion = FUSIONS[plan.fusion]
-        self.shape = self.num_fields, plan.embedding_dim, room, program.raw
-        self.weighted = plan.fusion == "weighted"
+        learned = type(self).factors is not Embedder.factors
+        self.by_kernels = not self.more and not learned and not group.pools[0].step
+        room = scratch_words(program, group.width)
+        self.fusion = FUSIONS[group.fusion]
+        self.shape = self.num_fields, group.width, room, program.raw
+        self.weighted = group.fusion == "weighted"
         with torch.inference_mode(False):  # the kernels' alone, so it stays on the CPU
             self.packed = torch.from_numpy(pack(program, self._limits()))
         # What a lookup without padding and bags is told, made once: it costs a tenth of it.
         self.plainly = (self.packed, self.fusion, POOLINGS[None], None, *self.shape)
         self.reset_parameters()
+
+    def pools(self) -> list[Any]:
+        """The pools, as lookups number them."""
+        return [self.pool, *(getattr(self, name) for name in self.more)]
 
     def reset_parameters(self) -> None:
         """Draw fresh weights: the same for the same seed, on every device."""
@@ -73,9 +93,18 @@ class Corridor(WithConstants, Embedder):
             return
         # One number of torch's generator is all that it is asked for, whatever the table's size.
         seed = drawn_seed(None) if self.seed is None else self.seed
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            self.fuse.init_(self.pool.weight, self.plan.program, self.std, generator)
+        self._draw(self.std, torch.Generator().manual_seed(seed))
+
+    @torch.no_grad()
+    def _draw(self, std: float, generator: torch.Generator) -> None:
+        """Fill pools and head, for vectors of deviation `std`."""
+        if self.head is not None:
+            std = self.head.deviation(std)
+        for number, pool in enumerate(self.pools()):
+            weight = pool.weight if pool.weight.dim() == 2 else pool.weight.unsqueeze(1)
+            self.fuse.init_(weight, self.program, std, generator, number)
+        if self.head is not None:
+            self.head.draw(generator)
 
     def _limits(self) -> list[int]:
         return [field.num_embeddings or 0 for field in self.plan.fields]
@@ -86,22 +115,26 @@ class Corridor(WithConstants, Embedder):
     @property
     def fingerprint(self) -> Tensor:
         """A digest of the address, int64 `[]`: in the state dict, but no buffer."""
-        return torch.tensor(self.plan.program.fingerprint, device=self.pool.weight.device)
+        return torch.tensor(self.program.fingerprint, device=self.pool.weight.device)
 
     def redraw(self, std: float, generator: torch.Generator | None = None) -> bool:
         """Draw fresh weights, for vectors of deviation `std`."""
         if std > 0 and not self.pool.weight.is_meta:
-            own = torch.Generator().manual_seed(drawn_seed(generator))
-            with torch.no_grad():
-                self.fuse.init_(self.pool.weight, self.plan.program, std, own)
+            self._draw(std, torch.Generator().manual_seed(drawn_seed(generator)))
         return std > 0
 
     @property
     def table(self) -> str | None:
         """The pool's weight, where the only field's ids are its rows as they stand."""
-        program, fields = self.plan.program, self.plan.fields
-        whole = program.plain and not self.weighted and len(fields) == 1
+        program, fields, spec = self.program, self.plan.fields, self.plan.group.pools[0]
+        whole = program.plain and not self.weighted and len(fields) == 1 and self.head is None
+        whole = whole and not spec.packed and not self.more and self.by_kernels
         return "pool.weight" if whole and program.rows == fields[0].num_embeddings else None
+
+    @property
+    def _unguarded(self) -> bool:
+        """Whether shapes say all: then there is no fingerprint."""
+        return self.program.plain and not self.plan.group.stored
 
     @property
     def sparse(self) -> bool:
@@ -114,7 +147,14 @@ class Corridor(WithConstants, Embedder):
 
     def check(self, ids: Tensor) -> None:
         """Raise `IdOutOfRange` for a dense id of `[B, F]` that has no vector."""
-        self._bad(_as_int64(ids))
+        self.bad(as_int64(ids))
+
+    def tables(self) -> Iterable[Table]:
+        """The pools' weights, those that are trained."""
+        for pool in self.pools():
+            weight = pool._parameters.get("weight")
+            if weight is not None:
+                yield Table(pool, weight, weight.dim() == 2)
 
     def read(self, reading: Callable[[Tensor], Tensor]) -> Tensor:
         """What `reading` makes of the pool's weight.
@@ -131,7 +171,7 @@ class Corridor(WithConstants, Embedder):
 
     def own_rows(self) -> tuple[int, ...]:
         """The fields where each id has rows that no other id reads."""
-        return self.plan.program.own_rows([field.num_embeddings for field in self.plan.fields])
+        return self.program.own_rows([field.num_embeddings for field in self.plan.fields])
 
     @torch.no_grad()
     def fill_unseen(self, counts: Mapping[int, Tensor]) -> None:
@@ -144,26 +184,37 @@ class Corridor(WithConstants, Embedder):
             seen = (count > 0).to(self.pool.weight.device)
             if bool(seen.all()) or not bool(seen.any()):
                 continue
-            for lookup in self.plan.program.fields[field]:
+            for lookup in self.program.fields[field]:
                 rows = self.pool.weight[lookup.base : lookup.base + lookup.radix]
                 rows[~seen] = rows[seen].mean(0)
 
     def forward(self, ids: Tensor, padding_idx: int | None = None) -> Tensor:
         """Vectors `[B, F, D]` of int64 ids `[B, F]`; those of `padding_idx` are zero."""
         if ids.dtype is not torch.int64:
-            ids = _as_int64(ids)
+            ids = as_int64(ids)
         # `read`, without a call: past `nn.Module`'s attributes, which cost as much as a lookup
         pool: Any = self._modules["pool"]
         weight = pool._parameters.get("weight")
         if weight is None or pool._forward_pre_hooks:
-            return self.read(lambda weight: self._single(weight, ids, padding_idx))
-        if padding_idx is None and way_of(weight) == DIRECT:
-            return self._by_kernel(DIRECT, weight, ids, None, None, None, None)
-        return self._single(weight, ids, padding_idx)
+            found: Tensor = self.read(lambda weight: self._single(weight, ids, padding_idx))
+        elif padding_idx is None and self.by_kernels and way_of(weight) == DIRECT:
+            found = self._by_kernel(DIRECT, weight, ids, None, None, None, None)
+        else:
+            found = self._single(weight, ids, padding_idx)
+        head: Any = self._modules["head"]
+        if head is None:
+            return found
+        lifted: Tensor = head(found)
+        if padding_idx is None:
+            return lifted
+        return lifted.masked_fill((ids == padding_idx).unsqueeze(-1), 0.0)
+
+    def _way(self, weight: Tensor) -> int:
+        return way_of(weight) if self.by_kernels else PLAIN
 
     def _single(self, weight: Tensor, ids: Tensor, padding_idx: int | None) -> Tensor:
-        """`forward`, with the pool's weight at hand."""
-        way = way_of(weight)
+        """`forward` before the head, with the pool's weight at hand."""
+        way = self._way(weight)
         mode = READ if padding_idx is not None and self.table is not None else None
         if way == DIRECT:  # the kernel holds the ids' shape against the fields
             return self._by_kernel(way, weight, ids, None, None, mode, padding_idx)
@@ -176,37 +227,7 @@ class Corridor(WithConstants, Embedder):
             )
         if way != PLAIN:
             return self._by_kernel(way, weight, ids, None, None, mode, padding_idx)
-        bad = self._bad(ids)
-        if mode == READ:
-            return F.embedding(ids, weight, padding_idx, sparse=self.sparse)
-        cells = self._cells(ids, bad)
-        if self.address.ragged:
-            found = torch.cat(self._ragged(weight, cells), 1)[:, self.address.order]
-        else:
-            found = self._fused(self.address, self._rows(weight, cells[0]))
-        if padding_idx is None:
-            return found
-        return found.masked_fill((ids == padding_idx).unsqueeze(-1), 0.0)
-
-    def _cells(self, ids: Tensor, bad: Tensor | None) -> list[Tensor]:
-        """The cells of ids `[B, F]`, of fields of the same number of terms together.
-
-        Cells of `bad` ids lie outside the pool.
-        """
-        parts = list(self.address.parts) if self.address.ragged else [self.address]
-        columns = [ids if part.columns is None else ids[:, part.columns] for part in parts]
-        cells = [part.cells(each) for part, each in zip(parts, columns, strict=True)]
-        if bad is None:
-            return cells
-        outside = self.plan.program.rows
-        marks = [bad if part.columns is None else bad[:, part.columns] for part in parts]
-        return [
-            each.masked_fill(mark[..., None, None], outside)
-            for each, mark in zip(cells, marks, strict=True)
-        ]
-
-    def _rows(self, weight: Tensor, cells: Tensor) -> Tensor:
-        return F.embedding(cells, weight, sparse=self.sparse)
+        return plain.single(self, weight, ids, padding_idx, mode == READ)
 
     def _by_kernel(
         self,
@@ -232,30 +253,8 @@ class Corridor(WithConstants, Embedder):
             if offsets is not None:
                 rows = max((offsets.shape[0] - 1) // self.num_fields, 1)
                 field = bags_of(offsets, ids.shape[0]) // rows
-            self._bad(ids, field)  # the same complaint, with the field's name
+            self.bad(ids, field)  # the same complaint, with the field's name
             raise
-
-    def _ragged(self, weight: Tensor, cells: list[Tensor]) -> list[Tensor]:
-        """Vectors of the fields, those of the same number of terms together: nothing is padded."""
-        parts = list(self.address.parts)
-        if not self.sparse:
-            return [
-                self._fused(part, self._rows(weight, each))
-                for part, each in zip(parts, cells, strict=True)
-            ]
-        # All rows at once: inductor cannot add up the sparse gradients of several lookups.
-        counts = [each.shape[1:].numel() for each in cells]
-        flat = torch.cat([each.flatten(1) for each in cells], 1)
-        rows = torch.split(self._rows(weight, flat), counts, 1)
-        return [
-            self._fused(part, row.reshape(*cell.shape, row.shape[-1]))
-            for part, cell, row in zip(parts, cells, rows, strict=True)
-        ]
-
-    def _fused(self, address: Address, pieces: Tensor) -> Tensor:
-        """Vectors of fields that all have the same number of terms."""
-        fused: Tensor = self.fuse(pieces, None, address.columns)
-        return fused.flatten(-2)
 
     def forward_bags(
         self,
@@ -283,10 +282,13 @@ class Corridor(WithConstants, Embedder):
         if offsets.dtype not in (torch.int64, torch.int32):
             raise BitfoldError("offsets are integers", got=offsets.dtype, expected="torch.int64")
         offsets = offsets.long()
-        ids = _as_int64(ids)
-        return self.read(
+        ids = as_int64(ids)
+        head: Any = self._modules["head"]
+        found = self.read(
             lambda weight: self._bags(weight, ids, offsets, weights, mode, padding_idx)
         )
+        # Sums and means of lifted vectors are lifted sums and means; a maximum is lifted before.
+        return found if head is None or mode == "max" else head(found)
 
     def _bags(
         self,
@@ -299,94 +301,56 @@ class Corridor(WithConstants, Embedder):
     ) -> Tensor:
         """`forward_bags`, with the pool's weight at hand."""
         bags = offsets.shape[0] - 1
-        way = way_of(weight)
+        way = PLAIN if mode == "max" and self.head is not None else self._way(weight)
         if way != PLAIN:  # the kernel holds the offsets against the ids
             # Bags of one id each are ids, which take a third of the time.
             single = way == DIRECT and self.num_fields == 1 and weights is None
             if single and bags == ids.shape[0] and _ones(offsets):
                 return self._by_kernel(way, weight, ids.unsqueeze(1), None, None, None, padding_idx)
             return self._by_kernel(way, weight, ids, offsets, weights, mode, padding_idx)
-        # A recording holds them against the ids when it is run; a compiler's graph asserts.
-        if torch.compiler.is_compiling() or not recorded(offsets):
-            check_offsets(offsets, ids.shape[0])
-        rows = bags // self.num_fields
-        bag = bags_of(offsets, ids.shape[0])
-        field = bag // max(rows, 1)
-        bad = self._bad(ids, field)
-        cells = self.address.cells(ids, field)
-        if bad is not None:
-            cells = cells.masked_fill(bad[:, None, None], self.plan.program.rows)
-        pieces = self._rows(weight, cells)
-        fused = self.fuse(pieces, self.address.present(field), field).flatten(-2)
-        keep = None if padding_idx is None else ids != padding_idx
-        pooled = pool(fused, bag, bags, mode, weights=weights, keep=keep)
-        by_field = pooled.reshape(self.num_fields, rows, pooled.shape[-1])
-        return by_field.transpose(0, 1).contiguous()
+        return plain.bags(self, weight, ids, offsets, weights, mode, padding_idx)
 
     def bytes(self, phase: str = "serving") -> dict[str, int]:
         """Bytes by kind; training adds one gradient for each weight."""
-        if phase not in ("serving", "training"):
-            raise BitfoldError("unknown phase", got=phase, expected="serving or training")
-        kinds = {"weights": self.pool.weight.nbytes}
-        learned = sum(weight.nbytes for weight in self.fuse.parameters())
-        if learned:
-            kinds["fusion"] = learned
+        kinds = super().bytes(phase)
         if phase == "training":
-            kinds["gradients"] = sum(weight.nbytes for weight in self.parameters())
-        if not self.plan.program.plain:
-            kinds["fingerprint"] = FINGERPRINT_BYTES
+            kinds["weights"] = sum(table.weight.nbytes for table in self.tables())
+        elif (
+            not self.plan.group.pools[0].packed
+            and self.pool.weight.dtype != DTYPES[self.plan.dtype]
+        ):
+            now = str(self.pool.weight.dtype).removeprefix("torch.")  # cast since it was planned
+            pools = tuple(replace(each, numbers=now) for each in self.plan.group.pools)
+            cast = replace(self.plan.group, dtype=now, pools=pools)
+            return cast.by_kind(self.plan.embedding_dim)
         return kinds
 
     def serving(self) -> "Corridor":
-        """A frozen copy in evaluation mode."""
-        return copy.deepcopy(self).eval().requires_grad_(False)
+        """A frozen copy in evaluation mode, its pools packed."""
+        made = copy.deepcopy(self).eval().requires_grad_(False)
+        made.pool = made.pool.serving()
+        for name in self.more:
+            setattr(made, name, getattr(made, name).serving())
+        return made
 
-    def _bad(self, ids: Tensor, field: Tensor | None = None) -> Tensor | None:
-        """Which dense ids are out of range, where that can only be told when a graph is run.
-
-        Raises:
-            IdOutOfRange: for such an id, where it can be told at once.
-        """
-        if not self.dense or ids.is_meta:
-            return None
-        limit = self.limits if field is None else self.limits[field]
-        bad = (ids < 0) | (ids >= limit)
-        if not self.all_dense:
-            bad = bad & (limit > 0)
-        if torch.compiler.is_compiling():
-            torch._assert_async(~bad.any(), "a dense id is outside 0..num_embeddings-1")
-        elif recorded(bad):
-            return bad
-        elif bool(bad.any()):
-            self._complain(ids, field, bad)
-        return None
-
-    def _complain(self, ids: Tensor, field: Tensor | None, bad: Tensor) -> None:
-        where = bad.nonzero()[0]
-        place = [int(step) for step in where]
-        number = place[-1] if field is None else int(field[place[0]])
-        spec = self.plan.fields[number]
-        raise IdOutOfRange(
-            f"an id of field {spec.name!r} is out of range",
-            got=f"{int(ids[tuple(where)])} at {place} ({int(bad.sum())} such ids)",
-            expected=f"0 to {(spec.num_embeddings or 0) - 1}",
-            fix="check how the ids were made, or use hashed ids (num_embeddings=None)",
-        )
+    def bad(self, ids: Tensor, field: Tensor | None = None) -> Tensor | None:
+        """Which dense ids are out of range; see `bitfold.embedder.ranges`."""
+        return out_of_range(self.plan.fields, self.limits, ids, field)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        if not self.plan.program.plain:
+        if not self._unguarded:
             destination[f"{prefix}fingerprint"] = self.fingerprint
 
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, local: Any, strict: bool, missing: Any, *rest: Any
     ) -> None:
         key = f"{prefix}fingerprint"
-        if not self.plan.program.plain:
+        if not self._unguarded:
             state_dict = dict(state_dict)
             mark = state_dict.pop(key, None)
             if mark is not None:
-                check_fingerprint(mark, self.plan.program.fingerprint)
+                check_fingerprint(mark, self.program.fingerprint)
             elif strict:
                 missing.append(key)
         super()._load_from_state_dict(state_dict, prefix, local, strict, missing, *rest)
@@ -405,11 +369,3 @@ def _ones(offsets: Tensor) -> bool:
 def drawn_seed(generator: torch.Generator | None) -> int:
     """A seed, drawn from a generator, or from torch's own."""
     return int(torch.empty((), dtype=torch.int64, device="cpu").random_(generator=generator))
-
-
-def _as_int64(ids: Tensor) -> Tensor:
-    if ids.dtype == torch.int32:
-        return ids.long()
-    if ids.dtype != torch.int64:
-        raise BitfoldError("ids are integers", got=ids.dtype, expected="torch.int64")
-    return ids

@@ -4,6 +4,7 @@ import torch
 
 from bitfold.config import from_json
 from bitfold.embedder.contract import Embedder
+from bitfold.embedder.grouped import Grouped
 from bitfold.errors import BitfoldError
 from bitfold.method.registry import method_kind
 from bitfold.planning.plan import Plan
@@ -15,15 +16,26 @@ def built(
     """The embedder of a plan, its weights drawn from `seed`, or from torch's generator if None.
 
     Raises:
-        BitfoldError: if the plan was made by a newer version of its method.
+        BitfoldError: if the plan was made by a newer version of a method.
     """
-    kind = method_kind(plan.method)
-    if plan.method_version > kind.version:
+    with torch.inference_mode(False):  # built for inference, and trained later all the same
+        parts = [_part(plan.part(i), seed, device, sparse) for i in range(len(plan.groups))]
+        if len(parts) > 1:
+            return Grouped(plan, parts, device)
+        parts[0].plan = plan  # with its budget, and what was asked for
+        return parts[0]
+
+
+def _part(
+    plan: Plan, seed: int | None, device: torch.device | str | None, sparse: bool
+) -> Embedder:
+    group, kind = plan.group, method_kind(plan.group.method)
+    if group.version > kind.version:
         raise BitfoldError(
-            f"this plan was made by a newer {plan.method!r}",
-            got=f"version {plan.method_version}",
+            f"this plan was made by a newer {group.method!r}",
+            got=f"version {group.version}",
             expected=f"{kind.version} or older",
             fix="install the bitfold that made it, or a newer one",
         )
-    with torch.inference_mode(False):  # built for inference, and trained later all the same
-        return from_json(kind, plan.options).build(plan, seed=seed, device=device, sparse=sparse)
+    recipe = from_json(kind, group.options)
+    return recipe.build(plan, seed=seed, device=device, sparse=sparse)

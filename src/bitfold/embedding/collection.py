@@ -13,8 +13,8 @@ from bitfold.embedder.contract import Embedder
 from bitfold.embedding.building import built
 from bitfold.embedding.tracing import as_leaf
 from bitfold.fuse.bags import check_pooling
+from bitfold.method.planner import plan as make_plan
 from bitfold.planning.field import Field
-from bitfold.planning.make import plan as make_plan
 from bitfold.planning.plan import Plan
 
 

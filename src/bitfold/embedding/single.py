@@ -9,8 +9,8 @@ from bitfold.embedder.contract import Embedder
 from bitfold.embedding.building import built
 from bitfold.embedding.computed import ComputedWeight
 from bitfold.errors import BitfoldError
+from bitfold.method.planner import plan as make_plan
 from bitfold.planning.field import Field
-from bitfold.planning.make import plan as make_plan
 from bitfold.planning.plan import Plan
 
 

@@ -16,9 +16,9 @@ from bitfold.embedding.building import built
 from bitfold.embedding.tracing import as_leaf
 from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.fuse.bags import check_offsets, check_pooling
+from bitfold.method.planner import plan as make_plan
 from bitfold.planning.budget import full_bytes, parse_budget
 from bitfold.planning.field import Field
-from bitfold.planning.make import plan as make_plan
 from bitfold.planning.plan import Plan
 
 

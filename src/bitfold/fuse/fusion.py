@@ -6,6 +6,7 @@ whatever the number of terms.
 """
 
 import math
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bitfold.address.constants import WithConstants
-from bitfold.address.program import Program
+from bitfold.address.program import Lookup, Program
 from bitfold.errors import unknown_name
 
 FieldOf = Tensor | None
@@ -37,18 +38,27 @@ class Fusion(nn.Module):
         raise NotImplementedError
 
     def init_(
-        self, weight: Tensor, program: Program, std: float, generator: torch.Generator
+        self,
+        weight: Tensor,
+        program: Program,
+        std: float,
+        generator: torch.Generator,
+        number: int = 0,
     ) -> None:
-        """Fill the pool `weight` `[R, w]` so that fused components have deviation `std`."""
+        """Fill pool `number`'s weight `[R, w]` so that fused components have deviation `std`."""
         scales = torch.ones(weight.shape[0], **HOST)
         for lookups, terms in zip(program.fields, program.terms, strict=True):
-            for lookup in lookups:
+            for lookup in _of_pool(lookups, number):
                 scales[lookup.base : lookup.base + lookup.span] = self.scale(std, terms)
         weight.copy_(_noise(weight, generator) * scales[:, None])
 
     def scale(self, std: float, terms: int) -> float:
         """The deviation of one term's numbers when `terms` of them are fused."""
         raise NotImplementedError
+
+
+def _of_pool(lookups: Sequence[Lookup], number: int) -> list[Lookup]:
+    return [lookup for lookup in lookups if getattr(lookup, "pool", 0) == number]
 
 
 def _noise(weight: Tensor, generator: torch.Generator) -> Tensor:
@@ -121,7 +131,12 @@ class Product(Fusion):
         return float(std / (1 + self.spread**2) ** ((terms - 1) / 2))
 
     def init_(
-        self, weight: Tensor, program: Program, std: float, generator: torch.Generator
+        self,
+        weight: Tensor,
+        program: Program,
+        std: float,
+        generator: torch.Generator,
+        number: int = 0,
     ) -> None:
         """Fill the first slices around zero, the others around one; a shared pool around zero.
 
@@ -133,6 +148,8 @@ class Product(Fusion):
         uses, shares, first = torch.zeros(3, rows, **HOST)
         for lookups, terms in zip(program.fields, program.terms, strict=True):
             for position, lookup in enumerate(lookups):
+                if getattr(lookup, "pool", 0) != number:
+                    continue
                 cells = slice(lookup.base, lookup.base + lookup.span)
                 uses[cells] += 1
                 shares[cells] += 1 / terms
@@ -180,10 +197,15 @@ class Weighted(WithConstants, Fusion):
         return (_only(pieces, present, 0.0) * weights.unsqueeze(-1)).sum(-2)
 
     def init_(
-        self, weight: Tensor, program: Program, std: float, generator: torch.Generator
+        self,
+        weight: Tensor,
+        program: Program,
+        std: float,
+        generator: torch.Generator,
+        number: int = 0,
     ) -> None:
         """Fill the pool as for a sum, and the weights with 1."""
-        super().init_(weight, program, std, generator)
+        super().init_(weight, program, std, generator, number)
         with torch.no_grad():
             self.importance.fill_(1.0)
 

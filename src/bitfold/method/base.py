@@ -8,21 +8,58 @@ from typing import Any, ClassVar
 
 import torch
 
-from bitfold.address.fingerprint import FINGERPRINT_BYTES
 from bitfold.address.program import Program
 from bitfold.config import check_choices, option, to_json
 from bitfold.embedder.contract import Embedder
 from bitfold.embedder.corridor import Corridor
 from bitfold.errors import BitfoldError
+from bitfold.planning.ask import Ask
 from bitfold.planning.field import Field
-from bitfold.planning.plan import Plan, dtype_size
+from bitfold.planning.plan import Plan
+from bitfold.planning.slices import slices_of
+from bitfold.planning.spec import SCALES, Group, PoolSpec, StoredSpec
+
+NARROW = (1, 2, 3, 4, 8)
+"""The bits of a number that a pool may be kept in, beside its floating types."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a method can do and needs, for whoever must choose or prepare.
+
+    Args:
+        hashed_ids: whether any int64 can be an id.
+        needs_counts: whether it needs to know how often ids occur (`Embedder.prepare`).
+        uncompressed: whether it is the full table, which has no budget of its own.
+        narrow: whether its pools can be kept in few bits.
+    """
+
+    hashed_ids: bool = True
+    needs_counts: bool = False
+    uncompressed: bool = False
+    narrow: bool = True
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a training, at the end of which a method may plan anew.
+
+    Args:
+        name: unique among the method's phases.
+        share: of the epochs, between 0 and 1.
+        start: `carry` goes on with the weights, `fresh` draws them anew.
+    """
+
+    name: str
+    share: float
+    start: str = "carry"
 
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """One way to make vectors of ids. A subclass is a frozen dataclass of its options (words).
+    """One way to make vectors of ids. A subclass is a frozen dataclass of its options.
 
-    Register it by its name in `bitfold.method.registry`, by an entry point of the group
+    Register it by its name in `bitfold.method.names`, by an entry point of the group
     `bitfold.methods`, or with `--plugin FILE`.
     """
 
@@ -30,43 +67,83 @@ class Method(ABC):
     version: ClassVar[int] = 1
     summary: ClassVar[str]
     when: ClassVar[str]
-    hashed_ids: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits()
+    forms: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
+    """Options that the contract tests try, one mapping a form."""
 
     std: float = option(
         0.01, help="deviation of a fresh vector's components; raise it for models without an MLP"
     )
+    bits: int | None = option(
+        None, help="bits of a served number: 8, 4, 3, 2 or 1; its floating type when not said"
+    )
+    scale: str = option(
+        "slice", help="with few bits: steps that a slice of rows shares, or one a row",
+        choices=SCALES,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         check_choices(self)
         if not 0 < self.std < math.inf:
             raise BitfoldError("std is out of range", got=self.std, expected="a number above 0")
+        if self.bits is None:
+            return
+        if self.bits not in NARROW:
+            expected = ", ".join(str(bits) for bits in NARROW)
+            raise BitfoldError(
+                "bits is out of range", got=self.bits, expected=f"{expected} or none"
+            )
+        if not self.traits.narrow:
+            raise BitfoldError(
+                f"method {self.name!r} does not keep its numbers in few bits",
+                got=f"bits={self.bits}",
+                expected="bits=none",
+            )
 
     @abstractmethod
-    def plan(
-        self, fields: Sequence[Field], dim: int, budget: int | None, *, seed: int, dtype: str
-    ) -> Plan:
-        """How the fields' vectors are stored within `budget` bytes.
+    def plan(self, ask: Ask) -> Group:
+        """How the fields' vectors are stored within the budget, as one group of all fields.
 
         Raises:
             BudgetTooSmall: if nothing fits; it names the least number of bytes that does.
         """
 
+    def groups(self, ask: Ask) -> tuple[Group, ...]:
+        """How the fields' vectors are stored; several groups for a method that mixes others."""
+        return (self.plan(ask),)
+
     def build(
         self, plan: Plan, *, seed: int | None, device: torch.device | str | None, sparse: bool
     ) -> Embedder:
-        """The module that a plan describes, its weights drawn from `seed`, or torch's generator."""
+        """The module of a plan of one group, its weights drawn from `seed`, or by torch."""
         return Corridor(plan, std=self.std, seed=seed, device=device, sparse=sparse)
+
+    def phases(self, group: Group) -> Sequence[Phase]:
+        """The parts of a training; none for a method that plans once."""
+        return ()
+
+    def advance(self, group: Group, embedder: Embedder, phase: Phase) -> Group:
+        """The group at the end of a phase: what it trained is in the embedder."""
+        return group
 
     def finish(
         self,
-        fields: Sequence[Field],
-        dim: int,
-        budget: int | None,
-        dtype: str,
+        ask: Ask,
         program: Program,
         fusion: str,
-    ) -> Plan:
-        """The plan of a corridor method, its bytes counted and held against the budget."""
+        *,
+        width: int | None = None,
+        stored: Sequence[StoredSpec] = (),
+    ) -> Group:
+        """The group of a method with an address and one pool.
+
+        Args:
+            ask: what the method was asked for.
+            program: the address; its rows are the pool's.
+            fusion: the fusion's name.
+            width: numbers of a vector before the head, `D` if not said.
+            stored: integers beside the pool.
+        """
         if program.rows >= 1 << 63:
             raise BitfoldError(
                 f"method {self.name!r} would number more cells than an int64 can",
@@ -74,32 +151,24 @@ class Method(ABC):
                 expected="fewer than 2**63",
                 fix="fewer code_bits, or more blocks",
             )
-        kinds = bytes_of(program, dim, dtype, fusion)
-        plan = Plan(
+        width = width or ask.dim
+        slices = slices_of(program, fusion) if ask.packed else ()
+        pool = PoolSpec(
+            "pool", program.rows, width // program.chunks, ask.numbers,
+            slices=slices, scale=ask.scale if ask.packed else "slice",
+        )  # fmt: skip
+        return Group(
+            fields=tuple(range(len(ask.fields))),
             method=self.name,
-            method_version=self.version,
+            version=self.version,
             options=to_json(self),
-            fields=tuple(fields),
-            embedding_dim=dim,
-            budget=budget,
-            dtype=dtype,
             program=program,
+            pools=(pool,),
+            stored=tuple(stored),
             fusion=fusion,
-            by_kind=kinds,
+            width=width,
+            dtype=ask.dtype,
         )
-        assert budget is None or plan.bytes <= budget, "a plan exceeds its budget"
-        return plan
-
-
-def bytes_of(program: Program, dim: int, dtype: str, fusion: str) -> dict[str, int]:
-    """Serving bytes by kind of a corridor method."""
-    width, size = dim // program.chunks, dtype_size(dtype)
-    kinds = {"weights": program.rows * width * size}
-    if fusion == "weighted":
-        kinds["fusion"] = program.lookups * size
-    if not program.plain:
-        kinds["fingerprint"] = FINGERPRINT_BYTES
-    return kinds
 
 
 def dense_only(method: str, fields: Sequence[Field]) -> None:

@@ -17,14 +17,13 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from bitfold.address.codes import MOST_CODE_BITS
-from bitfold.address.fingerprint import FINGERPRINT_BYTES
 from bitfold.address.program import Program
 from bitfold.address.radices import MOST_BLOCKS
 from bitfold.config import option
 from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.fuse import FUSIONS
 from bitfold.method.allocation import allocate, check_minimum
-from bitfold.method.base import Method, bytes_of, check_options
+from bitfold.method.base import Method, check_options
 from bitfold.method.digits import (
     Code,
     Digits,
@@ -36,8 +35,9 @@ from bitfold.method.digits import (
     whole,
 )
 from bitfold.method.hash import check_allocation, field_sizes
+from bitfold.planning.ask import Ask
 from bitfold.planning.field import Field
-from bitfold.planning.plan import Plan, dtype_size
+from bitfold.planning.spec import Group
 
 
 @dataclass(frozen=True)
@@ -114,28 +114,24 @@ class BinaryCode(Method):
                 expected="blocks=M",
             )
 
-    def plan(
-        self, fields: Sequence[Field], dim: int, budget: int | None, *, seed: int, dtype: str
-    ) -> Plan:
+    def plan(self, ask: Ask) -> Group:
         """Digits for every field, within the budget to the row."""
         if self.sharing is None:
-            mixed = budget is not None and self.block_bits is None
-            if not (mixed and any(field.hashed for field in fields)):
+            mixed = ask.budget is not None and self.block_bits is None
+            if not (mixed and any(field.hashed for field in ask.fields)):
                 # One pool's least bytes are never above the slices'.
                 with suppress(BudgetTooSmall):
-                    slices = replace(self, sharing="slices")
-                    return slices.plan(fields, dim, budget, seed=seed, dtype=dtype)
-            pool = replace(self, sharing="fields")
-            return pool.plan(fields, dim, budget, seed=seed, dtype=dtype)
-        chunks = self._chunks(dim)
-        if self.block_bits is not None or budget is None:
-            program = self._binary(fields, chunks, seed)
-            if budget is not None:
-                needed = sum(bytes_of(program, dim, dtype, self.fusion).values())
-                check_minimum(self.name, needed, budget, "fewer block_bits make smaller tables")
+                    return replace(self, sharing="slices").plan(ask)
+            return replace(self, sharing="fields").plan(ask)
+        chunks = self._chunks(ask.dim)
+        if self.block_bits is not None or ask.budget is None:
+            program = self._binary(ask.fields, chunks, ask.seed)
+            if ask.budget is not None:
+                needed = self.finish(ask, program, self.fusion).bytes(ask.dim)
+                check_minimum(self.name, needed, ask.budget, "fewer block_bits make smaller tables")
         else:
-            program = self._mixed(fields, dim, budget, dtype, chunks, seed)
-        return self.finish(fields, dim, budget, dtype, program, self.fusion)
+            program = self._mixed(ask, ask.budget, chunks)
+        return self.finish(ask, program, self.fusion)
 
     def _digits(self, code: Code) -> str:
         if self.digits is not None:
@@ -155,11 +151,6 @@ class BinaryCode(Method):
             )
         return chunks
 
-    def _bytes(self, rows: int, lookups: int, width: int, dtype: str) -> int:
-        size = dtype_size(dtype)
-        learned = lookups * size if self.fusion == "weighted" else 0
-        return rows * width * size + learned + FINGERPRINT_BYTES
-
     def _binary(self, fields: Sequence[Field], chunks: int, seed: int) -> Program:
         """Power-of-two blocks: the form's sizes follow from the bits, not from a budget."""
         parts: list[Digits] = []
@@ -176,20 +167,19 @@ class BinaryCode(Method):
             parts.append(digits)
         return lay_out(parts, chunks, self.sharing or "slices", seed)
 
-    def _mixed(
-        self, fields: Sequence[Field], dim: int, budget: int, dtype: str, chunks: int, seed: int
-    ) -> Program:
+    def _mixed(self, ask: Ask, budget: int, chunks: int) -> Program:
         """Mixed radices that add up to the rows that the budget buys; whole tables if all fit."""
-        field_sizes(self.name, fields, budget)
+        field_sizes(self.name, ask.fields, budget)
         codes = [
-            code_of(field, index, seed, self.strategy, self.mix, self.code_bits)
-            for index, field in enumerate(fields)
+            code_of(field, index, ask.seed, self.strategy, self.mix, self.code_bits)
+            for index, field in enumerate(ask.fields)
         ]
         blocks = chunks if chunks > 1 else self.blocks
         every = None
-        if all(code.dense for code in codes):
-            program = lay_out([whole(code.ids, chunks) for code in codes], chunks, "slices", seed)
-            every = sum(bytes_of(program, dim, dtype, self.fusion).values())
+        if all(code.dense for code in codes) and sum(code.ids for code in codes) * chunks < 1 << 62:
+            parts = [whole(code.ids, chunks) for code in codes]
+            program = lay_out(parts, chunks, "slices", ask.seed)
+            every = self.finish(ask, program, self.fusion).bytes(ask.dim)
             if every <= budget:
                 return program
         shared = self.sharing != "slices"
@@ -204,14 +194,15 @@ class BinaryCode(Method):
         # more rows never need more blocks than the fewest rows do.
         pairs = zip(codes, lows, strict=True)
         lookups = sum(most_lookups_of(code, low, blocks, chunks, shared) for code, low in pairs)
-        width = dim // chunks
-        minimum = self._bytes(rows, lookups, width, dtype)
+        width = ask.dim // chunks
+        fixed = ask.fixed_bytes(lookups, width, lookups if self.fusion == "weighted" else 0)
+        minimum = rows * ask.row_bytes(width) + fixed
         minimum = minimum if every is None else min(minimum, every)
         check_minimum(self.name, minimum, budget, self._remedy(minimum))
-        rows = (budget - self._bytes(0, lookups, width, dtype)) // (width * dtype_size(dtype))
+        rows = (budget - fixed) // ask.row_bytes(width)
         deal = self._one_pool if self.sharing == "fields" else self._own_rows
         return lay_out(
-            deal(codes, lows, rows, chunks, blocks), chunks, self.sharing or "slices", seed
+            deal(codes, lows, rows, chunks, blocks), chunks, self.sharing or "slices", ask.seed
         )
 
     def _own_rows(

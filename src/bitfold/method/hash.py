@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bitfold.address.fingerprint import FINGERPRINT_BYTES
 from bitfold.address.mixing import derive_salt
 from bitfold.address.program import Lookup, Program, Source, place
 from bitfold.config import option
 from bitfold.errors import BitfoldError
 from bitfold.method.allocation import allocate, check_minimum
 from bitfold.method.base import Method
+from bitfold.planning.ask import Ask
 from bitfold.planning.field import Field
-from bitfold.planning.plan import Plan, dtype_size
+from bitfold.planning.spec import FINGERPRINT_BYTES, Group
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,17 @@ class Hash(Method):
         super().__post_init__()
         check_allocation(self.allocation)
 
-    def plan(
-        self, fields: Sequence[Field], dim: int, budget: int | None, *, seed: int, dtype: str
-    ) -> Plan:
+    def plan(self, ask: Ask) -> Group:
         """Rows in proportion to a power of the fields' sizes."""
-        rows = hashed_rows(self.name, fields, dim, budget, dtype, self.allocation)
+        rows = hashed_rows(self.name, ask, self.allocation)
         bases, end = place(rows)
         lookups = []
-        for index, (field, size, base) in enumerate(zip(fields, rows, bases, strict=True)):
+        for index, (field, size, base) in enumerate(zip(ask.fields, rows, bases, strict=True)):
             whole = field.num_embeddings == size
-            source = Source(None if whole else derive_salt(seed, index))
+            source = Source(None if whole else derive_salt(ask.seed, index))
             lookups.append((Lookup(source, size, base, leading=not whole),))
         program = Program(1, tuple(lookups), end)
-        return self.finish(fields, dim, budget, dtype, program, "sum")
+        return self.finish(ask, program, "sum")
 
 
 def check_allocation(exponent: float) -> None:
@@ -69,27 +67,22 @@ def field_sizes(method: str, fields: Sequence[Field], budget: int | None) -> lis
 
 
 def hashed_rows(
-    method: str,
-    fields: Sequence[Field],
-    dim: int,
-    budget: int | None,
-    dtype: str,
-    exponent: float,
-    *,
-    part: int = 1,
-    least: int = 1,
+    method: str, ask: Ask, exponent: float, *, part: int = 1, least: int = 1
 ) -> list[int]:
     """Rows of each field when any number of rows works; a row holds `dim / part` numbers."""
-    sizes = field_sizes(method, fields, budget)
-    assert budget is not None
-    unit = dim // part * dtype_size(dtype)
-    minimum = len(fields) * least * unit + FINGERPRINT_BYTES
-    if all(not field.hashed for field in fields):
-        every = sum(sizes) * part * unit + (FINGERPRINT_BYTES if part > 1 else 0)
-        if every <= budget:  # whole tables of one chunk need no fingerprint
+    sizes = field_sizes(method, ask.fields, ask.budget)
+    assert ask.budget is not None
+    width = ask.dim // part
+    unit = ask.row_bytes(width)
+    fixed = ask.fixed_bytes(len(sizes) * part, width)
+    minimum = len(sizes) * least * unit + fixed
+    if all(not field.hashed for field in ask.fields):
+        # whole tables of one chunk need no fingerprint
+        every = sum(sizes) * part * unit + fixed - FINGERPRINT_BYTES * (part == 1)
+        if every <= ask.budget:
             return [size * part for size in sizes]
         minimum = min(minimum, every)
-    check_minimum(method, minimum, budget)
-    room = (budget - FINGERPRINT_BYTES) // unit
+    check_minimum(method, minimum, ask.budget)
+    room = (ask.budget - fixed) // unit
     most = [max(least, size * part) for size in sizes]
     return allocate(sizes, [least] * len(sizes), most, room, exponent)

@@ -4,7 +4,6 @@ Two ids look alike only if all their rows meet. Source: Serra and Karatzoglou, "
 Recommenders Fit: Bloom Embeddings for Sparse Binary Input/Output Networks", RecSys 2017.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,8 +13,8 @@ from bitfold.config import option
 from bitfold.errors import BitfoldError
 from bitfold.method.base import Method, check_options
 from bitfold.method.hash import check_allocation, hashed_rows
-from bitfold.planning.field import Field
-from bitfold.planning.plan import Plan
+from bitfold.planning.ask import Ask
+from bitfold.planning.spec import Group
 
 
 @dataclass(frozen=True)
@@ -37,29 +36,27 @@ class MultiHash(Method):
         check_options(self.name, vars(self), hashes=1)
         check_allocation(self.allocation)
 
-    def plan(
-        self, fields: Sequence[Field], dim: int, budget: int | None, *, seed: int, dtype: str
-    ) -> Plan:
+    def plan(self, ask: Ask) -> Group:
         """Rows in proportion to a power of the fields' sizes; a field's hashes share its rows."""
         chunks = self.hashes if self.fusion == "concat" else 1
-        if dim % chunks:
+        if ask.dim % chunks:
             raise BitfoldError(
                 "concatenated hashes must divide the width",
-                got=f"width {dim}, {self.hashes} hashes",
+                got=f"width {ask.dim}, {self.hashes} hashes",
                 expected="a number of hashes that divides the width",
             )
-        rows = hashed_rows(self.name, fields, dim, budget, dtype, self.allocation, part=chunks)
+        rows = hashed_rows(self.name, ask, self.allocation, part=chunks)
         bases, end = place(rows)
         lookups = []
-        for index, (field, size, base) in enumerate(zip(fields, rows, bases, strict=True)):
+        for index, (field, size, base) in enumerate(zip(ask.fields, rows, bases, strict=True)):
             if field.num_embeddings is not None and size == field.num_embeddings * chunks:
                 whole = field.num_embeddings
                 part = tuple(Lookup(Source(), whole, base + c * whole) for c in range(chunks))
             else:
                 part = tuple(
-                    Lookup(Source(derive_salt(seed, index, k)), size, base, leading=True)
+                    Lookup(Source(derive_salt(ask.seed, index, k)), size, base, leading=True)
                     for k in range(self.hashes)
                 )
             lookups.append(part)
         program = Program(chunks, tuple(lookups), end)
-        return self.finish(fields, dim, budget, dtype, program, self.fusion)
+        return self.finish(ask, program, self.fusion)

@@ -75,7 +75,7 @@ def methods() -> dict[str, MethodInfo]:
         'the hash trick: ids that hash alike share one row'
     """
     return {
-        name: MethodInfo(kind.summary, kind.when, kind.hashed_ids, kind.version)
+        name: MethodInfo(kind.summary, kind.when, kind.traits.hashed_ids, kind.version)
         for name, kind in method_kinds().items()
     }
 

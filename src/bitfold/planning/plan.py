@@ -1,90 +1,71 @@
 """Plans: everything that decides where an id's numbers lie, as data."""
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any
-
-import msgspec
-import torch
-from msgspec import Meta
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from bitfold.address.program import Program
 from bitfold.errors import BitfoldError
 from bitfold.planning.budget import full_bytes
 from bitfold.planning.field import Field
-from bitfold.records import Count, Name, build, record
+from bitfold.planning.record import VERSION, read_plan
+from bitfold.planning.spec import Group
 from bitfold.showing import Shown
-
-PLAN_VERSION = 1
-
-DTYPES = {
-    "float32": torch.float32,
-    "float64": torch.float64,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-
-
-def dtype_name(dtype: torch.dtype | str | None) -> str:
-    """The name of a floating dtype; None means torch's default."""
-    found = torch.get_default_dtype() if dtype is None else dtype
-    name = str(found).removeprefix("torch.")
-    if name not in DTYPES:
-        raise BitfoldError(
-            "an embedding holds floating numbers", got=name, expected=" or ".join(DTYPES)
-        )
-    return name
-
-
-def dtype_size(name: str) -> int:
-    """Bytes of one number."""
-    return DTYPES[name].itemsize
 
 
 @dataclass(frozen=True, repr=False)
 class Plan(Shown):
-    """How a method stores the vectors of some fields within a budget.
+    """How the vectors of some fields are stored within a budget: a list of groups of fields.
 
     In a prompt and a notebook it shows a row a field; `to_frame()` gives them.
 
     Args:
-        method: the method's name, and `method_version` its version.
-        options: the method's options, all of them.
         fields: what is embedded.
         embedding_dim: `D`.
         budget: the bytes allowed, or None.
-        dtype: the name of the numbers' type.
-        program: the address, for a method of the corridor.
-        fusion: the fusion's name, for a method of the corridor.
-        by_kind: serving bytes by kind.
+        method: the method that was asked for, and `options` its options, all of them.
+        groups: how they are stored; each field is in one group.
+        phase: how far a method that plans in phases has come; empty for the others.
+        why: how it was chosen, a sentence each, where there was a choice.
     """
 
-    method: str
-    method_version: int
-    options: dict[str, Any]
     fields: tuple[Field, ...]
     embedding_dim: int
     budget: int | None
-    dtype: str
-    program: Program
-    fusion: str
-    by_kind: dict[str, int]
+    method: str
+    options: Mapping[str, Any]
+    groups: tuple[Group, ...]
+    phase: str = ""
+    why: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise BitfoldError("unknown dtype", got=self.dtype, expected=" or ".join(DTYPES))
-        if self.embedding_dim < 1 or self.embedding_dim % self.program.chunks:
+        if self.embedding_dim < 1:
             raise BitfoldError(
-                "the plan's width does not fit its chunks",
-                got=f"width {self.embedding_dim}, {self.program.chunks} chunks",
-                expected="a positive multiple of the chunks",
+                "the embedding's width is too small", got=self.embedding_dim, expected="1 or more"
             )
-        if len(self.fields) != len(self.program.fields):
+        placed = sorted(number for group in self.groups for number in group.fields)
+        if placed != list(range(len(self.fields))):
             raise BitfoldError(
-                "the plan's address is of other fields",
-                got=f"{len(self.program.fields)} fields in the address",
-                expected=f"{len(self.fields)}, as in the plan",
+                "a plan has each of its fields in one group",
+                got=f"fields {placed} in {len(self.groups)} groups",
+                expected=f"0 to {len(self.fields) - 1}, each once",
             )
+        if len({group.dtype for group in self.groups}) > 1:
+            raise BitfoldError(
+                "a plan's vectors are of one type",
+                got=", ".join(group.dtype for group in self.groups),
+                expected="one dtype",
+            )
+
+    @property
+    def by_kind(self) -> dict[str, int]:
+        """Serving bytes by kind."""
+        kinds: dict[str, int] = {}
+        for group in self.groups:
+            for kind, size in group.by_kind(self.embedding_dim).items():
+                kinds[kind] = kinds.get(kind, 0) + size
+        return kinds
 
     @property
     def bytes(self) -> int:
@@ -94,9 +75,70 @@ class Plan(Shown):
     @property
     def ratio(self) -> float | None:
         """Bytes of the full float32 table over the plan's; None if a field's size is unknown."""
-        if any(field.size is None for field in self.fields):
+        if any(each.size is None for each in self.fields):
             return None
         return full_bytes(self.fields, self.embedding_dim) / self.bytes
+
+    @property
+    def dtype(self) -> str:
+        """The type of the vectors, and of the numbers while they are trained."""
+        return self.groups[0].dtype
+
+    @property
+    def group(self) -> Group:
+        """The only group.
+
+        Raises:
+            BitfoldError: there are several.
+        """
+        if len(self.groups) > 1:
+            raise BitfoldError(
+                "this plan has several groups",
+                got=f"{len(self.groups)}",
+                expected="one group",
+                fix="look at plan.groups, or at one of them: plan.part(0)",
+            )
+        return self.groups[0]
+
+    @property
+    def program(self) -> Program:
+        """The address of the only group.
+
+        Raises:
+            BitfoldError: there are several groups, or it has none.
+        """
+        found = self.group.program
+        if found is None:
+            raise BitfoldError(f"method {self.group.method!r} has no address", got="its own module")
+        return found
+
+    @property
+    def fusion(self) -> str:
+        """The fusion of the only group."""
+        return self.group.fusion
+
+    @property
+    def rows_kept(self) -> int:
+        """Rows of all pools together."""
+        return sum(pool.rows for group in self.groups for pool in group.pools)
+
+    @property
+    def lookups(self) -> int:
+        """Lookups of a row of all fields together."""
+        return sum(group.program.lookups for group in self.groups if group.program is not None)
+
+    def part(self, number: int) -> "Plan":
+        """Group `number` as a plan of its own."""
+        group = self.groups[number]
+        return Plan(
+            fields=tuple(self.fields[each] for each in group.fields),
+            embedding_dim=self.embedding_dim,
+            budget=None,
+            method=group.method,
+            options=group.options,
+            groups=(replace(group, fields=tuple(range(len(group.fields)))),),
+            phase=self.phase,
+        )
 
     def records(self) -> list[dict[str, Any]]:
         """One row a field: those of `rows`."""
@@ -107,60 +149,32 @@ class Plan(Shown):
         return f"Plan: {self.method}, width {self.embedding_dim}, {self.bytes:,} bytes{ratio}"
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a field, for tables: name, ids, rows, lookups, bytes, radices, and two more.
+        """One row a field, for tables: name, ids, rows, lookups, bytes, radices, and more.
 
-        `ids_per_row` is how many ids read a row, on average over the field's rows, ids of other
-        fields that share them included; None if a size is unknown. `vectors` is how many vectors
-        the digits can tell apart at most. Rows that fields share count in each of them.
+        `numbers` is what they are kept in. `ids_per_row` is how many ids read a row, on average
+        over the field's rows, ids of other fields that share them included; None if a size is
+        unknown. `vectors` is how many vectors the digits can tell apart at most; None where there
+        are no digits. Rows that fields share count in each of them.
         """
-        width = self.embedding_dim // self.program.chunks
-        reads = self._reads()
-        out = []
-        for field, lookups in zip(self.fields, self.program.fields, strict=True):
-            slices = {(lookup.base, lookup.span) for lookup in lookups}
-            rows = sum(span for _, span in slices)
-            readers = [reads[each] for each in slices]
-            digits = {(each.source, each.divisor, each.radix) for each in lookups}
-            out.append(
-                {
-                    "field": field.name,
-                    "ids": field.size,
-                    "hashed": field.hashed,
-                    "rows": rows,
-                    "lookups": len(lookups),
-                    "radices": [lookup.radix for lookup in lookups],
-                    "bytes": rows * width * dtype_size(self.dtype),
-                    "ids_per_row": None if None in readers else sum(filter(None, readers)) / rows,
-                    "vectors": math.prod(radix for _, _, radix in digits),
-                }
-            )
-        return out
-
-    def _reads(self) -> dict[tuple[int, int], int | None]:
-        """How many ids read each slice of rows, an id once for each of its lookups there."""
-        reads: dict[tuple[int, int], int | None] = {}
-        for field, lookups in zip(self.fields, self.program.fields, strict=True):
-            for lookup in lookups:
-                place = (lookup.base, lookup.span)
-                before = reads.get(place, 0)
-                known = before is not None and field.size is not None
-                reads[place] = (before or 0) + (field.size or 0) if known else None
-        return reads
+        found: dict[int, dict[str, Any]] = {}
+        for group in self.groups:
+            fields = [self.fields[number] for number in group.fields]
+            rows = _own_rows(group, fields) if group.program is None else _rows(group, fields)
+            found |= dict(zip(group.fields, rows, strict=True))
+        return [found[number] for number in range(len(self.fields))]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
-            "plan_version": PLAN_VERSION,
-            "method": self.method,
-            "method_version": self.method_version,
-            "options": dict(self.options),
-            "fields": [asdict(field) for field in self.fields],
+            "plan_version": VERSION,
+            "fields": [asdict(each) for each in self.fields],
             "embedding_dim": self.embedding_dim,
             "budget": self.budget,
-            "dtype": self.dtype,
-            "program": self.program.to_json(),
-            "fusion": self.fusion,
-            "by_kind": dict(self.by_kind),
+            "method": self.method,
+            "options": dict(self.options),
+            "groups": [group.to_json() for group in self.groups],
+            "phase": self.phase,
+            "why": list(self.why),
         }
 
     @classmethod
@@ -171,41 +185,67 @@ class Plan(Shown):
             BitfoldError: if it was written by a newer bitfold, lacks a part, or has one that
                 cannot be.
         """
-        version = values.get("plan_version") if isinstance(values, dict) else None
-        if isinstance(version, bool) or not isinstance(version, int) or version > PLAN_VERSION:
-            raise BitfoldError(
-                "this plan has a format that is not known here",
-                got=f"plan_version {version!r}"[:80],
-                expected=f"{PLAN_VERSION} or older",
-                fix="install the bitfold that wrote it, or a newer one",
-            )
-        fix = "plan it again"
-        found = record(values, _Record, where, fix=fix)
-        return cls(
-            method=found.method,
-            method_version=found.method_version,
-            options=found.options,
-            fields=tuple(build(each, Field, where, fix=fix) for each in found.fields),
-            embedding_dim=found.embedding_dim,
-            budget=found.budget,
-            dtype=found.dtype,
-            program=Program.from_json(found.program, where),
-            fusion=found.fusion,
-            by_kind=found.by_kind,
+        return cls(**read_plan(values, where))
+
+
+def _rows(group: Group, fields: list[Field]) -> list[dict[str, Any]]:
+    """One row for each field of a group with an address."""
+    assert group.program is not None, "the caller looks"
+    reads = _reads(group.program, fields)
+    out = []
+    for each, lookups in zip(fields, group.program.fields, strict=True):
+        slices = {(lookup.base, lookup.span) for lookup in lookups}
+        rows = sum(span for _, span in slices)
+        readers = [reads[place] for place in slices]
+        digits = {(found.source, found.divisor, found.radix) for found in lookups}
+        out.append(
+            {
+                "field": each.name,
+                "ids": each.size,
+                "hashed": each.hashed,
+                "method": group.method,
+                "numbers": group.pools[0].numbers,
+                "width": group.width,
+                "rows": rows,
+                "lookups": len(lookups),
+                "radices": [lookup.radix for lookup in lookups],
+                "bytes": rows * group.pools[0].row_bytes,
+                "ids_per_row": None if None in readers else sum(filter(None, readers)) / rows,
+                "vectors": math.prod(radix for _, _, radix in digits),
+            }
         )
+    return out
 
 
-class _Record(msgspec.Struct, forbid_unknown_fields=True):
-    """What a plan's JSON holds; fields and the program are read one by one."""
+def _own_rows(group: Group, fields: list[Field]) -> list[dict[str, Any]]:
+    """One row for each field of a group that is a module of its own."""
+    size = sum(pool.bytes for pool in group.pools) + sum(group.own.values())
+    return [
+        {
+            "field": each.name,
+            "ids": each.size,
+            "hashed": each.hashed,
+            "method": group.method,
+            "numbers": group.pools[0].numbers if group.pools else group.dtype,
+            "width": group.width,
+            "rows": sum(pool.rows for pool in group.pools),
+            "lookups": 0,
+            "radices": [],
+            "bytes": size // len(fields),
+            "ids_per_row": None,
+            "vectors": None,
+        }
+        for each in fields
+    ]
 
-    plan_version: int
-    method: Name
-    method_version: Count
-    options: dict[str, Any]
-    fields: list[dict[str, Any]]
-    embedding_dim: Annotated[int, Meta(ge=1, le=2**31)]
-    budget: Count | None
-    dtype: Name
-    program: dict[str, Any]
-    fusion: Name
-    by_kind: dict[str, Count]
+
+def _reads(program: Program, fields: list[Field]) -> dict[tuple[int, int], int | None]:
+    """How many ids read each slice of rows, an id once for each of its lookups there."""
+    reads: dict[tuple[int, int], int | None] = {}
+    for each, lookups in zip(fields, program.fields, strict=True):
+        for lookup in lookups:
+            place = (lookup.base, lookup.span)
+            before = reads.get(place, 0)
+            known = before is not None and each.size is not None
+            reads[place] = (before or 0) + (each.size or 0) if known else None
+    return reads

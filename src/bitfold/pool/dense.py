@@ -48,7 +48,15 @@ class DensePool(nn.Module):
         """Read the rows at `cells`, or let a function read the weight while it is there."""
         if not isinstance(cells, Tensor):
             return cells(self.weight)
-        return F.embedding(cells, self.weight, sparse=self.sparse)
+        return self.at(self.weight, cells)
+
+    def at(self, weight: Tensor, cells: Tensor) -> Tensor:
+        """Pieces of a weight at cells."""
+        return F.embedding(cells, weight, sparse=self.sparse)
+
+    def serving(self) -> "DensePool":
+        """The pool itself: numbers are served as they are trained."""
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy has no optimizer."""

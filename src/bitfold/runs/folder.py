@@ -28,7 +28,7 @@ from bitfold.errors import BitfoldError
 from bitfold.files import read_tensors, write_json, write_tensors
 from bitfold.nets.model import ClickModel
 from bitfold.nets.networks import build_network, network_options
-from bitfold.planning.plan import Plan, dtype_size
+from bitfold.planning.plan import Plan
 from bitfold.records import broken, file_size, read_object
 from bitfold.remote import fetched, is_remote, local_path
 from bitfold.runs.config import RunConfig
@@ -151,13 +151,12 @@ def _shapes(
     Raises:
         BitfoldError: the run cannot be that large: its file of weights is smaller.
     """
-    needed = plan.program.rows * (plan.embedding_dim // plan.program.chunks)
     held = file_size(weights)
-    if needed * dtype_size(plan.dtype) > held:
+    if plan.bytes > held:
         raise BitfoldError(
             f"the weights of {folder} are not those of its plan",
             got=f"{held:,} bytes in {WEIGHTS}",
-            expected=f"{needed * dtype_size(plan.dtype):,} bytes for the embeddings alone",
+            expected=f"{plan.bytes:,} bytes for the embeddings alone",
             fix=AGAIN,
         )
     with torch.device("meta"):

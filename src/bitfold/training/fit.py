@@ -22,12 +22,12 @@ from bitfold.data.prepared import PreparedLog
 from bitfold.data.vocabulary import Vocabulary
 from bitfold.embedding import EmbeddingCollection
 from bitfold.errors import BitfoldError, Diverged
+from bitfold.method.planner import plan as make_plan
 from bitfold.method.registry import method_kind
 from bitfold.nets.model import ClickModel
 from bitfold.optim import RowOptimizer
 from bitfold.outputs import Work
 from bitfold.planning.budget import full_bytes
-from bitfold.planning.make import plan as make_plan
 from bitfold.progress import Progress, note, silent
 from bitfold.ranking import Ranking, check_rank
 from bitfold.records import file_digest
@@ -270,7 +270,7 @@ class _Job:
         if self.base is not None:
             return self.base.dense
         hashed = any(field.hashed for field in log.schema.embedding_fields())
-        if method_kind(self.config.train.method).hashed_ids or not hashed:
+        if method_kind(self.config.train.method).traits.hashed_ids or not hashed:
             return None
         return Vocabulary.fit(log, log.schema.config.min_count)
 

@@ -1,17 +1,23 @@
 """From fields, a width, a method and a budget to a plan."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from bitfold.config import parse_options
+from bitfold.config import parse_options, to_json
 from bitfold.errors import BitfoldError, BudgetTooSmall
+from bitfold.method.base import Method
 from bitfold.method.registry import method_kind
+from bitfold.planning.ask import Ask
 from bitfold.planning.budget import full_bytes, parse_budget
 from bitfold.planning.field import Field
-from bitfold.planning.plan import Plan, dtype_name, dtype_size
+from bitfold.planning.plan import Plan
+from bitfold.planning.spec import dtype_size
+from bitfold.planning.statistics import Statistics
+from bitfold.pool.dtypes import dtype_name
 
 FEW = 4  # ids whose full table weighs less than any code of them
 
@@ -24,6 +30,7 @@ def plan(
     budget: int | str | None = None,
     seed: int = 0,
     dtype: torch.dtype | str | None = None,
+    stats: Statistics | None = None,
     **options: Any,
 ) -> Plan:
     """How a method would store these fields' vectors within a budget.
@@ -37,6 +44,7 @@ def plan(
             table of the same type, where the fields' sizes are known.
         seed: what the hashes are salted from.
         dtype: the numbers' type; torch's default dtype if None.
+        stats: how often ids occur, for methods that deal bytes by it.
         options: the method's own.
 
     Raises:
@@ -61,16 +69,53 @@ def plan(
         )
     size = None if budget is None else parse_budget(budget, fields, embedding_dim)
     recipe = parse_options(method_kind(method), options, what=f"option of method {method!r}")
-    words: dict[str, Any] = {"seed": seed, "dtype": dtype_name(dtype)}
-    made = recipe.plan(tuple(fields), embedding_dim, size, **words)
+    name = dtype_name(dtype)
+    ask = Ask(
+        tuple(fields),
+        embedding_dim,
+        size,
+        dtype=name,
+        numbers=name if recipe.bits is None else f"q{recipe.bits}",
+        scale=recipe.scale,
+        seed=seed,
+        stats=stats,
+    )
+    made = _made(recipe, ask)
     if size is None and all(field.size is not None for field in fields):
-        whole = full_bytes(fields, embedding_dim) * dtype_size(made.dtype) // 4
+        whole = full_bytes(fields, embedding_dim) * dtype_size(name) // 4
         if made.bytes > whole:
             try:
-                less = recipe.plan(tuple(fields), embedding_dim, whole, **words)
+                less = _made(recipe, replace(ask, budget=whole))
             except BudgetTooSmall as error:
                 if sum(field.size or 0 for field in fields) > FEW:
                     raise  # the options say a larger size
-                less = recipe.plan(tuple(fields), embedding_dim, error.minimum, **words)
+                less = _made(recipe, replace(ask, budget=error.minimum))
             made = replace(less, budget=None)
     return made
+
+
+def _made(recipe: Method, ask: Ask) -> Plan:
+    """A method's plan; of few bits the best use of what steps it turned out not to need."""
+    found = _tried(recipe, ask)
+    if ask.packed and ask.budget is not None:
+        steps = found.by_kind.get("steps", 0)
+        with suppress(BudgetTooSmall):
+            again = _tried(recipe, replace(ask, reserved=steps))
+            if found.bytes < again.bytes <= ask.budget:
+                found = again
+    if ask.budget is not None and found.bytes > ask.budget:
+        raise AssertionError(f"a plan of {recipe.name} exceeds its budget: {found.bytes} bytes")
+    return found
+
+
+def _tried(recipe: Method, ask: Ask) -> Plan:
+    groups = recipe.groups(ask)
+    alone = len(groups) == 1 and groups[0].method == recipe.name
+    return Plan(
+        fields=ask.fields,
+        embedding_dim=ask.dim,
+        budget=ask.budget,
+        method=recipe.name,
+        options=groups[0].options if alone else to_json(recipe),
+        groups=groups,
+    )
