@@ -184,6 +184,7 @@ def compare(
     """
     from bitfold.comparison.board import CompareConfig
     from bitfold.comparison.compare import compare as job
+    from bitfold.report import page_of
     from bitfold.training import TrainConfig
 
     board, words, reading_words = configs((CompareConfig, TrainConfig, DataConfig), options, {})
@@ -200,6 +201,7 @@ def compare(
                 resume=resume,
                 force=force,
                 progress=tell,
+                page=page_of,
             )
         )
 

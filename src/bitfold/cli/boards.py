@@ -49,6 +49,7 @@ def compare(
         --methods full,hash,binary-code --budgets 10x,100x --seeds 3 --out board
     """
     from bitfold.comparison.compare import compare as run
+    from bitfold.report import page_of
 
     kinds = (CompareConfig, TrainConfig, DataConfig)
     file = file_options(config_file, [name for kind in kinds for name in options_of(kind)])
@@ -59,7 +60,15 @@ def compare(
     check_settled(data, said(DataConfig, given))
     with drawing(keep=("cells",)) as progress:
         found = run(
-            data, reading, training, board, out, resume=resume, force=force, progress=progress
+            data,
+            reading,
+            training,
+            board,
+            out,
+            resume=resume,
+            force=force,
+            progress=progress,
+            page=page_of,
         )
     grid = found.more["grid"]
     differences, narrow = found.more["differences"], is_narrow()

@@ -11,7 +11,7 @@ where it stopped. `full` has no budget: it appears once, as `1x`, at its best ep
     OUT/runs/           the run of the cell at work; all of them with `keep_runs`
     OUT/floors.json     the floors and ceilings that need no training
     OUT/results.json    all figures, with results.csv beside it
-    OUT/board.html      the page, if the packages of `bitfold[report]` are there
+    OUT/board.html      the page, if the caller gives what draws it
 
 What makes it fair is in files of its own: `grid` (the same search for everybody), `opponents`
 (equal bytes), `differences` (over seeds), `floors` (what the figures lie between).
@@ -19,10 +19,10 @@ What makes it fair is in files of its own: `grid` (the same search for everybody
 
 import dataclasses
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bitfold.comparison.board import (
     FULL,
@@ -60,6 +60,10 @@ if TYPE_CHECKING:
     from bitfold.comparison.survey import Survey
     from bitfold.data.prepared import PreparedLog
     from bitfold.training import TrainConfig
+
+PageOf: TypeAlias = Callable[[Path, Path], Path | None]
+"""Draws the page of a comparison in one folder, which will be called as the other; its path, or
+None where it cannot be drawn."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,6 +114,7 @@ def compare(
     resume: bool = False,
     force: bool = False,
     progress: Progress | None = None,
+    page: PageOf | None = None,
 ) -> Comparison:
     """Train every method at every budget and seed on one log, and write the board.
 
@@ -126,6 +131,7 @@ def compare(
         force: replace a comparison that exists, when the new one is whole. Until then the new
             one is in a hidden folder beside it, and `resume` goes on with it.
         progress: the stage `"cells"` counts finished cells, the others are training's.
+        page: what draws the page, such as `bitfold.report.page_of`; None draws none.
 
     Raises:
         BitfoldError: unknown methods or options, an `out` that exists, changed words; whatever
@@ -153,9 +159,8 @@ def compare(
             raise
         save(work.folder / WORDS_FILE, OPTIONS, said)
         (work.folder / CELLS).mkdir(exist_ok=True)
-        made = _compare(words, train, options, log, grid, planned, work.folder, out, tell)
-    page = made.page and out / made.page.name
-    return replace(made, out=out, page=page)
+        made = _compare(words, train, options, log, grid, planned, work.folder, out, tell, page)
+    return replace(made, out=out, page=made.page and out / made.page.name)
 
 
 def _compare(
@@ -168,6 +173,7 @@ def _compare(
     out: Path,
     name: Path,
     tell: Progress,
+    draw: PageOf | None,
 ) -> Comparison:
     """Every cell of a comparison in `out`, which will be called `name`."""
     possible, refused, facing = planned
@@ -217,13 +223,13 @@ def _compare(
             best = grid.best(floor, floor_words, trained)
             between |= references(log, out, best, tell, train.ranking)
     except BaseException:
-        _page(out, results, name)
+        _page(draw, out, results, name)
         raise
     tell("cells", total, total)
     if not words.keep_runs:
         shutil.rmtree(out / RUNS, ignore_errors=True)
     made = found(whole=True)
-    page, problem = _page(out, results, name)
+    page, problem = _page(draw, out, results, name)
     return replace(made, page=page, page_problem=problem)
 
 
@@ -329,18 +335,16 @@ def _kept(out: Path, cell: Cell, words: "TrainConfig") -> dict[str, Any] | None:
 
 
 def _page(
-    out: Path, results: Sequence[Mapping[str, Any]], name: Path
+    draw: PageOf | None, out: Path, results: Sequence[Mapping[str, Any]], name: Path
 ) -> tuple[Path | None, str | None]:
     """Write the page of what is there; or why there is none.
 
     The results are written before, and no page is worth them: whatever fails is told.
     """
-    from bitfold.report import missing, write_page
-
-    if missing() is not None or all(row.get("auc") is None for row in results):
+    if draw is None or all(row.get("auc") is None for row in results):
         return None, None
     try:
-        return write_page(out, name), None
+        return draw(out, name), None
     except Exception as error:  # of any kind: the trainings are done
         problem = getattr(error, "problem", None) or f"{type(error).__name__}: {error}"
         return None, f"{problem} ({error.got})" if isinstance(error, BitfoldError) else problem

@@ -29,7 +29,15 @@ if TYPE_CHECKING:
 
 PAGE = "board.html"
 
-__all__ = ["INSTALL", "PAGE", "check_packages", "missing", "write_page", "write_pictures"]
+__all__ = [
+    "INSTALL",
+    "PAGE",
+    "check_packages",
+    "missing",
+    "page_of",
+    "write_page",
+    "write_pictures",
+]
 
 
 def write_page(out: Path, name: Path | None = None) -> Path:
@@ -48,6 +56,11 @@ def write_page(out: Path, name: Path | None = None) -> Path:
     with new_file(out / PAGE, force=True, wait=True) as part:
         part.write_text(text, encoding="utf-8")
     return out / PAGE
+
+
+def page_of(out: Path, name: Path) -> Path | None:
+    """As `write_page`; None without the packages that draw."""
+    return None if missing() else write_page(out, name)
 
 
 def write_pictures(out: Path) -> list[Path]:
