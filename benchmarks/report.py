@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 import bitfold
-from bitfold.machine import machine as described
+from bitfold.comparison.machine import machine as described
 
 Row = dict[str, Any]
 

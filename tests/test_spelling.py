@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bitfold
-from bitfold.canonical import text_of
 from bitfold.data import newness, types
+from bitfold.data.canonical import text_of
 from bitfold.data.raw import read_batches
 
 ROWS = 240

@@ -276,7 +276,7 @@ def _planned(
     """The cells that can be built, a row for each method and budget that cannot, and the line of
     the hash trick that weighs as much as each other line.
     """
-    import bitfold
+    from bitfold.planning.make import plan
 
     fields = log.schema.embedding_fields()
     refused: dict[Key, dict[str, Any]] = {}
@@ -288,7 +288,7 @@ def _planned(
         if key in sizes or key in refused:
             return sizes.get(key)
         try:
-            sizes[key] = bitfold.plan(
+            sizes[key] = plan(
                 fields,
                 train.vector_width,
                 method=variant.method,

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import torch
 
 from bitfold.address.program import Program
+from bitfold.comparison.machine import machine
 from bitfold.comparison.survey import Survey
 from bitfold.embedding import EmbeddingCollection
 from bitfold.files import without_nan
-from bitfold.machine import machine
 from bitfold.planning.plan import Plan
 from bitfold.planning.spec import Group
 from bitfold.progress import Progress, silent

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bitfold.canonical import number_of, text_of, utf8
+from bitfold.data.canonical import number_of, text_of, utf8
 from bitfold.data.config import DataConfig
 from bitfold.data.records import unmasked
 from bitfold.errors import BitfoldError

@@ -1,7 +1,7 @@
 """Rows in memory, where a log's files may stand: frames, tables, columns by name, dictionaries.
 
 A `MemoryLog` gives the same `Rows` as a file does. Its columns keep their types where they have
-one; a column of several types is turned into text value by value (`bitfold.canonical`), so that
+one; a column of several types is turned into text value by value (`data.canonical`), so that
 no value is read by its neighbours' type.
 """
 

@@ -236,7 +236,7 @@ def _series_of_objects(values: "Sequence[Any] | npt.NDArray[Any]") -> "pl.Series
     """A text series of values of any types, each by itself."""
     import polars as pl
 
-    from bitfold.canonical import text_of
+    from bitfold.data.canonical import text_of
 
     texts: list[str | None] = []
     for value in values:

@@ -1,7 +1,7 @@
 """A few rows to ids and numbers without Polars: for one request, and for a forked process.
 
 Polars takes about a millisecond a query, whatever its size, and its threads do not survive a fork.
-Here each value goes through `bitfold.canonical` and XXH64 by itself. The ids are those of
+Here each value goes through `bitfold.data.canonical` and XXH64 by itself. The ids are those of
 `columns`, bit for bit.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bitfold.canonical import NUMBER, number_of, text_of, utf8
+from bitfold.data.canonical import NUMBER, number_of, text_of, utf8
 from bitfold.data.columns import FieldSpec, field_specs
 from bitfold.data.columns_of import bag_of
 from bitfold.data.finishing import assemble

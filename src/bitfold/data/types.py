@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitfold.canonical import NUMBER, float_text
+from bitfold.data.canonical import NUMBER, float_text
 
 if TYPE_CHECKING:
     import polars as pl
