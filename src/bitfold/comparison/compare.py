@@ -276,7 +276,7 @@ def _planned(
     """The cells that can be built, a row for each method and budget that cannot, and the line of
     the hash trick that weighs as much as each other line.
     """
-    from bitfold.planning.make import plan
+    from bitfold.method.planner import plan
 
     fields = log.schema.embedding_fields()
     refused: dict[Key, dict[str, Any]] = {}
