@@ -86,10 +86,6 @@ class Bars:
             facts=escape(told(facts)),
         )
 
-    def note(self, text: str) -> None:
-        """Print a sentence above the bars."""
-        self._bars.console.print(f"note: {printable(text)}", markup=False, highlight=False)
-
     def _begin(self, stage: str, total: int | None) -> None:
         if self._keep is not None and stage not in self._keep:
             for other in [name for name in self._tasks if name not in self._keep]:
@@ -107,10 +103,6 @@ class Lines:
         self._stream = stream
         self._last = time.monotonic()
         self._ended: set[tuple[str, int]] = set()
-
-    def note(self, text: str) -> None:
-        """Print a sentence."""
-        print(f"note: {printable(text)}", file=self._stream, flush=True)
 
     def __call__(self, stage: str, done: int, total: int | None = None, **facts: object) -> None:
         """Write a line if it is due."""

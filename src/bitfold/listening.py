@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from bitfold.progress import Progress, note, silent
+from bitfold.progress import Progress, silent
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -78,10 +78,6 @@ class Notebook:
         self._bars(stage, done, total, **facts)
         if done == total or time.monotonic() - self._drawn >= NOTEBOOK_SECONDS:
             self.draw()
-
-    def note(self, text: str) -> None:
-        """Print a sentence above the bars."""
-        note(self._bars, text)
 
     def draw(self) -> None:
         """Show the bars as they are."""

@@ -40,17 +40,6 @@ def silent(stage: str, done: int, total: int | None = None, **facts: object) -> 
     """
 
 
-def note(progress: Progress, text: str) -> None:
-    """Tell a listener a sentence, if it has a method `note` to hear it.
-
-    Example:
-        >>> note(silent, "the test part is empty")
-    """
-    hear = getattr(progress, "note", None)
-    if hear is not None:
-        hear(text)
-
-
 def reading(progress: Progress) -> Callable[..., None]:
     """The listener that `bitfold.data.prepare` takes, which tells `progress`.
 

@@ -49,7 +49,8 @@ from bitfold.data.formats import with_defaults
 from bitfold.data.frames import MemoryLog
 from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.files import without_nan
-from bitfold.progress import Progress, note, reading, silent
+from bitfold.notes import note, once
+from bitfold.progress import Progress, reading, silent
 from bitfold.ranking.config import RankConfig, check_rank
 from bitfold.showing import Shown
 from bitfold.training.parts import check_parts
@@ -143,13 +144,13 @@ def compare(
     known = {variant.method: option_names(variant.method) for variant in words.variants}
     options = {variant.name: cell_options(variant, train.set, known) for variant in words.variants}
     said = said_words(paths, data, train, words)
-    with claim(out, paths, said, resume=resume, force=force) as work:
+    with once(), claim(out, paths, said, resume=resume, force=force) as work:
         try:
             log = _log(paths, data, work.folder, tell, train.ranking)
             if train.ranking is not None:
                 check_rank(log.schema.config, train.ranking)
             for text in check_parts(log):
-                note(tell, text)
+                note(text)
             grid = Grid.of(words, train)
             grid.check(log)
             planned = _planned(words, train, options, log)

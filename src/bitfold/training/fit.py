@@ -25,10 +25,11 @@ from bitfold.errors import BitfoldError, Diverged
 from bitfold.method.planner import plan as make_plan
 from bitfold.method.registry import method_kind
 from bitfold.nets.model import ClickModel
+from bitfold.notes import note
 from bitfold.optim import RowOptimizer
 from bitfold.outputs import Work
 from bitfold.planning.budget import full_bytes
-from bitfold.progress import Progress, note, silent
+from bitfold.progress import Progress, silent
 from bitfold.ranking import Ranking, check_rank
 from bitfold.records import file_digest
 from bitfold.runs import folder as runs
@@ -214,7 +215,7 @@ class _Job:
         rows = TrainingRows(log, dense)
         notes = check_parts(log, self.fabric.world_size)
         for text in notes:
-            note(self.progress, text)
+            note(text)
         devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
         try:
             with torch.random.fork_rng(devices=devices):
