@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -19,10 +20,13 @@ from bitfold.data.prepared import PreparedLog
 from bitfold.data.vocabulary import MISSING, UNSEEN, Vocabulary
 from bitfold.embedding import EmbeddingCollection
 from bitfold.files import read_tensors
+from bitfold.planning.statistics import Counted
 from bitfold.training import TrainConfig, train
+from bitfold.training.counting import LogStatistics
+from bitfold.training.lifecycle import Lifecycle
 from bitfold.training.loop import Trainer
 from bitfold.training.rows import TrainingRows
-from bitfold.training.unseen import training_counts, unseen_shares
+from bitfold.training.unseen import unseen_shares
 from command import READING, TRAINING, bitfold, refused, write_ratings
 from test_compare import board_of
 
@@ -78,6 +82,16 @@ def test_hashed_ids_have_no_row_of_their_own() -> None:
     assert collection("hash", fields, budget=4000).embedder.own_rows() == (1,)
 
 
+def settle(tables: EmbeddingCollection, counts: dict[int, Tensor]) -> None:
+    """End an epoch of a training part with these counts."""
+    names = [field.name for field in tables.fields]
+    life = Lifecycle(tables)
+    life.prepare(
+        Counted({names[i]: (np.arange(len(each)), each.numpy()) for i, each in counts.items()})
+    )
+    life.epoch_ended()
+
+
 def test_unseen_ids_get_the_mean_of_the_seen_whatever_their_counts() -> None:
     tables = collection("full", [Field("user", 4), Field("item", 3), Field("age", 2)])
     before = tables.embedder.pool.weight.detach().clone()  # type: ignore[union-attr]
@@ -86,7 +100,7 @@ def test_unseen_ids_get_the_mean_of_the_seen_whatever_their_counts() -> None:
         1: torch.tensor([1, 2, 3]),  # nothing is unseen
         2: torch.tensor([0, 0]),  # nothing is seen: there is no mean
     }
-    tables.embedder.fill_unseen(counts)
+    settle(tables, counts)
     found = tables(torch.tensor([[row, row % 3, row % 2] for row in range(4)]))
     mean = (before[0] + before[2]) / 2
     torch.testing.assert_close(found[:, 0], torch.stack([before[0], mean, before[2], mean]))
@@ -96,7 +110,7 @@ def test_unseen_ids_get_the_mean_of_the_seen_whatever_their_counts() -> None:
 def test_concatenated_rows_are_filled_chunk_by_chunk() -> None:
     tables = collection("multi-hash", [Field("user", 4)], budget=10**6, fusion="concat")
     vectors = tables(torch.arange(4)[:, None])[:, 0].detach()
-    tables.embedder.fill_unseen({0: torch.tensor([1, 1, 0, 1])})
+    settle(tables, {0: torch.tensor([1, 1, 0, 1])})
     filled = tables(torch.arange(4)[:, None])[:, 0].detach()
     expected = vectors.clone()
     expected[2] = vectors[[0, 1, 3]].mean(0)
@@ -172,9 +186,10 @@ def test_a_vocabularys_row_of_unseen_values_has_the_mean(tmp_path: Path, ids: st
 def test_rows_of_rare_and_of_missing_values_are_trained_and_stay(tmp_path: Path) -> None:
     log = write_log(tmp_path, "vocabulary", missing=True, min_count=2)
     sizes = {0: 6, 1: 4}
-    counts = training_counts(TrainingRows(log), sizes)
-    assert counts[0].tolist() == [0, 1, 30, 30, 30, 30]
-    assert counts[1][UNSEEN] == 1  # item 2 is rarer than min_count
+    stats = LogStatistics(TrainingRows(log))
+    user, item = (stats.counts(f, np.arange(sizes[i])) for i, f in enumerate(("user", "item")))
+    assert user.tolist() == [0, 1, 30, 30, 30, 30]
+    assert item[UNSEEN] == 1  # item 2 is rarer than min_count
     user, item = trained(log, tmp_path / "run")
     torch.testing.assert_close(user[UNSEEN], mean_of(user, 1, 2, 3, 4, 5))
     assert not torch.allclose(item[UNSEEN], mean_of(item, 2, 3))
@@ -183,7 +198,11 @@ def test_rows_of_rare_and_of_missing_values_are_trained_and_stay(tmp_path: Path)
 def test_counts_go_through_the_map_that_the_table_uses(tmp_path: Path) -> None:
     log = write_log(tmp_path, "hashed")
     rows = TrainingRows(log, Vocabulary.fit(log))
-    assert training_counts(rows, {0: 6})[0].tolist() == [0, 0, 30, 30, 30, 30]
+    stats = LogStatistics(rows)
+    assert stats.counts("user", np.arange(6)).tolist() == [0, 0, 30, 30, 30, 30]
+    assert stats.distinct("user") == 4
+    ids, counts = stats.top("user", 3)
+    assert (ids.tolist(), counts.tolist()) == ([2, 3, 4], [30, 30, 30])
 
 
 def test_validation_sees_what_serving_sees(tmp_path: Path) -> None:

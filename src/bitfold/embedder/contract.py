@@ -1,6 +1,6 @@
 """The contract of embedders: modules that turn the ids of `F` fields into vectors."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -62,7 +62,10 @@ class Embedder(nn.Module):
 
     plan: Plan
     sparse: bool = False  # whether gradients are sparse tensors
+    prepares: bool = False  # whether `prepare` has something to learn
     observes: bool = False  # whether `observe` wants to be called
+    every: int = 0  # how many steps lie between two `maintain`s; 0: an epoch
+    fills_unseen: bool = True  # whether rows that no training id reads get the mean of the others
 
     @property
     def table(self) -> str | None:
@@ -146,20 +149,9 @@ class Embedder(nn.Module):
     def prepare(self, stats: Statistics) -> None:
         """Take what the training part is like: counts, frequent ids, signatures."""
 
-    def observe(self, ids: Tensor, grad: Tensor) -> None:
-        """See a step: ids `[B, F]` and the gradient `[B, F, D]` of their vectors."""
+    def observe(self, ids: Tensor, field: Tensor, grad: Tensor) -> None:
+        """See a step: `N` ids, the field of each `[N]`, the gradient of their vectors `[N, D]`."""
 
     def maintain(self, at: Progress) -> Sequence[RowMove]:
         """Put the tables in order between two steps; returns the rows that changed places."""
         return ()
-
-    def own_rows(self) -> tuple[int, ...]:
-        """The fields, by number, where each id has rows that no other id reads."""
-        return ()
-
-    def fill_unseen(self, counts: Mapping[int, Tensor]) -> None:
-        """Give ids that were never trained a vector that is no noise; nothing by default.
-
-        Args:
-            counts: how often each id was met in training, int64 `[V]`, for fields of `own_rows`.
-        """

@@ -1,10 +1,11 @@
 """The corridor: the embedder of every method that is an address, a pool and a fusion."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from bitfold.address import Address
 from bitfold.address.constants import WithConstants
 from bitfold.address.fingerprint import check_fingerprint
 from bitfold.embedder import plain
-from bitfold.embedder.contract import Embedder, Table
+from bitfold.embedder.contract import Embedder, Progress, RowMove, Table
 from bitfold.embedder.head import Head
 from bitfold.embedder.ranges import as_int64, out_of_range
 from bitfold.errors import BitfoldError, IdOutOfRange
@@ -23,6 +24,7 @@ from bitfold.kernels.choice import DIRECT, PLAIN, way_of
 from bitfold.kernels.ops import FUSIONS, POOLINGS, READ, vectors
 from bitfold.kernels.packing import pack, scratch_words
 from bitfold.planning.plan import Plan
+from bitfold.planning.statistics import Statistics
 from bitfold.pool import pool_of
 from bitfold.pool.dtypes import DTYPES
 
@@ -57,6 +59,7 @@ class Corridor(WithConstants, Embedder):
         self.plan, self.std, self.seed = plan, std, seed
         group, program, dtype = plan.group, plan.program, DTYPES[plan.dtype]
         self.program = program
+        self.unseen: dict[int, Tensor] = {}
         self.address = Address(program, device)
         self.pool = pool_of(group.pools[0], device=device, dtype=dtype, sparse=sparse)
         self.more = tuple(spec.name for spec in group.pools[1:])
@@ -173,20 +176,34 @@ class Corridor(WithConstants, Embedder):
         """The fields where each id has rows that no other id reads."""
         return self.program.own_rows([field.num_embeddings for field in self.plan.fields])
 
+    @property
+    def prepares(self) -> bool:  # type: ignore[override]
+        """Whether there are rows that an unseen id would read untrained."""
+        return bool(self.own_rows())
+
+    def prepare(self, stats: Statistics) -> None:
+        """Take which rows no training id reads."""
+        self.unseen = {}
+        for number in self.own_rows():
+            field = self.plan.fields[number]
+            every = np.arange(field.num_embeddings or 0)
+            seen = torch.from_numpy(stats.counts(field.name, every) > 0)
+            if bool(seen.any()) and not bool(seen.all()):
+                self.unseen[number] = ~seen
+
     @torch.no_grad()
-    def fill_unseen(self, counts: Mapping[int, Tensor]) -> None:
+    def maintain(self, at: Progress) -> Sequence[RowMove]:
         """Give the rows of ids that were never met the mean of the field's other rows.
 
         Each row counts once, however often its id was met: an id that is unseen in training is a
         rare one, and its vector is likest to those of the many rare ids.
         """
-        for field, count in counts.items():
-            seen = (count > 0).to(self.pool.weight.device)
-            if bool(seen.all()) or not bool(seen.any()):
-                continue
+        for field, unseen in self.unseen.items() if self.fills_unseen else ():
+            unseen = unseen.to(self.pool.weight.device)
             for lookup in self.program.fields[field]:
                 rows = self.pool.weight[lookup.base : lookup.base + lookup.radix]
-                rows[~seen] = rows[seen].mean(0)
+                rows[unseen] = rows[~unseen].mean(0)
+        return ()
 
     def forward(self, ids: Tensor, padding_idx: int | None = None) -> Tensor:
         """Vectors `[B, F, D]` of int64 ids `[B, F]`; those of `padding_idx` are zero."""
@@ -324,6 +341,14 @@ class Corridor(WithConstants, Embedder):
             cast = replace(self.plan.group, dtype=now, pools=pools)
             return cast.by_kind(self.plan.embedding_dim)
         return kinds
+
+    def resume(self) -> "Corridor":
+        """A copy that can be trained on; the inverse of `serving`."""
+        made = copy.deepcopy(self).train().requires_grad_(True)
+        made.pool = made.pool.resume()
+        for name in self.more:
+            setattr(made, name, getattr(made, name).resume())
+        return made
 
     def serving(self) -> "Corridor":
         """A frozen copy in evaluation mode, its pools packed."""

@@ -1,7 +1,6 @@
 """Several embedders, each with some of the fields, that write one `[B, F, D]` together."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -148,27 +147,13 @@ class Grouped(WithConstants, Embedder):
         for part, _ in self._each():
             part.prepare(stats)
 
-    def observe(self, ids: Tensor, grad: Tensor) -> None:
+    def observe(self, ids: Tensor, field: Tensor, grad: Tensor) -> None:
         """See a step."""
         for part, columns in self._each():
             if part.observes:
-                part.observe(ids[:, columns], grad[:, columns])
+                here = torch.isin(field, columns)
+                part.observe(ids[here], torch.searchsorted(columns, field[here]), grad[here])
 
     def maintain(self, at: Progress) -> Sequence[RowMove]:
         """Put the tables in order between two steps."""
         return [move for part, _ in self._each() for move in part.maintain(at)]
-
-    def own_rows(self) -> tuple[int, ...]:
-        """The fields where each id has rows that no other id reads."""
-        return tuple(
-            sorted(
-                int(columns[number]) for part, columns in self._each() for number in part.own_rows()
-            )
-        )
-
-    def fill_unseen(self, counts: Mapping[int, Tensor]) -> None:
-        """Give ids that were never trained a vector that is no noise."""
-        for part, columns in self._each():
-            numbers: list[Any] = columns.tolist()
-            own = {i: counts[number] for i, number in enumerate(numbers) if number in counts}
-            part.fill_unseen({i: own[i] for i in part.own_rows() if i in own})

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bitfold.embedder.contract import Embedder
+from bitfold.embedder.watching import watch
 from bitfold.embedding.building import built
 from bitfold.embedding.tracing import as_leaf
 from bitfold.fuse.bags import check_pooling
@@ -137,8 +138,12 @@ class EmbeddingCollection(nn.Module):
         if offsets is None:
             embedder: Any = self._modules["embedder"]  # past `nn.Module`'s slow attributes
             vectors: Tensor = embedder(ids)
-            return vectors
-        return self.embedder.forward_bags(ids, offsets, per_sample_weights, self.mode)
+        else:
+            embedder = self.embedder
+            vectors = embedder.forward_bags(ids, offsets, per_sample_weights, self.mode)
+        if embedder.observes:
+            watch(embedder, ids, offsets, vectors)
+        return vectors
 
     def bytes(self, phase: str = "serving") -> dict[str, int]:
         """Bytes by kind; `phase` is `"serving"` or `"training"` (without an optimizer's state)."""
@@ -146,11 +151,21 @@ class EmbeddingCollection(nn.Module):
 
     def serving(self) -> "EmbeddingCollection":
         """A packed and frozen copy."""
+        return self._around(self.embedder.serving()).eval()
+
+    def resume(self) -> "EmbeddingCollection":
+        """A copy that can be trained on: the inverse of `serving`.
+
+        Raises:
+            BitfoldError: the method needs more for it than serving kept.
+        """
+        return self._around(self.embedder.resume())
+
+    def _around(self, embedder: Embedder) -> "EmbeddingCollection":
         copy = EmbeddingCollection.__new__(EmbeddingCollection)
         nn.Module.__init__(copy)
-        copy.mode = self.mode
-        copy.embedder = self.embedder.serving()
-        return copy.eval()
+        copy.mode, copy.embedder = self.mode, embedder
+        return copy
 
     def reset_parameters(self) -> None:
         """Draw fresh weights, as after `to_empty`: from the seed, or anew where none was said."""

@@ -58,6 +58,10 @@ class DensePool(nn.Module):
         """The pool itself: numbers are served as they are trained."""
         return self
 
+    def resume(self) -> "DensePool":
+        """The pool itself."""
+        return self
+
     def __getstate__(self) -> dict[str, Any]:
         """A copy has no optimizer."""
         return {**self.__dict__, "moved_by": None}

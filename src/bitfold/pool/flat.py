@@ -67,6 +67,10 @@ class FlatPool(WithConstants):
         """The pool itself: numbers are served as they are trained."""
         return self
 
+    def resume(self) -> "FlatPool":
+        """The pool itself."""
+        return self
+
     def _constants(self) -> dict[str, Tensor]:
         return {"run": torch.arange(self.width)}
 

@@ -2,10 +2,9 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +41,8 @@ from bitfold.runs.run import Run
 from bitfold.runs.scoring import EVALUATION_ROWS, score
 from bitfold.training import checkpoint, folder
 from bitfold.training.checkpoint import Position
+from bitfold.training.counting import LogStatistics
+from bitfold.training.lifecycle import Lifecycle
 from bitfold.training.logs import TrainingLog
 from bitfold.training.loop import Logits, Trainer, make_optimizers
 from bitfold.training.memory import check_memory
@@ -49,7 +50,6 @@ from bitfold.training.parts import check_parts
 from bitfold.training.processes import agreed, make_fabric, place_of_process, together
 from bitfold.training.resolve import Paths, agree, check_words, run_config
 from bitfold.training.rows import TrainingRows
-from bitfold.training.unseen import training_counts
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -278,11 +278,9 @@ class _Job:
     def _build(self, rows: TrainingRows) -> ClickModel:
         words, schema = self.config.train, rows.log.schema
         if self.base is not None:
-            collection = EmbeddingCollection.from_plan(
-                self.base.plan, seed=words.seed, mode=words.bags
-            )
+            collection = self.base.model.embeddings.resume()  # type: ignore[operator]
             model = runs.build_model(collection, schema, words, seed=words.seed)
-            model.load_state_dict(self.base.model.state_dict())
+            model.network.load_state_dict(self.base.model.network.state_dict())
             return model
         fields = schema.embedding_fields()
         if rows.dense is not None:
@@ -308,8 +306,10 @@ class _Job:
                     optimizer.into_backward(model.embeddings)
         place, position = self.out / CHECKPOINT, Position()
         place.mkdir(exist_ok=True)
+        life = self._life(model, optimizers, rows)
         if checkpoint.exists(place):
             position, random = checkpoint.load(place, model, optimizers)
+            life.at(position.step, position.epoch)
             _check_log(rows.log, position)
             _set_random(fabric, random)
         position.log_digest = _identity(rows.log)
@@ -336,24 +336,28 @@ class _Job:
             lines=lines,
             progress=self.progress,
             negative_rate=rows.log.schema.config.negative_rate,
-            before_measuring=self._filling(model, rows),
+            life=life,
         ).run()
         if fabric.is_global_zero:  # the process that kept them, measures and saves
             checkpoint.load_best(place, position, model)
         return model, position
 
-    def _filling(self, model: ClickModel, rows: TrainingRows) -> Callable[[], object] | None:
-        """What gives ids without training the mean of those with it; None if nothing is to do."""
-        collection = model.embeddings
-        assert isinstance(collection, EmbeddingCollection)
+    def _life(
+        self,
+        model: ClickModel,
+        optimizers: Sequence[torch.optim.Optimizer],
+        rows: TrainingRows,
+    ) -> Lifecycle:
+        """What drives the embedders, prepared."""
+        words = self.config.train
         # The rows of an earlier run were trained on a log that is not here.
-        if self.config.train.unseen == "initial" or self.base is not None:
-            return None
-        embedder, fields = collection.embedder, collection.plan.fields
-        sizes = {number: fields[number].num_embeddings or 0 for number in embedder.own_rows()}
-        if not sizes:
-            return None
-        return partial(embedder.fill_unseen, training_counts(rows, sizes))
+        fresh = self.base is None
+        fill = fresh and words.unseen != "initial"
+        life = Lifecycle(model, optimizers, fill_unseen=fill, epochs=words.epochs)
+        life.refuse_processes(self.fabric.world_size)
+        if fresh and life.needs_statistics:
+            life.prepare(LogStatistics(rows))
+        return life
 
     def _measure(self, model: ClickModel, rows: TrainingRows, position: Position) -> dict[str, Any]:
         """The figures of metrics.json."""

@@ -21,6 +21,7 @@ from bitfold.runs.options import SAME, TrainConfig
 from bitfold.runs.scoring import EVALUATION_ROWS, score
 from bitfold.training import checkpoint
 from bitfold.training.checkpoint import Position
+from bitfold.training.lifecycle import Lifecycle
 from bitfold.training.logs import TrainingLog
 from bitfold.training.rows import TrainingRows
 
@@ -96,7 +97,7 @@ class Trainer:
     """A training under way.
 
     `module` and `fabric_optimizers` are what Fabric made of `model` and `optimizers`;
-    `before_measuring` is called at the end of each epoch, in every process.
+    `life` drives the embedders, in every process.
     """
 
     fabric: "Fabric"
@@ -110,8 +111,8 @@ class Trainer:
     position: Position
     lines: TrainingLog | None
     progress: Progress
+    life: Lifecycle
     negative_rate: float | None = None
-    before_measuring: Callable[[], object] | None = None
     steps: int = 0  # of this process
 
     def run(self) -> None:
@@ -220,6 +221,7 @@ class Trainer:
             self.fabric.backward((loss * self._part(weight)).to(loss.dtype))
         for optimizer in self.fabric_optimizers:
             optimizer.step()
+        self.life.step()
         return loss, weight
 
     def _part(self, weight: Tensor | int) -> Tensor | float:
@@ -244,8 +246,7 @@ class Trainer:
             "loss": _mean(at.epoch_loss, at.epoch_weight),
         }
         better = True
-        if self.before_measuring is not None:
-            self.before_measuring()
+        self.life.epoch_ended()
         rows = self.rows.count("valid")
         if rows:
             # One process measures, and tells the others.

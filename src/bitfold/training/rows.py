@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from bitfold.data.batch import Batch
     from bitfold.data.prepared import PreparedLog
     from bitfold.data.vocabulary import Vocabulary
+    from bitfold.planning.statistics import Ids
 
 T = TypeVar("T")
 AHEAD = 4  # batches read before they are asked for
@@ -30,6 +31,11 @@ class TrainingRows:
     def count(self, part: str) -> int:
         """Rows of a part; 0 if there is none."""
         return self.log.rows.get(part, 0)
+
+    def dense_ids(self, field: int, ids: "Ids") -> "Ids":
+        """A field's ids of the log as the model is given them."""
+        found = None if self.dense is None else self.dense.maps[field]
+        return ids if found is None else found.apply(ids)
 
     def batches(self, part: str, batch_size: int, **place: Any) -> Iterator["Batch"]:
         """The batches of a part; `place` is passed on to `PreparedLog.batches`."""
