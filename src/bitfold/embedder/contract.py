@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from bitfold.errors import BitfoldError
 from bitfold.planning.plan import Plan
 from bitfold.planning.statistics import Statistics
+from bitfold.pool.moved import RowMove
 
 
 class Table(NamedTuple):
@@ -23,20 +24,6 @@ class Table(NamedTuple):
     owner: nn.Module
     weight: Tensor
     rows: bool = True
-
-
-class RowMove(NamedTuple):
-    """Rows of a table that changed their place or meaning: what an optimizer kept moves along.
-
-    Args:
-        weight: the table, moved already.
-        source: int64 `[n]`, the rows whose state is carried; -1 for none.
-        target: int64 `[n]`, the rows that have it now. Where the source is none it starts anew.
-    """
-
-    weight: Tensor
-    source: Tensor
-    target: Tensor
 
 
 class Progress(NamedTuple):

@@ -14,7 +14,7 @@ from bitfold.address import Address
 from bitfold.address.constants import WithConstants
 from bitfold.address.fingerprint import check_fingerprint
 from bitfold.embedder import plain
-from bitfold.embedder.contract import Embedder, Progress, RowMove, Table
+from bitfold.embedder.contract import Embedder, Progress, Table
 from bitfold.embedder.head import Head
 from bitfold.embedder.ranges import as_int64, out_of_range
 from bitfold.errors import BitfoldError, IdOutOfRange
@@ -27,6 +27,7 @@ from bitfold.planning.plan import Plan
 from bitfold.planning.statistics import Statistics
 from bitfold.pool import pool_of
 from bitfold.pool.dtypes import DTYPES
+from bitfold.pool.moved import RowMove
 
 
 class Corridor(WithConstants, Embedder):

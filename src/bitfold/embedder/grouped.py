@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from bitfold.address.constants import WithConstants
-from bitfold.embedder.contract import Embedder, Progress, RowMove, Table
+from bitfold.embedder.contract import Embedder, Progress, Table
 from bitfold.embedder.ranges import as_int64
 from bitfold.errors import BitfoldError
 from bitfold.planning.plan import Plan
 from bitfold.planning.statistics import Statistics
+from bitfold.pool.moved import RowMove
 
 
 class Grouped(WithConstants, Embedder):

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bitfold.embedder.contract import RowMove
 from bitfold.optim.base import RowOptimizer
+from bitfold.pool.moved import RowMove
 
 
 @torch.no_grad()
