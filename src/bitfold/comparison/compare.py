@@ -47,19 +47,23 @@ from bitfold.config import to_json
 from bitfold.data.config import DataConfig
 from bitfold.data.formats import with_defaults
 from bitfold.data.frames import MemoryLog
+from bitfold.data.vocabulary import Vocabulary
 from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.files import without_nan
+from bitfold.method.planner import plan
 from bitfold.notes import note, once
 from bitfold.progress import Progress, reading, silent
 from bitfold.ranking.config import RankConfig, check_rank
 from bitfold.showing import Shown
 from bitfold.training.parts import check_parts
 from bitfold.training.processes import only_one
+from bitfold.training.rows import needs_map
 from bitfold.training.unseen import unseen_shares
 
 if TYPE_CHECKING:
     from bitfold.comparison.survey import Survey
     from bitfold.data.prepared import PreparedLog
+    from bitfold.planning.field import Field
     from bitfold.training import TrainConfig
 
 PageOf: TypeAlias = Callable[[Path, Path], Path | None]
@@ -277,9 +281,7 @@ def _planned(
     """The cells that can be built, a row for each method and budget that cannot, and the line of
     the hash trick that weighs as much as each other line.
     """
-    from bitfold.method.planner import plan
-
-    fields = log.schema.embedding_fields()
+    fields = _fields(words, log)
     refused: dict[Key, dict[str, Any]] = {}
     sizes: dict[Key, int] = {}
 
@@ -290,7 +292,7 @@ def _planned(
             return sizes.get(key)
         try:
             sizes[key] = plan(
-                fields,
+                fields[variant.method],
                 train.vector_width,
                 method=variant.method,
                 budget=budget,
@@ -323,6 +325,17 @@ def _planned(
             for budget in more
         ]
     return sorted(possible, key=lambda cell: cell.seed), list(refused.values()), facing
+
+
+def _fields(words: CompareConfig, log: "PreparedLog") -> "dict[str, list[Field]]":
+    """What each method of a budget embeds: through a map to dense ids where it needs one."""
+    fields = log.schema.embedding_fields()
+    methods = {variant.method for variant in words.variants} - {FULL}
+    mapped = {method for method in methods if needs_map(method, fields)}
+    if not mapped:
+        return dict.fromkeys(methods, fields)
+    dense = Vocabulary.fit(log, log.schema.config.min_count).fields(fields)
+    return {method: dense if method in mapped else fields for method in methods}
 
 
 def _kept(out: Path, cell: Cell, words: "TrainConfig") -> dict[str, Any] | None:

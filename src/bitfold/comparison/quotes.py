@@ -9,12 +9,12 @@ from bitfold.comparison.compare import option_names
 from bitfold.data.vocabulary import FIRST, KEY_BYTES
 from bitfold.errors import BudgetTooSmall
 from bitfold.method.planner import plan
-from bitfold.method.registry import method_kind
 from bitfold.optim import OPTIMIZERS
 from bitfold.planning.budget import parse_budget
 from bitfold.planning.field import Field
 from bitfold.planning.plan import Plan
 from bitfold.planning.spec import dtype_size
+from bitfold.training.rows import needs_map
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ def quotes(
     """
     known = {variant.method: option_names(variant.method) for variant in words.variants}
     options = {variant.name: cell_options(variant, settings, known) for variant in words.variants}
-    sizes = {budget: parse_budget(budget, fields, dim) for budget in words.budgets}
+    for budget in words.budgets:
+        parse_budget(budget, fields, dim)
     dense, map_bytes = with_vocabulary(fields, missing)
     wanted = [(variant, FULL_BUDGET) for variant in words.variants if variant.method == FULL]
     wanted += [
@@ -105,12 +106,13 @@ def quotes(
     ]
     out = []
     for variant, budget in wanted:
-        hashed = method_kind(variant.method).traits.hashed_ids
-        size = None if variant.method == FULL else sizes[budget]
-        quote = Quote(variant.name, budget, size, map_bytes=0 if hashed else map_bytes)
+        mapped = needs_map(variant.method, fields)
+        given = dense if mapped else fields
+        size = None if variant.method == FULL else parse_budget(budget, given, dim)
+        quote = Quote(variant.name, budget, size, map_bytes=map_bytes if mapped else 0)
         try:
             made = plan(
-                fields if hashed else dense,
+                given,
                 dim,
                 method=variant.method,
                 budget=size,

@@ -22,7 +22,6 @@ from bitfold.data.vocabulary import Vocabulary
 from bitfold.embedding import EmbeddingCollection
 from bitfold.errors import BitfoldError, Diverged
 from bitfold.method.planner import plan as make_plan
-from bitfold.method.registry import method_kind
 from bitfold.nets.model import ClickModel
 from bitfold.notes import note
 from bitfold.optim import RowOptimizer
@@ -49,7 +48,7 @@ from bitfold.training.memory import check_memory
 from bitfold.training.parts import check_parts
 from bitfold.training.processes import agreed, make_fabric, place_of_process, together
 from bitfold.training.resolve import Paths, agree, check_words, run_config
-from bitfold.training.rows import TrainingRows
+from bitfold.training.rows import TrainingRows, needs_map
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -270,8 +269,7 @@ class _Job:
         """The map to dense ids, for a method that cannot take hashed ones."""
         if self.base is not None:
             return self.base.dense
-        hashed = any(field.hashed for field in log.schema.embedding_fields())
-        if method_kind(self.config.train.method).traits.hashed_ids or not hashed:
+        if not needs_map(self.config.train.method, log.schema.embedding_fields()):
             return None
         return Vocabulary.fit(log, log.schema.config.min_count)
 

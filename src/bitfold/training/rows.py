@@ -2,18 +2,33 @@
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from bitfold.method.registry import method_kind
 
 if TYPE_CHECKING:
     from bitfold.data.batch import Batch
     from bitfold.data.prepared import PreparedLog
     from bitfold.data.vocabulary import Vocabulary
+    from bitfold.planning.field import Field
     from bitfold.planning.statistics import Ids
 
 T = TypeVar("T")
 AHEAD = 4  # batches read before they are asked for
+
+
+def needs_map(method: str, fields: "Sequence[Field]") -> bool:
+    """Whether a method needs a map from these fields' hashed ids to dense ones.
+
+    Example:
+        >>> from bitfold import Field
+        >>> needs_map("full", [Field("user")]), needs_map("hash", [Field("user")])
+        (True, False)
+    """
+    hashed = any(field.hashed for field in fields)
+    return hashed and not method_kind(method).traits.hashed_ids
 
 
 @dataclass(frozen=True)
