@@ -92,8 +92,10 @@ def test_gradcheck(case):
         named = dict(zip(names, parameters, strict=True))
         return torch.func.functional_call(collection, named, (bag_ids, offsets, weights))
 
-    assert torch.autograd.gradcheck(vectors, values, fast_mode=True)
-    assert torch.autograd.gradcheck(bags, (weights, *values), fast_mode=True)
+    # Central differences: a vector is a polynomial of low degree, so only rounding is between them.
+    close = {"eps": 1e-5, "rtol": 1e-6, "atol": 1e-9, "fast_mode": True}
+    assert torch.autograd.gradcheck(vectors, values, **close)
+    assert torch.autograd.gradcheck(bags, (weights, *values), **close)
 
 
 def test_sparse_gradients_equal_dense_ones_and_name_only_rows_read(case):
@@ -147,16 +149,31 @@ def test_a_hundred_steps_at_a_high_rate_leave_no_nan(case, optimizer):
 
 
 def test_a_fresh_vector_has_the_declared_deviation(case):
-    """Every field of a ragged collection: whole, folded in two, folded in more."""
+    """Every field of a ragged collection: whole, folded in two, folded in more.
+
+    Over ids whose terms are different rows: where two terms are one row, they go together.
+    """
     fields = [Field("a", 9000), Field("b", 900), Field("c", 60)]
-    words = {**case.said(fields, 24), "allocation": 1.0, "seed": 0}
+    words = {**case.said(fields, 24), "allocation": 1.0}
     if case.method == "full":
         words.pop("allocation")
-    collection = EmbeddingCollection(fields, 24, **words)
-    declared = collection.embedder.std
     ids = torch.stack([torch.arange(900) * 10, torch.arange(900), torch.arange(900) % 60], 1)
-    with torch.no_grad():
-        vectors = collection(ids)
+    drawn = [EmbeddingCollection(fields, 24, seed=seed, **words) for seed in range(24)]
     for f in range(3):
-        assert float(vectors[:, f].std()) == pytest.approx(declared, rel=0.3)
-        assert abs(float(vectors[:, f].mean())) < declared / 4
+        some = torch.cat([numbers_of(each, f, ids) / each.embedder.std for each in drawn])
+        assert len(some) > 5000
+        assert float(some.pow(2).mean().sqrt()) == pytest.approx(1, rel=0.05)
+        assert abs(float(some.mean())) < 0.05
+
+
+@torch.no_grad()
+def numbers_of(collection, f, ids):
+    """The numbers of one field's vectors, of ids whose terms are different rows."""
+    program = collection.plan.program
+    terms = len(program.fields[f]) // program.chunks
+    apart = []
+    for value in ids[:, f].tolist():
+        cells = program.cells_int(f, value)
+        chunks = [cells[at : at + terms] for at in range(0, len(cells), terms)]
+        apart.append(all(len(set(chunk)) == terms for chunk in chunks))
+    return collection(ids)[torch.tensor(apart), f].flatten()
