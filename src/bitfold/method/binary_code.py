@@ -25,6 +25,7 @@ from bitfold.fuse import FUSIONS
 from bitfold.method.allocation import allocate, check_minimum
 from bitfold.method.base import Method, check_options
 from bitfold.method.digits import (
+    WHOLE,
     Code,
     Digits,
     check_width,
@@ -34,6 +35,7 @@ from bitfold.method.digits import (
     most_lookups_of,
     whole,
 )
+from bitfold.method.first_digit import first_digits, least_first_rows
 from bitfold.method.hash import check_allocation, field_sizes
 from bitfold.planning.ask import Ask
 from bitfold.planning.field import Field
@@ -66,9 +68,10 @@ class BinaryCode(Method):
     )
     sharing: str | None = option(
         None,
-        help="a slice of rows a block, one shared by a field's blocks, or one for all fields; when "
-        "not said: one for all fields if any has hashed ids or the budget is too small for slices",
-        choices=("slices", "shared", "fields"),
+        help="a slice of rows a block, one shared by a field's blocks, one for all fields, or one "
+        "for their first blocks and a slice for each later one; when not said: one for all fields "
+        "if any has hashed ids or the budget is too small for slices",
+        choices=("slices", "shared", "fields", "first"),
     )
     fusion: str = option("product", help="how the rows become one vector", choices=FUSIONS)
     code_bits: int | None = option(
@@ -101,6 +104,16 @@ class BinaryCode(Method):
             value = getattr(self, words)
             if value is not None and value > most:
                 raise BitfoldError(f"{words} is too large", got=value, expected=f"{most} or fewer")
+        if self.sharing == "first" and (
+            self.fusion == "concat" or self.digits == "residues" or self.strategy == "skip"
+            or self.blocks is not None or self.block_bits is not None
+        ):  # fmt: skip
+            raise BitfoldError(
+                "sharing=first chooses its digits by itself",
+                got=f"fusion={self.fusion}, strategy={self.strategy}, digits={self.digits}, "
+                f"blocks={self.blocks}, block_bits={self.block_bits}",
+                expected="positional digits in succession, summed or multiplied, of any number",
+            )
         if self.blocks is not None and self.block_bits is not None:
             raise BitfoldError(
                 "blocks and block_bits say the same thing twice",
@@ -182,6 +195,8 @@ class BinaryCode(Method):
             every = self.finish(ask, program, self.fusion).bytes(ask.dim)
             if every <= budget:
                 return program
+        if self.sharing == "first":
+            return self._first(ask, budget, codes, every)
         shared = self.sharing != "slices"
         least = [least_rows_of(code, blocks, shared) for code in codes]
         if self.sharing == "fields":
@@ -230,13 +245,35 @@ class BinaryCode(Method):
         for index in sorted(range(len(codes)), key=lambda i: codes[i].ids):
             code = codes[index]
             cost = code.ids * chunks
-            if code.dense and cost * 4 * len(codes) <= rows and left - cost >= max(least):
+            if code.dense and cost * WHOLE * len(codes) <= rows and left - cost >= max(least):
                 parts[index] = whole(code.ids, chunks)
                 left -= cost
         for index, code in enumerate(codes):
             if index not in parts:
                 parts[index] = code.shared(left, blocks, self._digits(code))
         return [parts[index] for index in range(len(codes))]
+
+    def _first(self, ask: Ask, budget: int, codes: list[Code], every: int | None) -> Program:
+        """One pool for first digits; small fields whole."""
+
+        def made(rows: int) -> Program:
+            return lay_out(first_digits(codes, rows), 1, "first", ask.seed)
+
+        def weighed(program: Program) -> int:
+            return self.finish(ask, program, self.fusion).bytes(ask.dim)
+
+        least = made(least_first_rows(codes))
+        minimum = weighed(least)
+        minimum = minimum if every is None else min(minimum, every)
+        check_minimum(self.name, minimum, budget, self._remedy(minimum))
+        rows = budget // ask.row_bytes()
+        while rows > least.rows:
+            program = made(rows)
+            over = weighed(program) - budget
+            if over <= 0:
+                return program
+            rows -= -(-over // ask.row_bytes())
+        return least
 
     def _remedy(self, minimum: int) -> str:
         words = f"raise the budget to {minimum} bytes"

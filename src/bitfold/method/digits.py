@@ -23,6 +23,7 @@ SPARE_BITS = 10  # 2**10 codes an id: under 0.1 % of the ids share theirs
 UNKNOWN_IDS = 1 << 40  # a hashed field that does not say how many ids it has counts as large
 LEAST_SPARE_BITS = 2  # what a hashed code keeps when the budget is tight
 HASHED_BITS = 63  # the widest code that trailing digits read: torch divides signed numbers
+WHOLE = 4  # with one pool, a field is whole if it takes so small a part of an even share
 MOST_HASHED_BLOCKS = 4  # of a code whose ids nobody counted: it takes what bits four blocks allow
 
 FewestBlocks = Callable[[int, int], int | None]  # (codes, most blocks) -> fewest blocks
@@ -132,6 +133,10 @@ class Code:
                 return self._digits(residues, residues=True)
         return self._digits((rows,) * count, residues=False)
 
+    def positional(self, radices: tuple[int, ...]) -> Digits:
+        """Positional digits with these radices."""
+        return self._digits(radices, residues=False)
+
     def _digits(self, radices: tuple[int, ...], residues: bool) -> Digits:
         """Residues, or positional digits: of hashed ids they are leading ones."""
         leading = not self.dense and not residues
@@ -212,42 +217,42 @@ def whole(ids: int, chunks: int) -> Digits:
 
 
 def lay_out(parts: Sequence[Digits], chunks: int, sharing: str, seed: int) -> Program:
-    """Place every digit's rows in one pool."""
-    end, bases, spans = 0, [], []
-    pooled = [max(part.radices) for part in parts if not part.slices]
-    common = max(pooled, default=0)
+    """Place every digit's rows in one pool.
+
+    Args:
+        parts: the digits of each field.
+        chunks: `C`.
+        sharing: `slices`: one a digit; `shared`: one a field; `fields`: one for all; `first`: one
+            for the first digits of all fields, and one for each later digit.
+        seed: what turns digits that share rows with other fields.
+    """
+    pooled = [part for part in parts if not part.slices]
+    common = 0
     if sharing == "fields":
-        end = common
-    for part in parts:
-        if part.slices or sharing == "slices":
-            starts = [end + sum(part.radices[:m]) for m in range(len(part.radices))]
-            end += sum(part.radices)
-            bases.append(starts)
-            spans.append(part.radices)
-        else:
-            span = common if sharing == "fields" else max(part.radices)
-            start = 0 if sharing == "fields" else end
-            end += span if sharing == "shared" else 0
-            bases.append([start] * len(part.radices))
-            spans.append((span,) * len(part.radices))
+        common = max((max(part.radices) for part in pooled), default=0)
+    elif sharing == "first":
+        common = max((part.radices[0] for part in pooled), default=0)
+    end, turns = common, 0
     fields = []
     for index, part in enumerate(parts):
-        lookups = []
+        lookups: list[Lookup] = []
+        own = max(part.radices) if sharing == "shared" and not part.slices else 0
+        start = end
+        end += own
         for m, radix in enumerate(part.radices):
-            span = spans[index][m]
-            turned = sharing == "fields" and not part.slices
-            offset = derive_salt(seed, index, m) % span if turned else 0
+            base, span, offset = start, own, 0
+            if not part.slices and (sharing == "fields" or (sharing == "first" and m == 0)):
+                base, span = 0, common
+                offset = derive_salt(seed, index, m) % span
+                if sharing == "first":  # frequent ids, which come first, as far apart as they can
+                    offset = turns * common // len(pooled)
+            elif not own:
+                base, span = end, radix
+                end += radix
             lookups.append(
-                Lookup(
-                    part.source,
-                    radix,
-                    bases[index][m],
-                    part.divisors[m],
-                    offset,
-                    span,
-                    part.leading,
-                )
+                Lookup(part.source, radix, base, part.divisors[m], offset, span, part.leading)
             )
+        turns += not part.slices
         fields.append(tuple(lookups))
     return Program(chunks, tuple(fields), end)
 

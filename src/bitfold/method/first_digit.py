@@ -1,0 +1,84 @@
+"""One pool for the first digits of all fields, a slice of its own for each later digit.
+
+A first digit that reads the rows of all fields has many more to choose from than a slice of its
+own would have, so few later rows are needed, and those of a product stay apart from the first
+ones: they live around 1, where the first ones live around 0.
+"""
+
+from collections.abc import Sequence
+
+from bitfold.address.radices import MOST_BLOCKS, least_radices
+from bitfold.method.digits import WHOLE, Code, Digits, whole
+
+SHARE = 0.75  # of the rows that first digits should keep; one later digit more where they would not
+
+
+def first_digits(codes: Sequence[Code], rows: int) -> list[Digits]:
+    """Digits of fields that share the rows of their first ones; small fields are whole.
+
+    Args:
+        codes: of the fields.
+        rows: what there is for all digits together, `least_first_rows` or more.
+
+    Returns:
+        The digits of each field; of those that are not whole the first radix is the same.
+    """
+    most = rows // (WHOLE * len(codes))
+    small = {number for number, code in enumerate(codes) if code.dense and code.ids <= most}
+    left = rows - sum(codes[number].ids for number in small)
+    pooled = [code for number, code in enumerate(codes) if number not in small]
+    found = _shared(pooled, left)
+    if found is None:  # as few rows as can be: small fields share them too
+        pooled, small = list(codes), set()
+        found = _shared(pooled, rows)
+    assert found is not None, "the caller checks the minimum"
+    digits = iter(found)
+    return [
+        whole(code.ids, 1) if number in small else next(digits) for number, code in enumerate(codes)
+    ]
+
+
+def least_first_rows(codes: Sequence[Code]) -> int:
+    """The fewest rows with which all codes are told apart."""
+    low, high = 1, max(map(_size, codes)) + len(codes)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (middle + 1, high) if _shared(codes, middle) is None else (low, middle)
+    return low
+
+
+def _shared(codes: Sequence[Code], rows: int) -> list[Digits] | None:
+    """Digits of fields of which none is whole; None where the rows cannot tell the codes apart."""
+    sizes = [_size(code) for code in codes]
+    first, later = 0, 0
+    for count in range(1, MOST_BLOCKS):
+        radix = _first_radix(sizes, rows, count)
+        if radix > first:
+            first, later = radix, count
+        if radix >= SHARE * rows:
+            break
+    if not codes or not first:
+        return None if codes else []
+    pairs = zip(codes, sizes, strict=True)
+    return [code.positional(_radices(size, first, later)) for code, size in pairs]
+
+
+def _size(code: Code) -> int:
+    """How many codes must be told apart."""
+    return code.size if code.dense else 1 << code.least_bits
+
+
+def _first_radix(sizes: Sequence[int], rows: int, later: int) -> int:
+    """The largest first radix that leaves room for `later` digits of each field; 0 for none."""
+    low, high = 0, rows
+    while low < high:
+        middle = (low + high + 1) // 2
+        needed = middle + sum(sum(_radices(size, middle, later)[1:]) for size in sizes)
+        low, high = (middle, high) if needed <= rows else (low, middle - 1)
+    return low
+
+
+def _radices(size: int, first: int, later: int) -> tuple[int, ...]:
+    rest = -(-size // first)  # where it is 1, the later digit tells the fields apart
+    found = [least_radices(rest, count) for count in range(1, later + 1)]
+    return (first, *min(found, key=sum))
