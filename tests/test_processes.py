@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bitfold.cli.entry import cli
 from bitfold.config import to_json
 from bitfold.data.prepare import prepare
 from bitfold.errors import BitfoldError
@@ -265,6 +266,34 @@ def command(*args: object, cwd: Path | None = None) -> subprocess.CompletedProce
         timeout=200,
         cwd=cwd,
     )
+
+
+@pytest.mark.parametrize(("rank", "tidied"), [(0, True), (1, False)])
+def test_of_several_processes_the_first_looks_for_what_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int, tidied: bool
+) -> None:
+    """The others may look while it puts the folder in order, and find anything."""
+    for name, value in environment(rank, 1).items():
+        monkeypatch.setenv(name, value)
+    left = tmp_path / ".run.bitfold" / "making"
+    left.mkdir(parents=True)
+    met = []
+    monkeypatch.setattr("bitfold.training.train", lambda *args, **_: met.append(args) or 1 / 0)
+    line = ["train", "--resume", "--out", str(tmp_path / "run")]
+    for begun in (False, True):
+        if begun:
+            (tmp_path / "run").mkdir()
+            (tmp_path / "run" / "config.json").write_text('{"kind": "bitfold run", "cut')
+        if tidied:
+            with pytest.raises(
+                BitfoldError, match="config.json" if begun else "no log to train on"
+            ):
+                cli.main(line, standalone_mode=False)
+        else:
+            with pytest.raises(ZeroDivisionError):
+                cli.main(line, standalone_mode=False)
+    assert len(met) == (0 if tidied else 2)
+    assert left.exists() != tidied
 
 
 def test_devices_with_the_default_network_and_no_numbers(logs, tmp_path):

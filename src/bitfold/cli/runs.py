@@ -1,7 +1,7 @@
 """`bitfold train`, `evaluate` and `predict`: make a run, measure it, use it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ from bitfold.data.asked import OPTIONS, check_settled
 from bitfold.data.config import DataConfig
 from bitfold.errors import BitfoldError
 from bitfold.files import without_nan
+from bitfold.progress import is_first_process
 from bitfold.runs.options import TrainConfig
 from bitfold.settings import options_of, said
 
+CONFIG = "config.json"
 RANKED = ("rank", "rank_at", "rank_items", "rank_seen", "rank_users")
 SHOWN = (
     *("auc", "logloss", "gauc", "calibration", "ece", "ranking", "bytes", "ratio", "map_bytes"),
@@ -65,17 +67,10 @@ def train(
         --network deepfm --epochs 8 --batch-size 2048 --lr 1e-3 --seed 0 --out RUN
     """
     known = [*options_of(TrainConfig), *options_of(DataConfig)]
-    file = file_options(config_file, known)
-    begun = _begun(out) if resume else Path(out) / "config.json"
-    for settled in (begun if resume else None, from_run and Path(from_run) / "config.json"):
-        if settled and settled.is_file():
-            file = read_config(str(settled), known) | file
-            break
-    if resume and not data and begun.is_file():
-        from bitfold.runs.config import RunConfig
-
-        data = RunConfig.load(begun).paths
-    if not data:
+    saved, paths = _saved(out, from_run, known, resume=resume)
+    data = data or paths
+    file = saved | file_options(config_file, known)
+    if not data and is_first_process():
         raise BitfoldError(
             "there is no log to train on", expected="DATA: raw files, or a prepared log"
         )
@@ -106,11 +101,28 @@ def train(
     show(f"next: bitfold predict {out} ROWS --out scores.parquet")
 
 
-def _begun(out: str) -> Path:
-    """The options of the training that --resume goes on with."""
+def _saved(
+    out: str, from_run: str | None, known: Sequence[str], *, resume: bool
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What config.json says of the training to resume, or of the run of --from; and its log.
+
+    Of several processes the first alone must find it: what it says is what all of them do.
+    """
+    from bitfold.runs.config import RunConfig
     from bitfold.training.folder import under_way
 
-    return under_way(Path(out)) / "config.json"
+    try:
+        begun = under_way(Path(out)) / CONFIG if resume else None
+        if begun is not None and begun.is_file():
+            paths = RunConfig.load(begun).paths
+            return read_config(str(begun), known), paths
+        base = None if from_run is None else Path(from_run) / CONFIG
+        if base is not None and base.is_file():
+            return read_config(str(base), known), ()
+    except BitfoldError:
+        if is_first_process():
+            raise
+    return {}, ()
 
 
 def _by_popularity(popular: Mapping[str, Any] | None) -> list[Table]:

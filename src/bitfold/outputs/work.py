@@ -82,12 +82,14 @@ def work(
         yield _entered(place, kind, begin, resume, force, ended)
 
 
-def under_way(out: str | Path, kind: Kind) -> Path | None:
+def under_way(out: str | Path, kind: Kind, *, tidy: bool = True) -> Path | None:
     """The folder of work on `out` that `resume` would go on with; None if there is none.
 
-    A finished one counts: there is just nothing left to do.
+    A finished one counts: there is just nothing left to do. With `tidy`, what a dead process left
+    is put in order first.
     """
-    settle(out)
+    if tidy:
+        settle(out)
     real = Path(out).resolve()
     folders = (hidden(real) / UNFINISHED, real)
     return next((folder for folder in folders if kind.begun(folder)), None)

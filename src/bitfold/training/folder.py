@@ -13,6 +13,7 @@ from bitfold.data.sources import STDIN
 from bitfold.errors import BitfoldError
 from bitfold.files import remove_parts
 from bitfold.outputs import Work
+from bitfold.progress import is_first_process
 from bitfold.runs.config import RunConfig
 from bitfold.runs.manifest import CHECKPOINT, CONFIG, LOG, RUN, is_complete
 
@@ -44,8 +45,11 @@ def claim(
 
 
 def under_way(out: Path) -> Path:
-    """The folder of the training that `resume` would go on with; `out` if there is none."""
-    return outputs.under_way(out, RUN) or out
+    """The folder of the training that `resume` would go on with; `out` if there is none.
+
+    Of several processes the first puts in order what a dead one left, and the others only look.
+    """
+    return outputs.under_way(out, RUN, tidy=is_first_process()) or out
 
 
 def write_config(out: Path, config: RunConfig) -> None:
