@@ -60,7 +60,9 @@ def derive_salt(seed: int, *path: int) -> int:
     return word
 
 
-def mix_torch(ids: Tensor, salt: Tensor, shift: Tensor, mask: Tensor, high: Tensor) -> Tensor:
+def mix_torch(
+    ids: Tensor, salt: Tensor, shift: Tensor | int, mask: Tensor | int, high: Tensor | int
+) -> Tensor:
     """Mix int64 ids elementwise; all arguments broadcast.
 
     Args:
