@@ -25,9 +25,13 @@ class RowOptimizer(torch.optim.Optimizer):
 
     Args:
         params: parameters, or groups of them, as for every optimizer of torch.
-        defaults: the options of a group that does not say its own.
+        lr: the rate of a group that does not say its own, as for all that follow.
+        weight_decay: decoupled, of the rows that move.
+        l2: coupled, of the rows that move.
+        maximize: whether rows move up the gradient.
         more: options of torch's optimizers. `foreach` and `fused` change nothing here; what would
             change the steps is refused by name.
+        own: the options of the kind.
 
     State is made when it is first needed, a row for each row of the weight, under the names that
     torch's own optimizers have.
@@ -36,10 +40,19 @@ class RowOptimizer(torch.optim.Optimizer):
     KIND: ClassVar[str]
     STATE: ClassVar[tuple[str, ...]]
 
-    def __init__(self, params: Params, defaults: dict[str, Any], more: dict[str, Any]) -> None:
-        clash = {**more, **defaults}
-        defaults = {**defaults, **taken(type(self).__name__, clash, defaults)}
-        super().__init__(params, defaults)
+    def __init__(
+        self,
+        params: Params,
+        lr: float,
+        weight_decay: float,
+        l2: float,
+        maximize: bool,
+        more: dict[str, Any],
+        **own: Any,
+    ) -> None:
+        shared = {"weight_decay": weight_decay, "l2": l2, "maximize": maximize}
+        said = {"lr": lr, **own, **shared}
+        super().__init__(params, {**said, **taken(type(self).__name__, {**more, **said}, said)})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with options of their own; see `torch.optim.Optimizer`."""

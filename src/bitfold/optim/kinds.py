@@ -44,14 +44,7 @@ class SGD(RowOptimizer):
         maximize: bool = False,
         **more: Any,
     ) -> None:
-        words = {
-            "lr": lr,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "l2": l2,
-            "maximize": maximize,
-        }
-        super().__init__(params, words, more)
+        super().__init__(params, lr, weight_decay, l2, maximize, more, momentum=momentum)
 
     @classmethod
     def bytes_per_row(cls, dim: int, *, momentum: float = 0.0, **words: Any) -> int:
@@ -94,15 +87,7 @@ class Adagrad(RowOptimizer):
         maximize: bool = False,
         **more: Any,
     ) -> None:
-        words = {
-            "lr": lr,
-            "eps": eps,
-            "initial": initial,
-            "weight_decay": weight_decay,
-            "l2": l2,
-            "maximize": maximize,
-        }
-        super().__init__(params, words, more)
+        super().__init__(params, lr, weight_decay, l2, maximize, more, eps=eps, initial=initial)
 
     @classmethod
     def bytes_per_row(cls, dim: int, **words: Any) -> int:
@@ -162,15 +147,7 @@ class LazyAdam(RowOptimizer):
         maximize: bool = False,
         **more: Any,
     ) -> None:
-        words = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "l2": l2,
-            "maximize": maximize,
-        }
-        super().__init__(params, words, more)
+        super().__init__(params, lr, weight_decay, l2, maximize, more, betas=betas, eps=eps)
 
     @classmethod
     def bytes_per_row(cls, dim: int, **words: Any) -> int:
