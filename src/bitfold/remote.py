@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -57,40 +57,40 @@ def local_path(path: str) -> str:
 
 
 @contextlib.contextmanager
-def fetched(paths: Iterable[str | Path]) -> Iterator[list[str | Path]]:
-    """The paths with those that have a scheme copied to this machine, until the block ends.
+def fetched(data: Any) -> Iterator[Any]:
+    """What is to be read, on this machine: paths with a scheme are copied until the block ends.
 
     Patterns are matched there; a folder comes with all that is in it. A copy lies in the same place
     each time and has the time of its source, so that work that is resumed knows it again.
 
     Args:
-        paths: files, patterns and folders, with or without a scheme.
+        data: a path or pattern, or a list of them; whatever else there is to read.
+
+    Yields:
+        The list of paths if any of them has a scheme; else `data` as it is.
 
     Raises:
         BitfoldError: the package of a scheme is missing, or the place refuses or has no such file.
+
+    Example:
+        >>> with fetched("file:///data/a.csv") as places:
+        ...     places
+        ['/data/a.csv']
     """
+    paths = data if isinstance(data, list | tuple) else [data]
+    if not any(isinstance(path, str) and _SCHEME.match(path) for path in paths):
+        yield data
+        return
     with contextlib.ExitStack() as stack:
         yield [
             place
             for path in paths
             for place in (
-                stack.enter_context(_fetched(str(path)))
+                stack.enter_context(_fetched(path))
                 if is_remote(path)
                 else [local_path(path) if isinstance(path, str) else path]
             )
         ]
-
-
-@contextlib.contextmanager
-def near(data: Any) -> Iterator[Any]:
-    """Data for reading: paths with a scheme fetched, all else as it is."""
-    several = isinstance(data, list | tuple)
-    paths = data if several else [data]
-    if not any(isinstance(path, str) and _SCHEME.match(path) for path in paths):
-        yield data
-        return
-    with fetched(paths) as places:
-        yield places
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from bitfold.nets.model import ClickModel
 from bitfold.outputs import new_folder
 from bitfold.planning.plan import Plan
 from bitfold.progress import Progress
-from bitfold.remote import near
+from bitfold.remote import fetched
 from bitfold.runs.config import RunConfig
 from bitfold.runs.evaluate import evaluate
 from bitfold.runs.manifest import RUN, verify
@@ -72,7 +72,7 @@ class Run(Shown):
         from bitfold.data.raw import read_batches
 
         config = reading_config(self.schema.config, reading) if reading else None
-        with near(data) as source:
+        with fetched(data) as source:
             for batch in read_batches(
                 source,
                 self.schema,
