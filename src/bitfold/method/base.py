@@ -19,6 +19,7 @@ from bitfold.planning.plan import Plan
 from bitfold.planning.slices import slices_of
 from bitfold.planning.spec import SCALES, Group, PoolSpec, StoredSpec
 
+Forms = tuple[Mapping[str, Any], ...]
 NARROW = (1, 2, 3, 4, 8)
 """The bits of a number that a pool may be kept in, beside its floating types."""
 
@@ -68,8 +69,8 @@ class Method(ABC):
     summary: ClassVar[str]
     when: ClassVar[str]
     traits: ClassVar[Traits] = Traits()
-    forms: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
-    """Options that the contract tests try, one mapping a form."""
+    forms: ClassVar[Forms] = ({},)
+    """Options that the contract tests try, one mapping a form (`budget` may be among them)."""
 
     std: float = option(
         0.01, help="deviation of a fresh vector's components; raise it for models without an MLP"

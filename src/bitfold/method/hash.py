@@ -12,7 +12,7 @@ from bitfold.address.program import Lookup, Program, Source, place
 from bitfold.config import option
 from bitfold.errors import BitfoldError
 from bitfold.method.allocation import allocate, check_minimum
-from bitfold.method.base import Method
+from bitfold.method.base import Forms, Method
 from bitfold.planning.ask import Ask
 from bitfold.planning.field import Field
 from bitfold.planning.spec import FINGERPRINT_BYTES, Group
@@ -29,6 +29,7 @@ class Hash(Method):
     name: ClassVar[str] = "hash"
     summary: ClassVar[str] = "the hash trick: ids that hash alike share one row"
     when: ClassVar[str] = "as the baseline; ids that collide can't be told apart"
+    forms: ClassVar[Forms] = ({}, {"allocation": 0.5})
 
     def __post_init__(self) -> None:
         super().__post_init__()
