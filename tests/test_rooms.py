@@ -26,6 +26,7 @@ ROOMS = {
     "embedder": "address planning pool fuse kernels",
     "method": "address planning pool fuse embedder",
     "embedding": "planning fuse embedder method",
+    "testing": "planning fuse pool kernels optim embedder method embedding",
     "data": "outputs planning",
     "nets": "",
     "ranking": "data",

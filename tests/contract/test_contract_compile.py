@@ -1,19 +1,15 @@
-"""torch.compile without graph breaks: equal vectors and gradients, and ids still checked."""
+"""torch.compile beyond the contract: more forms, faces of one field, hashed ids."""
 
 import pytest
 import torch
-from contract_cases import Case, bags_by_field, random_bags
 
-import bitfold
+from bitfold.testing.cases import Case, bags_by_field, random_bags
 
-SLOW = [  # compiling takes seconds a form: the others prove the same at every `make test`
-    Case("hash"),
+SLOW = [  # compiling takes seconds a form
     Case("multi-hash", {"fusion": "concat"}),
     Case("binary-code", {"fusion": "sum", "sharing": "fields"}),
 ]
-SPARED = [*SLOW, Case("multi-hash")]
 FORMS = [Case("binary-code", {"fusion": "weighted", "allocation": 0.0, "strategy": "skip"})]
-FORMS += [Case(name) for name in bitfold.methods() if Case(name) not in SPARED]
 PARAMS = [pytest.param(case, id=str(case)) for case in FORMS]
 PARAMS += [pytest.param(case, id=str(case), marks=pytest.mark.slow) for case in SLOW]
 

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 import torch
-from contract_cases import Case, bags_by_field, random_bags
 from torch.export import Dim
 
 import bitfold
+from bitfold.testing.cases import Case, bags_by_field, random_bags
 
 PATHS = {"plain": bitfold.plain_torch, "kernels": contextlib.nullcontext}
 OPERATOR = "bitfold.lookup.default"
@@ -40,20 +40,6 @@ def same(got, expected, path):
         assert torch.equal(got, expected)
     else:
         torch.testing.assert_close(got, expected)
-
-
-def test_vectors_of_an_exported_collection(case, path):
-    collection = case.collection().requires_grad_(False)
-    graph = exported(path, collection, (case.ids(4),), ({0: Dim("rows")},))
-    for rows in (1, 9, 0):
-        ids = case.ids(rows, seed=rows)
-        with PATHS[path]():
-            same(graph(ids), collection(ids), path)
-    bad = case.ids(3)
-    for outside in (case.fields[0].num_embeddings, -1):
-        bad[1, 0] = outside
-        with pytest.raises((IndexError, RuntimeError), match="outside"):
-            graph(bad)
 
 
 @pytest.mark.parametrize("mode", ["mean", "max"])

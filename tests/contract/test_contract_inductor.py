@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 import torch
-from contract_cases import Case, bags_by_field, random_bags
 
 import bitfold
 from bitfold.optim import LazyAdam
+from bitfold.testing.cases import Case, bags_by_field, random_bags
 
 pytestmark = [
     pytest.mark.skipif(

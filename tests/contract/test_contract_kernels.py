@@ -4,13 +4,11 @@ import copy
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numba
 import pytest
 import torch
-from contract_cases import DIM, Case, bags_by_field, random_bags
 
 import bitfold
 from bitfold import BitfoldError
@@ -18,6 +16,7 @@ from bitfold.fuse.bags import MODES
 from bitfold.kernels import lookup
 from bitfold.kernels.compiled import kernel, run
 from bitfold.kernels.vectors import get, pointer, put
+from bitfold.testing.cases import Case, bags_by_field, random_bags
 
 TOLERANCES = {
     torch.float32: {"rtol": 1e-5, "atol": 1e-6},
@@ -71,21 +70,10 @@ def sums(request, monkeypatch):
     return request.param
 
 
-def test_single_ids(case, sums, threads):
-    collection = case.collection()
-    for rows in (1, 7, 300):
-        compare(collection, (case.ids(rows),))
-
-
 @few
 @types
 def test_single_ids_in_other_types(form, dtype, sums, threads):
     compare(form.collection().to(dtype), (form.ids(300),), dtype)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_bags(case, mode, sums, threads):
-    check_bags(case, mode, torch.float32)
 
 
 @few
@@ -105,16 +93,6 @@ def check_bags(case, mode, dtype):
     compare(collection, bags_by_field(random_bags(case, 9)), dtype, first)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_bags_of_one_id_each(case, mode):
-    bag = case.bag(50, mode=mode, padding_idx=3)
-    ids = torch.arange(20)
-    compare(bag, (ids, torch.arange(20)))
-    compare(
-        bag, (ids, torch.tensor([0, 0, *range(1, 19)]))
-    )  # as many bags as ids, and not one each
-
-
 @few
 def test_long_bags_go_on_from_block_to_block(form, threads):
     collection = form.collection(mode="sum").double()
@@ -122,24 +100,10 @@ def test_long_bags_go_on_from_block_to_block(form, threads):
     compare(collection, bags_by_field(bags), torch.float64)
 
 
-def test_weighted_bags_and_the_gradient_of_the_weights(case, sums, threads):
-    bag = case.bag(50, mode="sum", padding_idx=3)
-    ids, offsets = torch.randint(0, 50, (40,)), torch.tensor([0, 5, 5, 30])
-    weights = torch.rand(40, requires_grad=True)
-    compare(bag, (ids, offsets, weights))
-    kernel, weights.grad = weights.grad, None
-    with bitfold.plain_torch():
-        bag(ids, offsets, weights).pow(2).sum().backward()
-    plain, weights.grad = weights.grad, None
-    bag(ids, offsets, weights).pow(2).sum().backward()
-    torch.testing.assert_close(weights.grad, plain)
-    assert kernel is not None
-    assert weights.grad[ids == 3].abs().sum() == 0
-
-
-def test_a_sparse_gradient_is_the_dense_one(case, threads):
-    sparse, dense = case.collection(sparse=True), case.collection()
-    ids = case.ids(50)
+@few
+def test_a_sparse_gradient_is_the_dense_one(form, threads):
+    sparse, dense = form.collection(sparse=True), form.collection()
+    ids = form.ids(50)
     sparse(ids).pow(2).sum().backward()
     dense(ids).pow(2).sum().backward()
     got, expected = sparse.embedder.pool.weight.grad, dense.embedder.pool.weight.grad
@@ -173,46 +137,6 @@ def test_gradcheck(form):
 
         values = [weight.detach().clone().requires_grad_() for weight in collection.parameters()]
         assert torch.autograd.gradcheck(vectors, values, fast_mode=True)
-
-
-def test_nan_and_infinity_come_through(case, threads):
-    collection = case.collection()
-    weight = collection.embedder.pool.weight
-    with torch.no_grad():
-        weight[0], weight[-1] = float("nan"), float("inf")
-    ids = case.ids(200)
-    with bitfold.plain_torch():
-        expected = collection(ids)
-    torch.testing.assert_close(collection(ids), expected, equal_nan=True)
-
-
-def test_the_same_from_several_threads_at_once(case):
-    collection = case.collection()
-    batches = [case.ids(3000, seed=seed) for seed in range(4)]
-    expected = [collection(ids).detach() for ids in batches]
-    wrong = []
-
-    def work(ids, vectors):
-        wrong.extend(1 for _ in range(5) if not torch.equal(collection(ids), vectors))
-
-    workers = [
-        threading.Thread(target=work, args=pair) for pair in zip(batches, expected, strict=True)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert not wrong
-
-
-def test_the_same_every_time(case, sums, threads):
-    collection = case.collection()
-    ids = case.ids(2000)
-    first = results(collection, (ids,))
-    for _ in range(3):
-        again = results(collection, (ids,))
-        for one, other in zip(first, again, strict=True):
-            assert torch.equal(one, other)
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -265,15 +189,6 @@ def test_functions_of_torch_func_take_plain_torch():
     embedding(ids).pow(2).sum().backward()
     for name, grad in torch.func.grad(loss)(values).items():
         torch.testing.assert_close(grad, embedding.get_parameter(name).grad)
-
-
-def test_a_padding_id_is_zero_and_learns_nothing(case, threads):
-    embedding = case.embedding(50, padding_idx=7)
-    ids = torch.tensor([[7, 1, 7], [2, 3, 7]])
-    out = embedding(ids)
-    assert out[ids == 7].abs().sum() == 0
-    compare(embedding, (ids,))
-    assert out.shape == (2, 3, DIM)
 
 
 def test_wide_rows():

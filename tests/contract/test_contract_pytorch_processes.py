@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from contract_cases import all_cases
 from torch import distributed as dist
 from torch import nn
+
+from bitfold.testing.cases import first_cases
 
 IDS = torch.tensor([[1, 2, 49], [3, 3, 0]])
 
@@ -27,7 +28,7 @@ def alone(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_every_method_trains_under_ddp(alone, sparse):
-    for case in all_cases():
+    for case in first_cases():
         for make in (case.embedding, case.bag):
             module, twin = make(50, sparse=sparse), make(50, sparse=sparse)
             parallel = nn.parallel.DistributedDataParallel(module)

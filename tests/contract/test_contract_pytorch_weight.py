@@ -5,15 +5,15 @@ import io
 import numpy as np
 import pytest
 import torch
-from contract_cases import DIM, all_cases
 from torch import nn
 from torch.nn import functional as F
 
 from bitfold import BitfoldError, Embedding, EmbeddingBag
+from bitfold.testing.cases import DIM, first_cases
 
 V = 50
 IDS = torch.tensor([[1, 2, 49], [3, 3, 0]])
-COMPUTED = [pytest.param(case, id=str(case)) for case in all_cases() if case.method != "full"]
+COMPUTED = [pytest.param(case, id=str(case)) for case in first_cases() if not case.is_table]
 computed = pytest.mark.parametrize("form", COMPUTED)
 zeros, ones = torch.zeros(V, DIM), torch.ones(V, DIM)
 at = torch.tensor([1])

@@ -12,14 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.autograd.forward_ad as forward_ad
-from contract_cases import Case, bags_by_field, random_bags
-from torch.func import functional_call, grad, jvp, stack_module_state, vmap
+from torch.func import functional_call, stack_module_state, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import bitfold
 from bitfold import BitfoldError
+from bitfold.testing.cases import Case, bags_by_field, random_bags
 
 OUTSIDE = r"outside|out of range"
 PATHS = {"kernels": torch.enable_grad, "no grad": torch.no_grad, "plain": bitfold.plain_torch}
@@ -88,22 +86,6 @@ def test_make_fx(form, path):
             graph(ids)
 
 
-def test_a_mode_sees_the_lookup(case):
-    class Seen(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            names.append(str(func))
-            return func(*args, **(kwargs or {}))
-
-    names: list[str] = []
-    collection, ids = case.collection(), case.ids(3)
-    with Seen():
-        found = collection(ids)
-        found.sum().backward()
-    assert "bitfold.lookup.default" in names
-    assert "bitfold.lookup_backward.default" in names
-    assert torch.equal(found, collection(ids))
-
-
 @few
 def test_a_default_device_changes_nothing(form):
     collection, ids = form.collection(), form.ids(3)
@@ -114,47 +96,6 @@ def test_a_default_device_changes_nothing(form):
 
 def weights_of(module):
     return {name: weight.detach() for name, weight in module.named_parameters()}
-
-
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
-def test_tangents(case):
-    collection, ids = case.collection(), case.ids(3)
-    weights = weights_of(collection)
-    tangents = {name: torch.randn_like(weight) for name, weight in weights.items()}
-
-    def call(weights):
-        return functional_call(collection, weights, (ids,))
-
-    step = 1e-3
-    double = {name: weight.double() for name, weight in weights.items()}
-    near = [
-        call({name: double[name] + sign * step * tangents[name] for name in double})
-        for sign in (1, -1)
-    ]
-    expected = ((near[0] - near[1]) / (2 * step)).float()
-    torch.testing.assert_close(jvp(call, (weights,), (tangents,))[1], expected)
-    with forward_ad.dual_level():
-        duals = {name: forward_ad.make_dual(weights[name], tangents[name]) for name in weights}
-        tangent = forward_ad.unpack_dual(call(duals)).tangent
-    torch.testing.assert_close(tangent, expected)
-
-
-def test_per_sample_gradients(case):
-    collection, ids = case.collection(), case.ids(4)
-    weights = weights_of(collection)
-
-    def loss(weights, row):
-        return functional_call(collection, weights, (row.unsqueeze(0),)).square().sum()
-
-    found = vmap(grad(loss), (None, 0))(weights, ids)
-    for number, row in enumerate(ids):
-        collection.zero_grad()
-        collection(row.unsqueeze(0)).square().sum().backward()
-        for name, weight in collection.named_parameters():
-            torch.testing.assert_close(found[name][number], weight.grad)
-    ids[2, 0] = case.fields[0].num_embeddings
-    with pytest.raises(IndexError):
-        vmap(grad(loss), (None, 0))(weights, ids)
 
 
 @few
@@ -223,17 +164,6 @@ def test_a_table_may_move_between_a_lookup_and_its_backward_pass(form, mode):
         torch.testing.assert_close(weight.grad, grad_of)
 
 
-def test_a_module_that_was_built_in_inference_mode_can_be_trained(case):
-    with torch.inference_mode():
-        collection = case.collection()
-        found = collection(case.ids(3))
-    assert torch.equal(found, case.collection()(case.ids(3)))
-    for plain in (False, True):
-        with bitfold.plain_torch() if plain else torch.enable_grad():
-            collection(case.ids(3)).sum().backward()
-    assert all(weight.grad is not None for weight in collection.parameters())
-
-
 FORKED = """
 import os, sys, threading
 import torch, bitfold
@@ -268,14 +198,6 @@ def test_a_forked_child_of_a_process_with_threads():
         [sys.executable, "-W", "ignore", "-c", FORKED], env=environment, check=False, timeout=200
     )
     assert done.returncode == 0
-
-
-def test_second_derivatives_are_refused_by_the_kernels(case):
-    collection = case.collection()
-    out = collection(case.ids(3)).square().sum()
-    (first, *_) = torch.autograd.grad(out, list(collection.parameters()), create_graph=True)
-    with pytest.raises(BitfoldError, match="second derivatives"):
-        first.square().sum().backward()
 
 
 @few

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from contract_cases import Case
 from torch import nn
 
 from bitfold import BitfoldError, IdOutOfRange, Table, TableCollection
 from bitfold.errors import BudgetTooSmall
+from bitfold.testing.cases import Case
 
 TABLES = [
     Table("item", 4, 40, features=("clicked", "shown", "saved"), mode="mean"),
@@ -21,9 +21,7 @@ SIZES = [40, 40, 40, 300, 7, 7, 90]
 
 def collection(case: Case, tables=TABLES, **more) -> TableCollection:
     words = {"seed": 0, "method": case.method, **case.words, **more}
-    if case.words.get("blocks") == 3:  # concatenated: their number divides every width
-        words["blocks"] = 2
-    words.setdefault("budget", None if case.method == "full" else "2x")
+    words.setdefault("budget", None if case.is_table else "2x")
     try:
         return TableCollection(tables, **words)
     except BudgetTooSmall:
@@ -46,6 +44,7 @@ def bags_of(rows):
     ]
 
 
+@pytest.mark.first_form
 @pytest.mark.parametrize("rows", [0, 1, 5])
 def test_features_of_one_table_read_the_same_vectors(case, rows):
     tables = collection(case)
@@ -63,6 +62,7 @@ def test_features_of_one_table_read_the_same_vectors(case, rows):
     assert torch.equal(other["place"], found["place"])
 
 
+@pytest.mark.first_form
 def test_bags_are_pooled_as_each_table_says(case):
     tables, rows = collection(case), 4
     bags = bags_of(rows)
@@ -84,6 +84,7 @@ def test_bags_are_pooled_as_each_table_says(case):
             torch.testing.assert_close(found[name][b], expected)
 
 
+@pytest.mark.first_form
 @pytest.mark.parametrize("sparse", [False, True])
 def test_what_a_feature_learns_the_others_of_its_table_read(case, sparse):
     tables = collection(case, sparse=sparse)

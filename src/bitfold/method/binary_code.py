@@ -23,7 +23,7 @@ from bitfold.config import option
 from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.fuse import FUSIONS
 from bitfold.method.allocation import allocate, check_minimum
-from bitfold.method.base import Method, check_options
+from bitfold.method.base import Forms, Method, check_options
 from bitfold.method.digits import (
     WHOLE,
     Code,
@@ -89,6 +89,17 @@ class BinaryCode(Method):
     name: ClassVar[str] = "binary-code"
     summary: ClassVar[str] = "an id's code in digits; each digit picks a row, the rows are fused"
     when: ClassVar[str] = "the default: every id keeps a vector of its own at any budget"
+    forms: ClassVar[Forms] = (
+        {},
+        {"fusion": "sum"},
+        {"fusion": "mean", "strategy": "skip"},
+        {"fusion": "concat", "blocks": 3},
+        {"fusion": "weighted", "allocation": 0.0},
+        {"fusion": "product", "sharing": "shared"},
+        {"fusion": "sum", "sharing": "fields"},
+        {"fusion": "sum", "digits": "residues", "balance": 1.0, "mix": True},
+        {"fusion": "sum", "block_bits": 3, "budget": None, "code_bits": 64},
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

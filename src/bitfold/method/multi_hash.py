@@ -11,7 +11,7 @@ from bitfold.address.mixing import derive_salt
 from bitfold.address.program import Lookup, Program, Source, place
 from bitfold.config import option
 from bitfold.errors import BitfoldError
-from bitfold.method.base import Method, check_options
+from bitfold.method.base import Forms, Method, check_options
 from bitfold.method.hash import check_allocation, hashed_rows
 from bitfold.planning.ask import Ask
 from bitfold.planning.spec import Group
@@ -30,6 +30,7 @@ class MultiHash(Method):
     name: ClassVar[str] = "multi-hash"
     summary: ClassVar[str] = "k salted hashes an id, their rows summed or concatenated"
     when: ClassVar[str] = "a simple step up from hash: collisions of all k rows are rare"
+    forms: ClassVar[Forms] = ({}, {"fusion": "concat"}, {"fusion": "mean", "hashes": 3})
 
     def __post_init__(self) -> None:
         super().__post_init__()

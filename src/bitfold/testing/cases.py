@@ -64,6 +64,11 @@ class Case:
         """Dense and hashed fields, or dense ones alone if the method can take no others."""
         return MIXED if method_kind(self.method).traits.hashed_ids else DENSE
 
+    @property
+    def is_table(self) -> bool:
+        """Whether the method keeps a parameter that is one field's table, a row an id."""
+        return method_kind(self.method).traits.uncompressed
+
     def said(self, fields: Sequence[Field], dim: int = DIM, **more: Any) -> dict[str, Any]:
         """Method, options and a budget of a quarter, or the least there is."""
         words = {"method": self.method, "budget": "4x", **self.words, **more}

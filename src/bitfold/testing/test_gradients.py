@@ -53,9 +53,11 @@ def test_gradients_equal_finite_differences(case: Case, path: str) -> None:
         named = dict(zip(names, parameters, strict=True))
         return torch.func.functional_call(collection, named, (bag_ids, offsets, weights))
 
+    # Central differences: a vector is a polynomial of low degree, so only rounding is between them.
+    close: dict[str, Any] = {"eps": 1e-5, "rtol": 1e-6, "atol": 1e-9}
     with on(path):
-        assert torch.autograd.gradcheck(vectors, drawn, fast_mode=True)
-        assert torch.autograd.gradcheck(bags, (weights, *drawn), fast_mode=True)
+        assert torch.autograd.gradcheck(vectors, drawn, **close, fast_mode=True)
+        assert torch.autograd.gradcheck(bags, (weights, *drawn), **close, fast_mode=True)
 
 
 def test_sparse_gradients_equal_dense_ones(case: Case) -> None:

@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_m
 from bitfold.embedding import EmbeddingCollection
 from bitfold.errors import BitfoldError
 from bitfold.kernels.choice import plain_torch
+from bitfold.planning.field import Field
 from bitfold.testing.cases import Case, bags_by_field, plugins, random_bags
 from bitfold.testing.checks import disturb, embedders
 
@@ -39,6 +40,19 @@ def test_building_leaves_the_global_generator_alone(case: Case) -> None:
     before = torch.get_rng_state()
     case.collection()(case.ids(2))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_fresh_vectors_have_the_deviation_that_is_said(case: Case) -> None:
+    """But for ids with two terms in one row, where the terms go together."""
+    fields = [Field("a", 2000), Field("b", 900), Field("c", 60)]
+    made = case.plan(fields, 24)
+    ids = torch.stack([torch.arange(300) * 6, torch.arange(300) * 3, torch.arange(300) % 60], 1)
+    with torch.no_grad():
+        drawn = torch.stack([case.planned(made, seed=seed)(ids) for seed in range(12)])
+    for f in range(3):
+        said = made.options["std"]
+        assert float(drawn[:, :, f].pow(2).mean().sqrt()) == pytest.approx(said, rel=0.25)
+        assert abs(float(drawn[:, :, f].mean())) < 0.1 * said
 
 
 def test_the_default_dtype_changes_no_draw(case: Case) -> None:
