@@ -30,7 +30,7 @@ ROOMS = {
     "data": "outputs planning",
     "nets": "",
     "ranking": "data",
-    "runs": "outputs planning embedding data nets ranking",
+    "runs": "outputs planning method embedding data nets ranking",
     "training": "outputs planning kernels optim embedder method embedding data nets ranking runs",
     "comparison": "outputs address planning optim method embedding data ranking runs training",
     "report": "outputs planning data runs comparison",

@@ -6,17 +6,41 @@ subclass of `Method`; the command also takes `--plugin FILE`.
 
 import importlib
 import importlib.util
+import inspect
 import sys
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import NamedTuple
 
 from bitfold.errors import BitfoldError, unknown_name
+from bitfold.files import sha256
 from bitfold.method.base import Method
 from bitfold.method.names import BUILT_IN, GROUP
 
-_plugins: dict[str, type[Method]] = {}
+
+@dataclass(frozen=True)
+class PluginFile:
+    """A Python file that methods came from, as a run records it.
+
+    Args:
+        path: where it was, absolute.
+        sha256: of its bytes, in hexadecimal.
+        methods: the names of the methods that it defines.
+    """
+
+    path: str
+    sha256: str
+    methods: tuple[str, ...]
+
+
+class _Plugin(NamedTuple):
+    kind: type[Method]
+    file: PluginFile
+
+
+_plugins: dict[str, _Plugin] = {}
 
 
 @dataclass(frozen=True)
@@ -56,7 +80,12 @@ def _check(name: str, kind: object, known: dict[str, type[Method]]) -> None:
 
 def method_kinds() -> dict[str, type[Method]]:
     """Every method's class by name."""
-    return {**_registered(), **_plugins}
+    return _registered() | {name: plugin.kind for name, plugin in _plugins.items()}
+
+
+def plugin_files() -> tuple[PluginFile, ...]:
+    """The files that were loaded, in their order."""
+    return tuple(dict.fromkeys(plugin.file for plugin in _plugins.values()))
 
 
 def method_kind(name: str) -> type[Method]:
@@ -108,12 +137,15 @@ def load_plugin(path: str | Path) -> list[str]:
         if isinstance(kind, type)
         and issubclass(kind, Method)
         and kind.__module__ == module.__name__
+        and not inspect.isabstract(kind)
     ]
     if not found:
         raise BitfoldError(
             "the plugin defines no method", got=str(path), expected="a subclass of bitfold.Method"
         )
-    for kind in found:
-        _check(kind.name, kind, method_kinds())
-        _plugins[kind.name] = kind
-    return [kind.name for kind in found]
+    names = tuple(str(getattr(kind, "name", None)) for kind in found)
+    source = PluginFile(str(file.resolve()), sha256(file), names)
+    for name, kind in zip(names, found, strict=True):
+        _check(name, kind, method_kinds())
+        _plugins[name] = _Plugin(kind, source)
+    return list(names)

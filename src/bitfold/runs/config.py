@@ -11,8 +11,9 @@ import bitfold
 from bitfold.config import from_json, to_json
 from bitfold.data.config import DataConfig
 from bitfold.files import write_json
+from bitfold.method.registry import PluginFile
 from bitfold.records import checked, record, sealed
-from bitfold.runs.manifest import FORM
+from bitfold.runs.manifest import FORM, Digest
 from bitfold.runs.options import TrainConfig
 
 
@@ -25,22 +26,27 @@ class RunConfig:
         train: how it was trained.
         paths: the log.
         from_run: the run it went on from, if any.
+        plugins: the plugin files that were loaded.
     """
 
     data: DataConfig
     train: TrainConfig
     paths: tuple[str, ...] = ()
     from_run: str | None = None
+    plugins: tuple[PluginFile, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """What config.json holds."""
-        return FORM.head() | {
+        found = FORM.head() | {
             "bitfold": bitfold.__version__,
             "paths": list(self.paths),
             "from_run": self.from_run,
             "data": to_json(self.data),
             "train": to_json(self.train),
         }
+        if self.plugins:  # without, the file is one that every bitfold reads
+            found["plugins"] = [to_json(file) for file in self.plugins]
+        return found
 
     def save(self, path: Path) -> None:
         """Write config.json."""
@@ -64,7 +70,14 @@ class RunConfig:
             from_json(TrainConfig, found.train, where),
             found.paths,
             found.from_run,
+            tuple(PluginFile(each.path, each.sha256, each.methods) for each in found.plugins),
         )
+
+
+class _Plugin(msgspec.Struct, forbid_unknown_fields=True):
+    path: str
+    sha256: Digest
+    methods: tuple[str, ...]
 
 
 class _Config(msgspec.Struct, forbid_unknown_fields=True):
@@ -77,3 +90,4 @@ class _Config(msgspec.Struct, forbid_unknown_fields=True):
     from_run: str | None
     data: dict[str, Any]
     train: dict[str, Any]
+    plugins: tuple[_Plugin, ...] = ()

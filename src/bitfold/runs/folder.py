@@ -44,6 +44,7 @@ from bitfold.runs.manifest import (
     write_manifest,
 )
 from bitfold.runs.options import TrainConfig
+from bitfold.runs.plugins import check_plugins
 from bitfold.runs.run import Run
 
 
@@ -114,6 +115,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Run:
     dense = Vocabulary.load(files.path(DENSE)) if DENSE in files else None
     plan = Plan.from_json(read_object(files.path(PLAN), fix=AGAIN), files.path(PLAN))
     _check_fields(folder, schema, dense, plan)
+    check_plugins(folder, config.plugins, {plan.method, *(each.method for each in plan.groups)})
     weights = files.path(WEIGHTS)
     shapes = _shapes(folder, plan, schema, config.train, weights)
     tensors, _ = read_tensors(weights, shapes=shapes)

@@ -43,11 +43,12 @@ CHECKPOINT, LOG, LOGS = "checkpoint", "log", "logs"
 NEEDED = (CONFIG, PLAN, WEIGHTS, METRICS, SCHEMA_FILE)
 
 PlainName = Annotated[str, Meta(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,200}$")]
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Seal(msgspec.Struct, forbid_unknown_fields=True):
     bytes: Count
-    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Digest
 
 
 class _Manifest(msgspec.Struct, forbid_unknown_fields=True):

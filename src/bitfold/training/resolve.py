@@ -9,13 +9,14 @@ from bitfold.data.config import DataConfig
 from bitfold.data.folder import looks_prepared
 from bitfold.data.frames import MemoryLog
 from bitfold.errors import BitfoldError
-from bitfold.method.registry import method_kind
+from bitfold.method.registry import method_kind, plugin_files
 from bitfold.nets.networks import build_network, network_options
 from bitfold.runs.config import RunConfig
 from bitfold.runs.folder import load
 from bitfold.runs.ids import READING
 from bitfold.runs.manifest import is_complete
 from bitfold.runs.options import TrainConfig
+from bitfold.runs.plugins import check_plugins
 from bitfold.runs.run import Run
 from bitfold.training import folder
 from bitfold.training.logs import check_board
@@ -43,6 +44,8 @@ def run_config(
 ) -> RunConfig | None:
     """The run's words; None if there is nothing left to resume."""
     begun = folder.read_config(out) if resume else None
+    if begun is not None:
+        check_plugins(out, begun.plugins, [begun.train.method], same=not is_complete(out))
     if data_paths is None:
         if begun is None:
             raise BitfoldError(
@@ -66,6 +69,7 @@ def run_config(
         replace(training, devices=agreed(training.devices)),
         named,
         None if from_run is None else folder.absolute(from_run),
+        plugin_files(),
     )
     if begun is not None:
         folder.check_same(begun, asked)
