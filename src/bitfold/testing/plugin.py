@@ -5,42 +5,40 @@ declares no fixture, imports no torch, and takes no name but `--bitfold-plugin`.
 declared only where somebody says it, and no other plug-in has declared it.
 """
 
-import os
-import shlex
+import argparse
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 OPTION, SHORT = "--bitfold-plugin", "--plugin"
 CONTRACT = Path(__file__).parent
+FILES: dict[str, Any] = {
+    "action": "append",
+    "default": [],
+    "metavar": "FILE",
+    "dest": "bitfold_plugins",
+    "help": f"run bitfold's contract over the methods that FILE defines (also {SHORT} FILE)",
+}
 
 
-def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    """Declare the option."""
-    names = [OPTION]
-    if _says(pluginmanager.get_plugin("pytestconfig"), SHORT):
-        names.append(SHORT)
-    more = {
-        "action": "append",
-        "default": [],
-        "metavar": "FILE",
-        "dest": "bitfold_plugins",
-        "help": f"run bitfold's contract over the methods that FILE defines (also {SHORT} FILE)",
-    }
-    group = parser.getgroup("bitfold", "embedding methods (bitfold)")
-    try:
-        group.addoption(*names, **more)
-    except ValueError:  # another plug-in has a --plugin of its own
-        group.addoption(OPTION, **more)
+def _group(parser: pytest.Parser) -> Any:
+    return parser.getgroup("bitfold", "embedding methods (bitfold)")
 
 
-def _says(config: pytest.Config | None, name: str) -> bool:
-    """Whether an option is on the command line, or among the options of pytest's configuration."""
-    if config is None:
-        return False
-    said = [*config.invocation_params.args, *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
-    said += config.getini("addopts")
-    return any(str(word).split("=")[0] == name for word in said)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the long option."""
+    _group(parser).addoption(OPTION, **FILES)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> None:
+    """Declare the short option where it is said: by now other plug-ins have declared theirs."""
+    if any(str(word).split("=")[0] == SHORT for word in args):
+        try:
+            _group(parser).addoption(SHORT, **FILES)
+        except (ValueError, argparse.ArgumentError):
+            return  # it is somebody else's
 
 
 def pytest_configure(config: pytest.Config) -> None:

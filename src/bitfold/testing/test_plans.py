@@ -80,24 +80,31 @@ def test_the_same_question_has_the_same_answer(case: Case) -> None:
     assert case.plan(seed=5) == case.plan(seed=5)
 
 
+def least(case: Case) -> int:
+    """The smallest budget, as the refusal of a smaller one names it."""
+    with pytest.raises(BudgetTooSmall) as error:
+        asked(case, 1)
+    assert error.value.minimum is not None
+    return error.value.minimum
+
+
+def asked(case: Case, budget: int) -> Plan:
+    return plan(case.fields, DIM, **{**case.said(case.fields), "budget": budget})
+
+
 def test_a_budget_is_held_and_a_larger_one_never_refused(case: Case) -> None:
-    said = case.said(case.fields)
-    if said["budget"] is None:
-        return
-    least = plan(case.fields, DIM, **said).bytes
-    for budget in (least, least + 1, 2 * least, 5 * least, 10**6):
-        assert plan(case.fields, DIM, **{**said, "budget": budget}).bytes <= budget
+    minimum = least(case)
+    for budget in (minimum, minimum + 1, minimum + 30, 2 * minimum, 5 * minimum, 10**6):
+        assert asked(case, budget).bytes <= budget
 
 
 def test_a_budget_below_the_least_names_it(case: Case) -> None:
-    words = {**case.said(case.fields), "budget": 1}
-    with pytest.raises(BudgetTooSmall) as error:
-        plan(case.fields, DIM, **words)
-    assert error.value.minimum is not None
-    least = plan(case.fields, DIM, **{**words, "budget": error.value.minimum})
-    assert least.bytes <= error.value.minimum
-    assert torch.isfinite(case.planned(least)(case.ids(3))).all()
-    assert torch.isfinite(EmbeddingCollection.from_plan(least)(case.ids(3))).all()
+    minimum = least(case)
+    with pytest.raises(BudgetTooSmall):
+        asked(case, minimum - 1)
+    made = asked(case, minimum)
+    assert torch.isfinite(case.planned(made)(case.ids(3))).all()
+    assert torch.isfinite(EmbeddingCollection.from_plan(made)(case.ids(3))).all()
 
 
 @pytest.mark.first_form
