@@ -10,7 +10,7 @@ from bitfold.comparison.board import Cell
 from bitfold.comparison.compare import CELLS, compare
 from bitfold.comparison.floors import FILE as FLOORS_FILE
 from bitfold.comparison.floors import LOGISTIC
-from bitfold.comparison.folder import WORDS_FILE, said_words
+from bitfold.comparison.folder import OPTIONS_FILE, said_options
 from bitfold.files import read_json, write_json
 
 from .boards import FINAL, GRID, Board
@@ -134,10 +134,10 @@ class Sitting:
     ) -> None:
         """One comparison in a folder of its own, with all figures that are known put in first."""
         folder = self.out / "boards" / board.name / call.name
-        said = said_words([log.path], log.schema.config, board.train, call.words)
-        if not (folder / WORDS_FILE).is_file():
+        said = said_options([log.path], log.schema.config, board.train, call.words)
+        if not (folder / OPTIONS_FILE).is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / WORDS_FILE, said)
+            write_json(folder / OPTIONS_FILE, said)
         (folder / CELLS).mkdir(exist_ok=True)
         wanted = call.cells(board)
         known = known_cells([*siblings, record])

@@ -126,7 +126,7 @@ def train(
     if settled is not None and (Path(settled) / CONFIG).is_file():
         found = RunConfig.load(Path(settled) / CONFIG)
         base = to_json(found.data) | to_json(found.train)
-    words, reading_words = configs((TrainConfig, DataConfig), options, base)
+    train_config, data_config = configs((TrainConfig, DataConfig), options, base)
     with listening(progress) as tell, _source(data) as source:
         _check_settled(source, options)
         folder = _Folder(out, "run", resume=resume, force=force)
@@ -134,8 +134,8 @@ def train(
             lambda place: load(
                 job(
                     source,
-                    reading_words,
-                    words,
+                    data_config,
+                    train_config,
                     place,
                     resume=resume,
                     force=force,
@@ -187,16 +187,18 @@ def compare(
     from bitfold.report import page_of
     from bitfold.training import TrainConfig
 
-    board, words, reading_words = configs((CompareConfig, TrainConfig, DataConfig), options, {})
+    compare_config, train_config, data_config = configs(
+        (CompareConfig, TrainConfig, DataConfig), options, {}
+    )
     with listening(progress, keep=("cells",)) as tell, _source(data) as source:
         _check_settled(source, options)
         folder = _Folder(out, "board", resume=resume, force=force)
         return folder.made(
             lambda place: job(
                 source,
-                reading_words,
-                words,
-                board,
+                data_config,
+                train_config,
+                compare_config,
                 place,
                 resume=resume,
                 force=force,

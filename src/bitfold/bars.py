@@ -142,7 +142,7 @@ def told(facts: Mapping[str, object]) -> str:
         >>> told({"loss": 0.43127, "rows_per_second": 81234.5})
         'loss 0.4313  rows/s 81,234'
     """
-    words = []
+    parts = []
     for name, value in facts.items():
         if name == "rows":
             continue
@@ -153,5 +153,5 @@ def told(facts: Mapping[str, object]) -> str:
             text = f"{value:,}"
         else:
             text = str(value)
-        words.append(f"{name} {text}")
-    return "  ".join(words)
+        parts.append(f"{name} {text}")
+    return "  ".join(parts)

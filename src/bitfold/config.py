@@ -1,7 +1,7 @@
-"""The words of a configuration: one declaration serves Python, JSON and the command line.
+"""The options of a configuration: one declaration serves Python, JSON and the command line.
 
-A configuration is a frozen dataclass whose fields are declared with `word`. The command turns
-each word into an option (`batch_size` becomes `--batch-size`), and `to_json` / `from_json`
+A configuration is a frozen dataclass whose fields are declared with `option`. The command
+takes each of them (`batch_size` becomes `--batch-size`), and `to_json` / `from_json`
 carry it through a file.
 """
 
@@ -18,14 +18,14 @@ RENAMED = {"embedding": "method"}
 """Options that had another name once: files and command lines that say it are still read."""
 
 
-def renamed(words: Mapping[str, Any]) -> dict[str, Any]:
+def renamed(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of an older file under the names that they have today.
 
     Example:
         >>> renamed({"embedding": "hash", "width": 8})
         {'method': 'hash', 'width': 8}
     """
-    return {RENAMED.get(name, name): value for name, value in words.items()}
+    return {RENAMED.get(name, name): value for name, value in options.items()}
 
 
 def option(
@@ -36,11 +36,11 @@ def option(
     choices: tuple[str, ...] | None = None,
     texts: tuple[str, ...] = (),
 ) -> Any:
-    """Declare one word of a configuration.
+    """Declare one option of a configuration.
 
     Args:
-        default: its value when it is not said; without one the word is required.
-        help: one sentence for `--help`; it says when to change the word.
+        default: its value when it is not said; without one the option is required.
+        help: one sentence for `--help`; it says when to change the option.
         metavar: how the value is shown in `--help`, such as `FRACTIONS`.
         choices: the values allowed.
         texts: for a number, the texts allowed beside numbers.
@@ -52,7 +52,7 @@ def option(
 
 
 def check_choices(config: Any) -> None:
-    """Raise `UnknownName` for a word whose value is not among its choices."""
+    """Raise `UnknownName` for an option whose value is not among its choices."""
     for field in dataclasses.fields(config):
         choices = field.metadata.get("choices")
         value = getattr(config, field.name)
@@ -61,7 +61,7 @@ def check_choices(config: Any) -> None:
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """The words of `config` as plain JSON values (tuples become lists)."""
+    """The options of `config` as plain JSON values (tuples become lists)."""
     out: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -69,7 +69,7 @@ def to_json(config: Any) -> dict[str, Any]:
     return out
 
 
-def from_json(kind: type[T], words: Mapping[str, Any], where: object = "the configuration") -> T:
+def from_json(kind: type[T], options: Mapping[str, Any], where: object = "the configuration") -> T:
     """Build a configuration of `kind` from JSON values; `where` is what an error calls them.
 
     Raises:
@@ -78,12 +78,12 @@ def from_json(kind: type[T], words: Mapping[str, Any], where: object = "the conf
     """
     from bitfold.records import broken, record
 
-    if not isinstance(words, Mapping):
-        raise broken(where, type(words).__name__, "options by name", "write it again")
+    if not isinstance(options, Mapping):
+        raise broken(where, type(options).__name__, "options by name", "write it again")
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     hints = get_type_hints(kind)
     values: dict[str, Any] = {}
-    for said, value in words.items():
+    for said, value in options.items():
         name = said if said in fields else RENAMED.get(said, said)
         if name not in fields:
             raise unknown_name("option", name, fields)
@@ -100,7 +100,7 @@ def from_json(kind: type[T], words: Mapping[str, Any], where: object = "the conf
     if missing:
         raise BitfoldError(
             f"the configuration lacks {', '.join(missing)}",
-            got=", ".join(values) or "no words",
+            got=", ".join(values) or "no options",
             expected=f"at least {', '.join(required)}",
         )
     try:
@@ -109,23 +109,23 @@ def from_json(kind: type[T], words: Mapping[str, Any], where: object = "the conf
         raise broken(where, error, f"options of a {kind.__name__}", "write it again") from None
 
 
-def parse_options(kind: type[T], words: Mapping[str, Any], what: str = "option") -> T:
+def parse_options(kind: type[T], options: Mapping[str, Any], what: str = "option") -> T:
     """Build a configuration of `kind` from values or from text such as a command line gives.
 
     Args:
-        kind: a frozen dataclass of words whose types are bool, int, float or str, or None.
-        words: values of those types, or text: `"3"`, `"true"`, `"none"`.
-        what: how an unknown word is called in the error.
+        kind: a frozen dataclass of options whose types are bool, int, float or str, or None.
+        options: values of those types, or text: `"3"`, `"true"`, `"none"`.
+        what: how an unknown option is called in the error.
 
     Raises:
-        UnknownName: for a word that `kind` does not have.
-        BitfoldError: for text that is not of the word's type.
+        UnknownName: for an option that `kind` does not have.
+        BitfoldError: for text that is not of the option's type.
     """
     hints = get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     hints = get_type_hints(kind)
     values: dict[str, Any] = {}
-    for name, value in words.items():
+    for name, value in options.items():
         if name not in names:
             raise unknown_name(what, name, names)
         values[name] = _parse(name, hints[name], value)

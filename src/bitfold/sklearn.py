@@ -110,7 +110,7 @@ class ClickClassifier(ClassifierMixin, BaseEstimator):
         label, weight = (_free(name, columns) for name in (LABEL, WEIGHT))
         data[label] = labels
         share, seed = self._share(), self._seed()
-        words: dict[str, Any] = {
+        settings: dict[str, Any] = {
             "label": label,
             "fields": fields,
             "numeric": numeric,
@@ -129,17 +129,17 @@ class ClickClassifier(ClassifierMixin, BaseEstimator):
         if sample_weight is not None:
             weights = _check_sample_weight(sample_weight, np.empty((rows, 0)), dtype=np.float64)
             data[weight] = weights
-            words["weight"] = weight
+            settings["weight"] = weight
         for name in self.options or {}:
-            if name in words:
+            if name in settings:
                 raise BitfoldError(
                     f"options says {name}, which has an argument of its own",
                     got=f"options={{{name!r}: ...}}",
                     expected="other options of bitfold.train",
                 )
         if not fields:
-            words["numeric_transform"] = BUCKETS
-        self.run_ = train(data, progress=False, **words | dict(self.options or {}))
+            settings["numeric_transform"] = BUCKETS
+        self.run_ = train(data, progress=False, **settings | dict(self.options or {}))
         return self
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803

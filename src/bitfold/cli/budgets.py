@@ -46,9 +46,9 @@ def methods(name: str | None) -> None:
         show(about, "no options")
         return
     made = table("Options (--set OPTION=VALUE)", ("option", "default", "what it does"), left=3)
-    for word in options.values():
-        choices = f" ({', '.join(word.choices)})" if word.choices else ""
-        made.add_row(word.name, str(word.default).lower(), word.help + choices)
+    for option in options.values():
+        choices = f" ({', '.join(option.choices)})" if option.choices else ""
+        made.add_row(option.name, str(option.default).lower(), option.help + choices)
     show(about, made)
 
 
@@ -94,8 +94,8 @@ def plan(
     found, missing, notes = _log_fields(log) if log is not None else _said_fields(fields or "")
     if several:
         one = {"methods": given["method"], "budgets": given["budget"]}
-        words = build(CompareConfig, {name: board[name] or one[name] for name in board}, file)
-        _quote(found, missing, notes, words, config, as_json)
+        compared = build(CompareConfig, {name: board[name] or one[name] for name in board}, file)
+        _quote(found, missing, notes, compared, config, as_json)
         return
 
     from bitfold.method.planner import plan as make
@@ -129,7 +129,7 @@ def _quote(
     fields: "Sequence[Field]",
     missing: Collection[str],
     notes: Sequence[str],
-    words: CompareConfig,
+    compared: CompareConfig,
     config: TrainConfig,
     as_json: bool,
 ) -> None:
@@ -137,7 +137,7 @@ def _quote(
     from bitfold.comparison.quotes import quotes
 
     width = config.vector_width
-    made = quotes(fields, width, words, config.set, seed=config.seed, missing=missing)
+    made = quotes(fields, width, compared, config.set, seed=config.seed, missing=missing)
     if as_json:
         figures = {
             "fields": [asdict(field) for field in fields],

@@ -74,7 +74,7 @@ def grid_table(grid: Mapping[str, Any]) -> Table:
 
 
 def grid_note(grid: Mapping[str, Any]) -> str:
-    """One line on how the words of training were chosen."""
+    """One line on how the options of training were chosen."""
     if not grid["searched"]:
         return (
             f"no grid: lr {grid['lr'][0]:g} and embedding decay {grid['embedding_decay'][0]:g} "

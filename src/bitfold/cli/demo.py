@@ -1,6 +1,6 @@
 """The main job on a synthetic log: what `make demo` runs.
 
-It is three commands, shown before they run, so that each can be tried again with other words.
+It is three commands, shown before they run, so that each can be tried again with other options.
 """
 
 import argparse

@@ -97,14 +97,14 @@ def main(args: list[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _main(words: list[str]) -> int:
+def _main(args: list[str]) -> int:
     """The exit code of one command line, `--debug` anywhere in it."""
-    debug = bool(os.environ.get("BITFOLD_DEBUG")) or "--debug" in words
+    debug = bool(os.environ.get("BITFOLD_DEBUG")) or "--debug" in args
     # `--debug` is wanted most often after a command has failed, so it may stand anywhere.
-    words = [word for word in words if word != "--debug"]
+    args = [word for word in args if word != "--debug"]
     if debug:
-        words = ["--debug", *words]
-    code = _run(words, debug)
+        args = ["--debug", *args]
+    code = _run(args, debug)
     if code and "WORLD_SIZE" in os.environ:
         from bitfold.training.processes import end
 
@@ -112,11 +112,11 @@ def _main(words: list[str]) -> int:
     return code
 
 
-def _run(words: list[str], debug: bool) -> int:
+def _run(args: list[str], debug: bool) -> int:
     """The exit code of one command line."""
     try:
         with signals():
-            result = cli.main(words, prog_name="bitfold", standalone_mode=False)
+            result = cli.main(args, prog_name="bitfold", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except BrokenPipeError:  # `bitfold methods | head`: the reader has what it wanted
@@ -126,7 +126,7 @@ def _run(words: list[str], debug: bool) -> int:
             traceback.print_exc()
         if not is_first_process():
             return code(error)
-        return _say(f"stopped; to go on:\n{going_on(words)}", code(error))
+        return _say(f"stopped; to go on:\n{going_on(args)}", code(error))
     except click.exceptions.NoArgsIsHelpError as error:
         return _say(error.ctx.get_help() if error.ctx else error.format_message(), 2, "")
     except click.UsageError as error:
@@ -154,7 +154,7 @@ def _say(text: str, code: int, prefix: str = "bitfold: ", speaks: bool | None = 
 
 
 def usage(error: click.UsageError) -> BitfoldError:
-    """A mistake in the words of the command line, in bitfold's own form."""
+    """A mistake in the command line's arguments, in bitfold's own form."""
     path = error.ctx.command_path if error.ctx else "bitfold"
     if isinstance(error, click.exceptions.NoSuchOption):
         options = [

@@ -86,12 +86,12 @@ def _inspect_run(path: Path, as_json: bool) -> None:
     from bitfold.runs.manifest import CONFIG, METRICS, PLAN, read_metrics, verify
 
     files = verify(path)
-    words = read_json(files.path(CONFIG))
+    saved = read_json(files.path(CONFIG))
     config = RunConfig.load(files.path(CONFIG))
     plan = Plan.from_json(read_json(files.path(PLAN)), files.path(PLAN))
     metrics = read_metrics(files.path(METRICS))
     if as_json:
-        figures = {"run": str(path), "config": words, "metrics": metrics, "plan": plan.to_json()}
+        figures = {"run": str(path), "config": saved, "metrics": metrics, "plan": plan.to_json()}
         click.echo(json_text(without_nan(figures)))
         return
     told = {name: metrics[name] for name in SHOWN if metrics.get(name) is not None}

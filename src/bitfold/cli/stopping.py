@@ -57,18 +57,18 @@ def signals() -> Iterator[None]:
             signal.signal(number, before[number])
 
 
-def going_on(words: Sequence[str]) -> str:
+def going_on(args: Sequence[str]) -> str:
     """The whole command that goes on with a command line that was stopped.
 
     Example:
         >>> going_on(["prepare", "my clicks.csv", "--out", "log"])
         "bitfold prepare 'my clicks.csv' --out log"
     """
-    command = next((word for word in words if word in BEGUN), None)
-    out = _value(words, "--out")
-    if command and out and _resumable(Path(out), BEGUN[command], forced="--force" in words):
-        words = [word for word in words if word not in ("--force", "--resume")] + ["--resume"]
-    return shlex.join(["bitfold", *words])
+    command = next((word for word in args if word in BEGUN), None)
+    out = _value(args, "--out")
+    if command and out and _resumable(Path(out), BEGUN[command], forced="--force" in args):
+        args = [word for word in args if word not in ("--force", "--resume")] + ["--resume"]
+    return shlex.join(["bitfold", *args])
 
 
 def _resumable(out: Path, file: str, *, forced: bool) -> bool:
@@ -80,12 +80,12 @@ def _resumable(out: Path, file: str, *, forced: bool) -> bool:
     return any((place / file).is_file() for place in places)
 
 
-def _value(words: Sequence[str], option: str) -> str | None:
+def _value(args: Sequence[str], option: str) -> str | None:
     """What an option of a command line says, the last time that it is said."""
     found = None
-    for place, word in enumerate(words):
+    for place, word in enumerate(args):
         if word == option:
-            found = next(iter(words[place + 1 :]), None)
+            found = next(iter(args[place + 1 :]), None)
         elif word.startswith(f"{option}="):
             found = word.partition("=")[2]
     return found

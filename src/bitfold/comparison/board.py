@@ -47,7 +47,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """What a comparison adds to the words of training.
+    """What a comparison adds to the options of training.
 
     Example:
         >>> words = CompareConfig(methods=("full", "binary-code:blocks=3"), budgets=("10x",))
@@ -190,7 +190,7 @@ def cell_options(
 
     Args:
         variant: the entry.
-        settings: the words of `--set`.
+        settings: the options of `--set`.
         known: the option names of each method that is compared.
 
     Raises:
@@ -236,13 +236,13 @@ class Cell:
         return re.sub(r"[^A-Za-z0-9.=-]+", "_", "-".join(part for part in parts if part))
 
 
-def cells(words: CompareConfig, seed: int) -> list[Cell]:
+def cells(config: CompareConfig, seed: int) -> list[Cell]:
     """Every cell, cheapest disappointment first: all methods at one seed, then the next seed."""
     return [
         Cell(variant, budget, seed + step)
-        for step in range(words.seeds)
-        for variant in words.variants
-        for budget in ((FULL_BUDGET,) if variant.method == FULL else words.budgets)
+        for step in range(config.seeds)
+        for variant in config.variants
+        for budget in ((FULL_BUDGET,) if variant.method == FULL else config.budgets)
     ]
 
 

@@ -24,9 +24,9 @@ _NODES = 64  # of the quadrature over the noise
 def bayes(log: "PreparedLog", part: str) -> dict[str, Any] | None:
     """The AUC and log loss of the scorer that knows the logit before noise, on one part of a log.
 
-    After a random split the part's rows are made again from the log's words, and the scorer is held
-    to the labels that the models are held to. After another split the AUC is the one expected over
-    the whole log, and there is no log loss.
+    After a random split the part's rows are made again from the log's options, and the scorer is
+    held to the labels that the models are held to. After another split the AUC is the one expected
+    over the whole log, and there is no log loss.
 
     Args:
         log: a prepared log.
@@ -36,25 +36,25 @@ def bayes(log: "PreparedLog", part: str) -> dict[str, Any] | None:
         `auc`, `logloss` and `rows`, which part they speak of; None for a log whose truth is not
         known: one that is not synthetic, has labels of its own making, weights, or fewer negatives.
     """
-    words = log.schema.config
-    rule = words.label_rule
+    reading = log.schema.config
+    rule = reading.label_rule
     if (
         not log.manifest.names(log.path, REPORT_FILE)
         or rule is None
         or (rule.column, rule.compare) != ("label", None)
     ):
         return None
-    if words.weight is not None or words.negative_rate is not None:
+    if reading.weight is not None or reading.negative_rate is not None:
         return None
     file = log.file(REPORT_FILE)
     report = record(read_object(file), Report, file)
     if sum(log.rows.values()) != report.rows:
         return None
-    split = words.split_rule
+    split = reading.split_rule
     if split.kind != "random":
         return {"auc": report.bayes_auc, "logloss": None, "rows": "all, expected"}
     config = from_json(SynthConfig, report.config, file)
-    labels, logits = _rows(config, part, split.fractions, words.split_seed)
+    labels, logits = _rows(config, part, split.fractions, reading.split_seed)
     if len(labels) != log.rows[part]:
         return None
     chances = clicked(logits, config.noise)

@@ -1,10 +1,10 @@
-"""Compare methods at equal bytes: one log, one split, one network, one set of training words.
+"""Compare methods at equal bytes: one log, one split, one network, one set of training options.
 
 Each cell of the comparison (a method, a budget, a seed) is one run of `bitfold.training.train`
-with the same words. Its figures are written as it ends, so an interrupted comparison goes on
+with the same options. Its figures are written as it ends, so an interrupted comparison goes on
 where it stopped. `full` has no budget: it appears once, as `1x`, at its best epoch.
 
-    OUT/compare.json    the words; `--config OUT/compare.json` says them again
+    OUT/compare.json    the options; `--config OUT/compare.json` says them again
     OUT/log/            the prepared log (when DATA was raw)
     OUT/cells/          the figures of each finished cell, with every point of a grid tried
     OUT/logs/           the training log of each cell, for TensorBoard
@@ -39,7 +39,7 @@ from bitfold.comparison.board import (
 )
 from bitfold.comparison.differences import differences
 from bitfold.comparison.floors import logistic_cell, reference_lines, references
-from bitfold.comparison.folder import CELLS, LOGS, RUNS, WORDS_FILE, claim, said_words
+from bitfold.comparison.folder import CELLS, LOGS, OPTIONS_FILE, RUNS, claim, said_options
 from bitfold.comparison.grid import Grid
 from bitfold.comparison.opponents import Key, opponents
 from bitfold.comparison.records import CELL, OPTIONS, read_cell, read_results, save
@@ -113,7 +113,7 @@ def compare(
     paths: Sequence[str | Path] | MemoryLog,
     data: DataConfig,
     train: "TrainConfig",
-    words: CompareConfig,
+    config: CompareConfig,
     out: str | Path,
     *,
     resume: bool = False,
@@ -126,28 +126,28 @@ def compare(
     Args:
         paths: a prepared log, raw files, or rows in memory.
         data: how raw files are read.
-        train: the words of training, the same for every cell. Their `set` may hold
+        train: the options of training, the same for every cell. Their `set` may hold
             `option=value` (for each method that has it) and `method.option=value`; their
             `method`, `budget` and `seed` are the cell's.
-        words: which methods, budgets and seeds.
+        config: which methods, budgets and seeds.
         out: the directory to write; its layout stands at the top of this file.
         resume: keep the cells that `out` already has. Methods, budgets and seeds may be added;
-            the log, the words of training and the grid must be the same.
+            the log, the options of training and the grid must be the same.
         force: replace a comparison that exists, when the new one is whole. Until then the new
             one is in a hidden folder beside it, and `resume` goes on with it.
         progress: the stage `"cells"` counts finished cells, the others are training's.
         page: what draws the page, such as `bitfold.report.page_of`; None draws none.
 
     Raises:
-        BitfoldError: unknown methods or options, an `out` that exists, changed words; whatever
+        BitfoldError: unknown methods or options, an `out` that exists, changed options; whatever
             preparing and training raise.
     """
     only_one("`bitfold compare`", train.devices)
     tell = progress or silent
     out = Path(out)
-    known = {variant.method: option_names(variant.method) for variant in words.variants}
-    options = {variant.name: cell_options(variant, train.set, known) for variant in words.variants}
-    said = said_words(paths, data, train, words)
+    known = {variant.method: option_names(variant.method) for variant in config.variants}
+    options = {variant.name: cell_options(variant, train.set, known) for variant in config.variants}
+    said = said_options(paths, data, train, config)
     with once(), claim(out, paths, said, resume=resume, force=force) as work:
         try:
             log = _log(paths, data, work.folder, tell, train.ranking)
@@ -155,21 +155,21 @@ def compare(
                 check_rank(log.schema.config, train.ranking)
             for text in check_parts(log):
                 note(text)
-            grid = Grid.of(words, train)
+            grid = Grid.of(config, train)
             grid.check(log)
-            planned = _planned(words, train, options, log)
+            planned = _planned(config, train, options, log)
         except Exception:
             if work.fresh:
                 work.discard()
             raise
-        save(work.folder / WORDS_FILE, OPTIONS, said)
+        save(work.folder / OPTIONS_FILE, OPTIONS, said)
         (work.folder / CELLS).mkdir(exist_ok=True)
-        made = _compare(words, train, options, log, grid, planned, work.folder, out, tell, page)
+        made = _compare(config, train, options, log, grid, planned, work.folder, out, tell, page)
     return replace(made, out=out, page=made.page and out / made.page.name)
 
 
 def _compare(
-    words: CompareConfig,
+    config: CompareConfig,
     train: "TrainConfig",
     options: Mapping[str, dict[str, str]],
     log: "PreparedLog",
@@ -183,8 +183,8 @@ def _compare(
     """Every cell of a comparison in `out`, which will be called `name`."""
     possible, refused, facing = planned
     results: list[Mapping[str, Any]] = []
-    floor, floor_words = logistic_cell(train)
-    total, done = grid.trainings([*possible, *[floor] * words.floors]), 0
+    floor, floor_training = logistic_cell(train)
+    total, done = grid.trainings([*possible, *[floor] * config.floors]), 0
     between: dict[str, Any] = {}
     surveyed: Survey | None = None
 
@@ -193,9 +193,9 @@ def _compare(
         row = _kept(out, cell, mine)
         if row is None:
             tell("cells", done, total, now=cell.title)
-            if words.diagnosis:
+            if config.diagnosis:
                 surveyed = surveyed or _survey(log, tell)
-            row = _run(cell, log, surveyed, mine, out, tell, keep=words.keep_runs)
+            row = _run(cell, log, surveyed, mine, out, tell, keep=config.keep_runs)
         done += 1
         return row
 
@@ -224,14 +224,14 @@ def _compare(
             )
             results.append(grid.best(cell, mine, trained))
             found()
-        if words.floors:
-            best = grid.best(floor, floor_words, trained)
+        if config.floors:
+            best = grid.best(floor, floor_training, trained)
             between |= references(log, out, best, tell, train.ranking)
     except BaseException:
         _page(draw, out, results, name)
         raise
     tell("cells", total, total)
-    if not words.keep_runs:
+    if not config.keep_runs:
         shutil.rmtree(out / RUNS, ignore_errors=True)
     made = found(whole=True)
     page, problem = _page(draw, out, results, name)
@@ -273,7 +273,7 @@ def _log(
 
 
 def _planned(
-    words: CompareConfig,
+    config: CompareConfig,
     train: "TrainConfig",
     options: Mapping[str, Mapping[str, Any]],
     log: "PreparedLog",
@@ -281,7 +281,7 @@ def _planned(
     """The cells that can be built, a row for each method and budget that cannot, and the line of
     the hash trick that weighs as much as each other line.
     """
-    fields = _fields(words, log)
+    fields = _fields(config, log)
     refused: dict[Key, dict[str, Any]] = {}
     sizes: dict[Key, int] = {}
 
@@ -307,30 +307,30 @@ def _planned(
             }
         return sizes.get(key)
 
-    wanted = cells(words, train.seed)
+    wanted = cells(config, train.seed)
     possible = [
         cell
         for cell in wanted
         if cell.variant.method == FULL or weigh(cell.variant, cell.budget) is not None
     ]
-    hashed = next((variant for variant in words.variants if variant.method == HASH), None)
+    hashed = next((variant for variant in config.variants if variant.method == HASH), None)
     facing: dict[Key, Key] = {}
     if hashed is not None:
         facing, more = opponents(
-            dict(sizes), hashed.name, words.equal_within, lambda budget: weigh(hashed, budget)
+            dict(sizes), hashed.name, config.equal_within, lambda budget: weigh(hashed, budget)
         )
         possible += [
             Cell(hashed, budget, train.seed + step)
-            for step in range(words.seeds)
+            for step in range(config.seeds)
             for budget in more
         ]
     return sorted(possible, key=lambda cell: cell.seed), list(refused.values()), facing
 
 
-def _fields(words: CompareConfig, log: "PreparedLog") -> "dict[str, list[Field]]":
+def _fields(config: CompareConfig, log: "PreparedLog") -> "dict[str, list[Field]]":
     """What each method of a budget embeds: through a map to dense ids where it needs one."""
     fields = log.schema.embedding_fields()
-    methods = {variant.method for variant in words.variants} - {FULL}
+    methods = {variant.method for variant in config.variants} - {FULL}
     mapped = {method for method in methods if needs_map(method, fields)}
     if not mapped:
         return dict.fromkeys(methods, fields)
@@ -338,13 +338,13 @@ def _fields(words: CompareConfig, log: "PreparedLog") -> "dict[str, list[Field]]
     return {method: dense if method in mapped else fields for method in methods}
 
 
-def _kept(out: Path, cell: Cell, words: "TrainConfig") -> dict[str, Any] | None:
+def _kept(out: Path, cell: Cell, training: "TrainConfig") -> dict[str, Any] | None:
     """The figures of a finished cell."""
     path = out / CELLS / f"{cell.slug}.json"
     if not path.is_file():
         return None
     names = {"method": cell.variant.name, "budget": cell.budget, "seed": cell.seed}
-    rates = {"lr": words.lr, "embedding_decay": words.embedding_decay}
+    rates = {"lr": training.lr, "embedding_decay": training.embedding_decay}
     return read_cell(path, names | rates)
 
 
@@ -376,7 +376,7 @@ def _run(
     cell: Cell,
     log: "PreparedLog",
     known: "Survey | None",
-    words: "TrainConfig",
+    training: "TrainConfig",
     out: Path,
     tell: Progress,
     *,
@@ -394,7 +394,7 @@ def _run(
     result = train(
         [log.path],
         log.schema.config,
-        words,
+        training,
         run,
         resume=True,
         floors=False,
@@ -406,15 +406,15 @@ def _run(
         "seed": cell.seed,
         **without_nan(result.metrics),
         "embedding": cell.variant.method,
-        "options": dict(words.set),
-        "width": words.vector_width,
-        "network": words.network,
-        "lr": words.lr,
-        "embedding_decay": words.embedding_decay,
+        "options": dict(training.set),
+        "width": training.vector_width,
+        "network": training.network,
+        "lr": training.lr,
+        "embedding_decay": training.embedding_decay,
         "data": to_json(log.schema.config),
         **(diagnose(run, log, known, inside) if known is not None else {}),
     }
-    if not keep and words.log == "tensorboard":  # before the cell is known as finished
+    if not keep and training.log == "tensorboard":  # before the cell is known as finished
         shutil.copytree(run / LOGS, out / LOGS / cell.slug, dirs_exist_ok=True)
     save(out / CELLS / f"{cell.slug}.json", CELL, row)
     if not keep:

@@ -37,9 +37,9 @@ LOGISTIC = Variant("logistic regression", FULL)
 
 
 def logistic_cell(train: "TrainConfig") -> tuple[Cell, "TrainConfig"]:
-    """The cell of logistic regression, which has one seed, and its words of training."""
-    words = replace(train, method=FULL, budget=None, network="lr", network_set={}, set={})
-    return Cell(LOGISTIC, FULL_BUDGET, train.seed), words
+    """The cell of logistic regression, which has one seed, and its options of training."""
+    training = replace(train, method=FULL, budget=None, network="lr", network_set={}, set={})
+    return Cell(LOGISTIC, FULL_BUDGET, train.seed), training
 
 
 def references(

@@ -1,4 +1,4 @@
-"""The folder of a comparison: its words, claimed or gone on with."""
+"""The folder of a comparison: its options, claimed or gone on with."""
 
 import contextlib
 import json
@@ -19,15 +19,15 @@ from bitfold.files import remove_parts
 if TYPE_CHECKING:
     from bitfold.training import TrainConfig
 
-WORDS_FILE = "compare.json"
+OPTIONS_FILE = "compare.json"
 CELLS, RUNS, LOGS = "cells", "runs", "logs"
 
 
-def said_words(
+def said_options(
     paths: Sequence[str | Path] | MemoryLog,
     data: DataConfig,
     train: "TrainConfig",
-    words: CompareConfig,
+    config: CompareConfig,
 ) -> dict[str, Any]:
     """Everything that decides the board, as it is saved."""
     return {
@@ -36,7 +36,7 @@ def said_words(
         else [_fingerprint(Path(path)) for path in paths],
         "data": to_json(data),
         "train": to_json(train),
-        "compare": to_json(words),
+        "compare": to_json(config),
     }
 
 
@@ -67,11 +67,11 @@ def claim(
     outputs.refuse_overlap(out, paths_of(paths))
 
     def begin(folder: Path) -> None:
-        save(folder / WORDS_FILE, OPTIONS, said)
+        save(folder / OPTIONS_FILE, OPTIONS, said)
 
     with outputs.work(out, comparison(), begin, resume=resume, force=force) as work:
         if not work.fresh:
-            _check_same(work.folder / WORDS_FILE, said)
+            _check_same(work.folder / OPTIONS_FILE, said)
             for folder in (work.folder, work.folder / CELLS):
                 remove_parts(folder)
         yield work
@@ -89,18 +89,18 @@ def comparison() -> outputs.Kind:
     return outputs.Kind(
         "comparison",
         (
-            *(WORDS_FILE, "floors.json", "results.json", "results.csv"),
+            *(OPTIONS_FILE, "floors.json", "results.json", "results.csv"),
             *("board.html", "board-*.png", f"{CELLS}/*.json"),
             *PREPARED.within("log"),
             *(f"{LOGS}/*/training.csv", f"{LOGS}/*/events.out.tfevents.*"),
             *RUN.within(f"{RUNS}/*"),
         ),
-        lambda folder: (folder / WORDS_FILE).is_file(),
+        lambda folder: (folder / OPTIONS_FILE).is_file(),
     )
 
 
 def _check_same(file: Path, said: Mapping[str, Any]) -> None:
-    """Refuse to go on with a comparison of other words."""
+    """Refuse to go on with a comparison of other options."""
     from bitfold.training.folder import FREE
 
     old = read_options(file)

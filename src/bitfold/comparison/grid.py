@@ -2,7 +2,7 @@
 
 Each method at each budget, the full table and the floors try every point of the grid on the first
 seed. The best validation AUC chooses (of equals the earlier point), and all seeds are trained with
-the chosen words. The test part is never looked at.
+the chosen options. The test part is never looked at.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,10 +29,10 @@ class Grid:
     Args:
         lr: learning rates.
         embedding_decay: weight decays of the embeddings.
-        searched: whether there is anything to choose; if not, the words of training stand.
+        searched: whether there is anything to choose; if not, the options of training stand.
         seed: the first seed, on which the points are tried.
         cells: each tried point with its validation AUC (None where training diverged).
-        choices: the chosen point of each method and budget; `edge` names the words that lie at an
+        choices: the chosen point of each method and budget; `edge` names the options that lie at an
             end of their axis, where a better value may lie beyond.
     """
 
@@ -44,12 +44,12 @@ class Grid:
     choices: list[Row] = field(default_factory=list)
 
     @classmethod
-    def of(cls, words: CompareConfig, train: "TrainConfig") -> "Grid":
-        """The grid of a comparison; an axis that is not said is the word of training alone."""
+    def of(cls, config: CompareConfig, train: "TrainConfig") -> "Grid":
+        """The grid of a comparison; an axis that is not said is the option of training alone."""
         return cls(
-            lr=words.grid_lr or (train.lr,),
-            embedding_decay=words.grid_decay or (train.embedding_decay,),
-            searched=bool(words.grid_lr or words.grid_decay),
+            lr=config.grid_lr or (train.lr,),
+            embedding_decay=config.grid_decay or (train.embedding_decay,),
+            searched=bool(config.grid_lr or config.grid_decay),
             seed=train.seed,
         )
 
@@ -72,36 +72,36 @@ class Grid:
         """How many trainings these cells take, tried points included."""
         return sum(len(self.points) if self._searches(cell) else 1 for cell in cells)
 
-    def best(self, cell: Cell, words: "TrainConfig", trained: Trained) -> Row:
-        """The figures of a cell, trained with the words that the grid chose.
+    def best(self, cell: Cell, training: "TrainConfig", trained: Trained) -> Row:
+        """The figures of a cell, trained with the options that the grid chose.
 
         Args:
             cell: of a method and budget, those of the first seed come first.
-            words: the cell's words of training.
+            training: the cell's options of training.
             trained: gives the figures of a cell, trained now or kept from before.
         """
         if not self.searched:
-            return trained(cell, words)
+            return trained(cell, training)
         if self._searches(cell):
-            return self._try_all(cell, words, trained)
+            return self._try_all(cell, training, trained)
         chosen = next(
             choice
             for choice in self.choices
             if (choice["method"], choice["budget"]) == (cell.variant.name, cell.budget)
         )
-        return trained(cell, replace(words, **{name: chosen[name] for name in AXES}))
+        return trained(cell, replace(training, **{name: chosen[name] for name in AXES}))
 
     def _searches(self, cell: Cell) -> bool:
         return self.searched and cell.seed == self.seed
 
-    def _try_all(self, cell: Cell, words: "TrainConfig", trained: Trained) -> Row:
+    def _try_all(self, cell: Cell, training: "TrainConfig", trained: Trained) -> Row:
         best: Row | None = None
         chosen: Row = {}
         for point in self.points:
             tried = replace(cell, tried=f"lr={point['lr']} decay={point['embedding_decay']}")
             here = {"method": cell.variant.name, "budget": cell.budget, **point}
             try:
-                row = trained(tried, replace(words, **point))
+                row = trained(tried, replace(training, **point))
                 here["valid_auc"] = (row["valid"] or {}).get("auc")
             except Diverged:
                 here["valid_auc"] = None
@@ -121,7 +121,7 @@ class Grid:
         return best
 
     def edge(self, chosen: Mapping[str, Any]) -> list[str]:
-        """The words whose chosen value lies at an end of their axis.
+        """The options whose chosen value lies at an end of their axis.
 
         A decay of 0 is no end: nothing lies beyond it. An axis of one value has no ends.
 

@@ -72,7 +72,7 @@ class Quote:
 def quotes(
     fields: Sequence[Field],
     dim: int,
-    words: CompareConfig,
+    config: CompareConfig,
     settings: Mapping[str, str],
     *,
     seed: int = 0,
@@ -83,7 +83,7 @@ def quotes(
     Args:
         fields: what is embedded.
         dim: `D`, numbers per vector.
-        words: the methods and the budgets; `full` appears once, as `1x`.
+        config: the methods and the budgets; `full` appears once, as `1x`.
         settings: options as `compare` takes them: `option=value`, `method.option=value`.
         seed: what the hashes are salted from.
         missing: the fields one of whose distinct ids is that of missing values.
@@ -92,16 +92,16 @@ def quotes(
         UnknownName: for a method or option that does not exist.
         BitfoldError: for a malformed budget, or a ratio over fields of unknown size.
     """
-    known = {variant.method: option_names(variant.method) for variant in words.variants}
-    options = {variant.name: cell_options(variant, settings, known) for variant in words.variants}
-    for budget in words.budgets:
+    known = {variant.method: option_names(variant.method) for variant in config.variants}
+    options = {variant.name: cell_options(variant, settings, known) for variant in config.variants}
+    for budget in config.budgets:
         parse_budget(budget, fields, dim)
     dense, map_bytes = with_vocabulary(fields, missing)
-    wanted = [(variant, FULL_BUDGET) for variant in words.variants if variant.method == FULL]
+    wanted = [(variant, FULL_BUDGET) for variant in config.variants if variant.method == FULL]
     wanted += [
         (variant, budget)
-        for budget in words.budgets
-        for variant in words.variants
+        for budget in config.budgets
+        for variant in config.variants
         if variant.method != FULL
     ]
     out = []

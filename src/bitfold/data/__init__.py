@@ -3,13 +3,13 @@
     raw files --reading--> chunks --columns--> ids, numbers --dealing--> shards --fitting-->
     schema --writing--> prepared log --prepared--> batches
 
-- `config`, `words`, `formats`: what the user says.   - `reading`: raw rows, out of
+- `config`, `syntax`, `formats`: what the user says.   - `reading`: raw rows, out of
 - `files`, `logfile`, `sources` (bytes), `lines`, `header`, `text`, `ragged` (text), `parquet`.
 - `frames`, `columns_of`, `records`, `single`: rows in memory.   - `types`: how values were spelt.
 - `columns`, `labels`, `times`, `rows`: chunks to ids and numbers.   - `splits`: train, valid, test.
 - `dealing`, `fitting`, `writing`, `prepare`: the three passes.   - `spill`: rows on the disk.
 - `statistics`, `frequent`, `balance`, `vocabulary`, `schema`, `manifest`: what is learned and kept.
-- `table`, `finishing`, `batch`, `prepared`, `raw`: rows as tensors.   - `synthetic`: a log made up.
+- `table`, `finishing`, `batch`, `prepared`, `raw`: rows as tensors.   - `synth`: a log made up.
 
 `bitfold.data.prepare.prepare` is the way in. Nothing here imports torch before the first batch is
 made.

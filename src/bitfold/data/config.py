@@ -1,4 +1,4 @@
-"""The words that say how a raw log is read."""
+"""The options that say how a raw log is read."""
 
 import secrets
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ LEAST_RATE = 1e-9
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How a raw log is read: the words of `bitfold prepare`, `train` and `compare`.
+    """How a raw log is read: the options of `bitfold prepare`, `train` and `compare`.
 
     Raises:
-        BitfoldError: for a word whose value cannot be right, whatever the log holds.
+        BitfoldError: for an option whose value cannot be right, whatever the log holds.
 
     Example:
         >>> config = DataConfig(label="rating>=4", fields=("user", "item"), group="user")
@@ -299,8 +299,8 @@ class DataConfig:
         """The parts of each crossed field."""
         return tuple(parse_cross(text) for text in self.cross)
 
-    def replace(self, **words: Any) -> "DataConfig":
-        """The same configuration with some words changed."""
+    def replace(self, **options: Any) -> "DataConfig":
+        """The same configuration with some options changed."""
         from dataclasses import replace
 
-        return replace(self, **words)
+        return replace(self, **options)

@@ -25,7 +25,7 @@ _AVAZU_FIELDS = (
 
 @dataclass(frozen=True)
 class Layout:
-    """Defaults of a public format; any word the user says goes before them.
+    """Defaults of a public format; any option the user says goes before them.
 
     Args:
         columns: names of the columns where a file has no header line.
@@ -107,7 +107,7 @@ def _item(config: DataConfig, layout: Layout) -> str | None:
 
 
 def with_defaults(config: DataConfig) -> DataConfig:
-    """The configuration with the words that its named format brings, and `none` made empty."""
+    """The configuration with the options that its named format brings, and `none` made empty."""
     layout = LAYOUTS.get(config.format)
     if layout is not None:
         config = replace(

@@ -201,6 +201,6 @@ def check_digest(folder: Path, name: str, digest: str) -> None:
         )
 
 
-def write_json(path: Path, words: dict[str, Any]) -> None:
+def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write a JSON file."""
-    path.write_text(json.dumps(words, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -54,7 +54,7 @@ def prepare(
             `config` may then say otherwise only how the files are read and split.
 
     Raises:
-        BitfoldError: for whatever is wrong with the words, the input or the output.
+        BitfoldError: for whatever is wrong with the options, the input or the output.
     """
     if isinstance(paths, str | Path):
         paths = [paths]
@@ -103,7 +103,7 @@ def prepare_or_open(
     """Open a prepared log, or prepare a raw one into `out`.
 
     - One path that is a prepared log: it is opened, and `out` and `config` are not used.
-    - Raw files that were prepared into `out` before, with the same words, and that have not
+    - Raw files that were prepared into `out` before, with the same options, and that have not
       changed since (by name, size and time): `out` is opened.
     - Otherwise the files are prepared into `out`.
     """

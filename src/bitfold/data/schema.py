@@ -85,7 +85,7 @@ class _Record(msgspec.Struct, forbid_unknown_fields=True):
 class Schema:
     """The columns of a log: how raw rows become ids and numbers.
 
-    Everything that decides an id or a number is here: the words, the constants fitted on the
+    Everything that decides an id or a number is here: the options, the constants fitted on the
     training part, the vocabulary, the types of the raw columns (`bitfold.data.types`: how their
     values were spelt), some of the ids that it held (`bitfold.data.newness`), and the version of
     the hash. It is saved as JSON, with the vocabulary (if there is one) and the known ids as

@@ -1,4 +1,4 @@
-"""The small languages inside the words: labels, splits, transforms and crosses."""
+"""The small languages inside the options: labels, splits, transforms and crosses."""
 
 import math
 import re

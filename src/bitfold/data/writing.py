@@ -179,22 +179,22 @@ def statistics(dealt: Dealt, fitted: Fitted, unseen: npt.NDArray[np.int64]) -> d
     schema = fitted.schema
     fields: dict[str, Any] = {}
     for index, info in enumerate(schema.fields):
-        words: dict[str, Any] = {"kind": info.kind, "distinct": info.distinct, "exact": info.exact}
+        facts: dict[str, Any] = {"kind": info.kind, "distinct": info.distinct, "exact": info.exact}
         if info.kind == "bucket":
             number = fitted.numeric[schema.config.numeric.index(info.name)]
-            fields[info.name] = words | {"missing": number.missing}
+            fields[info.name] = facts | {"missing": number.missing}
             continue
         field = fitted.fields[index]
         if not info.exact:
-            words["standard_error"] = round(field.counter.standard_error)
-        words["missing"] = field.missing
-        words["unseen"] = {
+            facts["standard_error"] = round(field.counter.standard_error)
+        facts["missing"] = field.missing
+        facts["unseen"] = {
             part: round(lacking / total, 6)
             for part, (lacking, total) in zip(PARTS, unseen[:, index].tolist(), strict=True)
             if total
         }
-        words["head"] = _head(field, dealt)
-        fields[info.name] = words
+        facts["head"] = _head(field, dealt)
+        fields[info.name] = facts
     return STATS.head() | {
         "rows": dealt.rows,
         "train_rows": fitted.train_rows,
@@ -212,10 +212,10 @@ def _head(field: FieldFit, dealt: Dealt) -> list[dict[str, Any]]:
     texts = dealt.texts.get(field.spec.name, {})
     out: list[dict[str, Any]] = []
     for key, count in field.counter.head(HEAD):
-        words: dict[str, Any] = {"id": key, "count": count}
+        facts: dict[str, Any] = {"id": key, "count": count}
         if field.dense:
-            words["value"] = str(key)
+            facts["value"] = str(key)
         elif key in texts:
-            words["value"] = None if texts[key] is None else str(texts[key])
-        out.append(words)
+            facts["value"] = None if texts[key] is None else str(texts[key])
+        out.append(facts)
     return out

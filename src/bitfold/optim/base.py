@@ -70,7 +70,7 @@ class RowOptimizer(torch.optim.Optimizer):
         super().__setstate__({**state, "param_groups": groups})
 
     @classmethod
-    def bytes_per_row(cls, dim: int, **words: Any) -> int:
+    def bytes_per_row(cls, dim: int, **options: Any) -> int:
         """Bytes of state for a row of `dim` numbers."""
         raise NotImplementedError
 

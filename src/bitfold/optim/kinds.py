@@ -47,7 +47,7 @@ class SGD(RowOptimizer):
         super().__init__(params, lr, weight_decay, l2, maximize, more, momentum=momentum)
 
     @classmethod
-    def bytes_per_row(cls, dim: int, *, momentum: float = 0.0, **words: Any) -> int:
+    def bytes_per_row(cls, dim: int, *, momentum: float = 0.0, **options: Any) -> int:
         """None, or with momentum a number for each of the row's."""
         return 4 * dim if momentum else 0
 
@@ -90,7 +90,7 @@ class Adagrad(RowOptimizer):
         super().__init__(params, lr, weight_decay, l2, maximize, more, eps=eps, initial=initial)
 
     @classmethod
-    def bytes_per_row(cls, dim: int, **words: Any) -> int:
+    def bytes_per_row(cls, dim: int, **options: Any) -> int:
         """A number for each of the row's."""
         return 4 * dim
 
@@ -101,14 +101,14 @@ class Adagrad(RowOptimizer):
 class RowWiseAdagrad(Adagrad):
     """Adagrad with one number a row: the sum of the mean squares of its gradients.
 
-    State of 4 bytes a row, where Adam keeps 8 bytes a number. The words are Adagrad's.
+    State of 4 bytes a row, where Adam keeps 8 bytes a number. The options are Adagrad's.
     """
 
     KIND = "rowwise-adagrad"
     STATE = ("row_sum",)
 
     @classmethod
-    def bytes_per_row(cls, dim: int, **words: Any) -> int:
+    def bytes_per_row(cls, dim: int, **options: Any) -> int:
         """One number."""
         return 4
 
@@ -150,7 +150,7 @@ class LazyAdam(RowOptimizer):
         super().__init__(params, lr, weight_decay, l2, maximize, more, betas=betas, eps=eps)
 
     @classmethod
-    def bytes_per_row(cls, dim: int, **words: Any) -> int:
+    def bytes_per_row(cls, dim: int, **options: Any) -> int:
         """Two numbers for each of the row's."""
         return 8 * dim
 

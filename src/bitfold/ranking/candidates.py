@@ -82,7 +82,7 @@ class Candidates:
 
 
 def candidates(
-    log: "PreparedLog", words: RankConfig, sides: Sides, progress: Progress
+    log: "PreparedLog", config: RankConfig, sides: Sides, progress: Progress
 ) -> Candidates:
     """The items of a log's training part, or of all parts; an item's columns are its first row's.
 
@@ -97,7 +97,7 @@ def candidates(
     counter = IdCounter(cap=None)
     found: list[tuple[Ints, dict[str, Column]]] = []
     known = waiting = done = 0
-    parts = PARTS if words.items == "all" else PARTS[:1]
+    parts = PARTS if config.items == "all" else PARTS[:1]
     for part in parts:
         for columns in log.columns(part, names):
             ids = columns[sides.item[0]]
@@ -111,13 +111,13 @@ def candidates(
             if waiting > max(known, 1 << 16):
                 found = [_merged(found)]
                 known, waiting = len(found[0][0]), 0
-    refuse_following([name.partition(":")[2] for name in follows.found()], words.field)
+    refuse_following([name.partition(":")[2] for name in follows.found()], config.field)
     ids, own = _merged(found)
     real = _real(ids, log.schema)
     ids, own = ids[real], {name: _taken(column, real) for name, column in own.items()}
     if len(ids) < 2:
         raise BitfoldError(
-            f"there are no items to rank in {words.field!r}",
+            f"there are no items to rank in {config.field!r}",
             got=f"{len(ids)} distinct values in training",
             expected="two or more",
         )

@@ -56,18 +56,18 @@ class RankConfig:
         return [*depths, "mrr"]
 
 
-def check_rank(config: "DataConfig", words: RankConfig) -> None:
+def check_rank(config: "DataConfig", ranking: RankConfig) -> None:
     """Raise unless a log that is read so can be ranked: before it is prepared or trained on.
 
     Raises:
         BitfoldError: no such field, a field of several values, a log without users, or a cross
             that cannot be made for other items.
     """
-    if words.field not in config.fields:
-        raise unknown_name("field to rank", words.field, config.fields)
-    if words.field in config.multi:
+    if ranking.field not in config.fields:
+        raise unknown_name("field to rank", ranking.field, config.fields)
+    if ranking.field in config.multi:
         raise BitfoldError(
-            f"{words.field!r} cannot be ranked",
+            f"{ranking.field!r} cannot be ranked",
             got="a field of several values a row",
             expected="the field of the item, with one value a row",
         )
@@ -78,19 +78,19 @@ def check_rank(config: "DataConfig", words: RankConfig) -> None:
             expected="a log prepared with --group",
             fix="say --group user",
         )
-    if config.group == words.field:
+    if config.group == ranking.field:
         raise BitfoldError(
-            f"{words.field!r} is the user, and is ranked for users",
-            got=f"--group {config.group} --rank {words.field}",
+            f"{ranking.field!r} is the user, and is ranked for users",
+            got=f"--group {config.group} --rank {ranking.field}",
             expected="the field of the item",
         )
-    if config.item not in (None, words.field):
+    if config.item not in (None, ranking.field):
         raise BitfoldError(
             f"another field is the item of this log: {config.item}",
-            got=f"--rank {words.field}",
+            got=f"--rank {ranking.field}",
             expected=f"--rank {config.item}, whose own columns are known",
         )
-    _check_crosses(config, words.field)
+    _check_crosses(config, ranking.field)
 
 
 def _check_crosses(config: "DataConfig", field: str) -> None:

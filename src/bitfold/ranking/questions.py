@@ -60,7 +60,7 @@ class Questions:
 def questions(
     log: "PreparedLog",
     part: str,
-    words: RankConfig,
+    config: RankConfig,
     sides: Sides,
     known: Candidates,
     progress: Progress,
@@ -68,7 +68,7 @@ def questions(
     """The questions of a part: its positives, by user and context.
 
     Items that a user has in training are neither ranked for this user nor relevant, unless
-    `words.seen`. A question without a relevant item is left out.
+    `config.seen`. A question without a relevant item is left out.
 
     Memory: the part's positives, and 8 bytes for each training positive of a user of the part.
     """
@@ -90,9 +90,9 @@ def questions(
             expected="held-out positives",
         )
     users = np.unique(rows_of["group"])
-    if words.users and len(users) > words.users:
+    if config.users and len(users) > config.users:
         # By a hash of the user: the same ones for every model and every way of preparing.
-        users = np.sort(users[np.argsort(mix(users, _SALT), kind="stable")[: words.users]])
+        users = np.sort(users[np.argsort(mix(users, _SALT), kind="stable")[: config.users]])
         asked_for = np.flatnonzero(np.isin(rows_of["group"], users))
         rows_of = {name: _rows(column, asked_for) for name, column in rows_of.items()}
     user = np.searchsorted(users, rows_of["group"])
@@ -104,7 +104,7 @@ def questions(
     place = known.places(ids)
     absent = _absent(question, ids, place, len(first), shared=log.schema.vocabulary is not None)
     seen = np.zeros(0, np.int64)
-    if not words.seen:
+    if not config.seen:
         seen = _seen(log, sides.item[0], users, known, progress)
     # (question, item) and (user, item) as one number each.
     size = len(known.ids)

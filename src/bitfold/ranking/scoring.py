@@ -36,7 +36,7 @@ class Ranking:
     """The questions of one part of a log, and the items that are ranked for them.
 
     Args:
-        words: what is ranked, and how deep.
+        config: what is ranked, and how deep.
         schema: of the log.
         sides: whose each column is.
         items: the candidates.
@@ -50,7 +50,7 @@ class Ranking:
             ranking.by_popularity()["recall@20"]
     """
 
-    words: RankConfig
+    config: RankConfig
     schema: "Schema"
     sides: Sides
     items: Candidates
@@ -58,24 +58,24 @@ class Ranking:
 
     @classmethod
     def of(
-        cls, log: "PreparedLog", part: str, words: RankConfig, progress: Progress = silent
+        cls, log: "PreparedLog", part: str, config: RankConfig, progress: Progress = silent
     ) -> "Ranking":
         """Gather items and questions: two passes over the training part, one over `part`.
 
         Raises:
             BitfoldError: a log that cannot be ranked, or a part without anything to rank for.
         """
-        check_rank(log.schema.config, words)
+        check_rank(log.schema.config, config)
         if not log.rows.get("train"):
             raise BitfoldError(
                 "there are no items to rank",
                 got="a log without a training part",
                 expected="the log that the run was trained on, prepared",
             )
-        sides = Sides.of(log.schema, words.field)
-        items = candidates(log, words, sides, progress)
-        asked = questions(log, part, words, sides, items, progress)
-        return cls(words, log.schema, sides, items, asked)
+        sides = Sides.of(log.schema, config.field)
+        items = candidates(log, config, sides, progress)
+        asked = questions(log, part, config, sides, items, progress)
+        return cls(config, log.schema, sides, items, asked)
 
     def by_model(
         self,
@@ -167,15 +167,15 @@ class Ranking:
             )
 
     def _measured(self, found: Iterator[Ranks]) -> dict[str, Any]:
-        parts = [figures(ranks, self.words.at) for ranks in found]
+        parts = [figures(ranks, self.config.at) for ranks in found]
         asked = self.asked
         absent = int(asked.absent.sum())
         means = {
             name: mean_by_group(np.concatenate([part[name] for part in parts]), asked.groups)
-            for name in self.words.names
+            for name in self.config.names
         }
         return {
-            "field": self.words.field,
+            "field": self.config.field,
             **means,
             "users": len(np.unique(asked.groups)),
             "questions": len(asked),

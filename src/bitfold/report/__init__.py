@@ -1,11 +1,11 @@
 """The page of a comparison: one HTML file that anybody can open, or pictures for slides.
 
 reading     what results.json and compare.json say, put in order
-words       what was found, in sentences
+sentences   what was found, in sentences
 look        colours, shapes, sizes, and the pieces that charts share
 charts      quality, training curves, frequencies of ids, differences
 parts       bytes, collapse, speed, unseen ids, the grid
-sections    words, chart and table of each section
+sections    sentences, chart and table of each section
 again       the command that makes the comparison again
 figures     which figures can be drawn; what cannot is left out, with a note
 drawing     charts as SVG and PNG

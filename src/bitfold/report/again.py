@@ -14,7 +14,7 @@ CELL = ("method", "embedding", "budget")  # each cell's own
 
 
 def command(said: Row, out: str) -> str | None:
-    """The whole command line: every word that is not its default. None without compare.json.
+    """The whole command line: every option that is not its default. None without compare.json.
 
     Example:
         >>> said = {"paths": [{"path": "log"}], "train": {"epochs": 3, "lr": 2e-3}}
@@ -29,7 +29,7 @@ def command(said: Row, out: str) -> str | None:
     return shlex.join([*parts, "--out", out])
 
 
-def options(kind: type[Any], words: Row) -> list[str]:
+def options(kind: type[Any], values: Row) -> list[str]:
     """The command line's options for the values of a configuration that are not its defaults.
 
     Example:
@@ -37,7 +37,7 @@ def options(kind: type[Any], words: Row) -> list[str]:
         ['--set', 'blocks=3', '--epochs', '3']
     """
     parts = []
-    for name, value in changed(kind, words).items():
+    for name, value in changed(kind, values).items():
         option = "--" + name.replace("_", "-")
         if isinstance(value, dict):
             for key, item in value.items():
@@ -49,15 +49,15 @@ def options(kind: type[Any], words: Row) -> list[str]:
     return parts
 
 
-def changed(kind: type[Any], words: Row) -> dict[str, Any]:
-    """The words that are not their defaults, in the order of their declaration."""
+def changed(kind: type[Any], values: Row) -> dict[str, Any]:
+    """The options that are not their defaults, in the order of their declaration."""
     out = {}
     for field in dataclasses.fields(kind):
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         default = list(default) if isinstance(default, tuple) else default
-        value = words.get(field.name)
+        value = values.get(field.name)
         if field.name not in CELL and value is not None and value != default:
             out[field.name] = value
     return out

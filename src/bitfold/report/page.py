@@ -152,12 +152,12 @@ OUTLINES = {
 
 
 def settings(board: Board) -> list[Table]:
-    """The words of the comparison, of training and of reading."""
+    """The options of the comparison, of training and of reading."""
     titles = {"compare": "Comparison", "train": "Training", "data": "Reading"}
     out = []
     for section, title in titles.items():
         values = dict(board.said.get(section) or {})
-        if section == "data":  # a prepared log brings its own words
+        if section == "data":  # a prepared log brings its own options
             values = dict(board.rows[0].get("data") or values)
         if section == "train":
             values = {key: value for key, value in values.items() if key not in CELL}

@@ -48,7 +48,7 @@ class Board:
         rows: the figures of each finished cell.
         refused: the methods and budgets that cannot be built.
         more: what else results.json holds: differences, references, grid, unseen.
-        said: the words of the comparison (compare.json); empty if they are not there.
+        said: the options of the comparison (compare.json); empty if they are not there.
         name: what the log is called.
         left_out: what results.json holds and cannot be drawn.
     """
@@ -144,11 +144,11 @@ class Board:
     def wanted(self) -> int | None:
         """How many runs there should be; None if compare.json does not say."""
         try:
-            words = from_json(CompareConfig, self.said["compare"])
+            config = from_json(CompareConfig, self.said["compare"])
         except (KeyError, BitfoldError, TypeError):
             return None
         out = {(row["method"], row["budget"]) for row in self.refused}
-        asked = sum((cell.variant.name, cell.budget) not in out for cell in cells(words, 0))
+        asked = sum((cell.variant.name, cell.budget) not in out for cell in cells(config, 0))
         return max(asked, len(self.rows))  # lines that the comparison added come on top
 
     @property
@@ -204,10 +204,10 @@ def read_board(out: Path) -> Board:
             fix="let it go on with `bitfold compare ... --resume`",
         )
     figures = drawable(values)
-    words, said, left_out = out / "compare.json", {}, list(figures.left_out)
-    if words.is_file():
+    config, said, left_out = out / "compare.json", {}, list(figures.left_out)
+    if config.is_file():
         try:
-            said = plain(read_options(words))
+            said = plain(read_options(config))
         except BitfoldError as error:
             left_out.append(f"the options of the comparison: {error.problem}")
     board = Board(

@@ -1,4 +1,4 @@
-"""Training: the words (config), the whole job (fit), its loop, checkpoints and logs.
+"""Training: the whole job (fit), its loop, checkpoints and logs.
 
 Names are imported on first use, so that the command can show its options without loading torch.
 """

@@ -47,7 +47,7 @@ from bitfold.training.loop import Logits, Trainer, make_optimizers
 from bitfold.training.memory import check_memory
 from bitfold.training.parts import check_parts
 from bitfold.training.processes import agreed, make_fabric, place_of_process, together
-from bitfold.training.resolve import Paths, agree, check_words, run_config
+from bitfold.training.resolve import Paths, agree, check_options, run_config
 from bitfold.training.rows import TrainingRows, needs_map
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def train(
         data_paths: raw files (paths or patterns), rows in memory, or one prepared log. Raw rows are
             prepared into `out/log` first.
         data_config: how raw rows are read; None for a prepared log, or with `from_run`.
-        train_config: how the model is trained; None for the words of `from_run` or of the run
+        train_config: how the model is trained; None for the options of `from_run` or of the run
             that is resumed, or else the defaults.
         out: the run's folder.
         resume: go on with the training in `out`, if one was begun; the first three arguments
@@ -104,11 +104,11 @@ def train(
         progress: told of the rows done, with `loss`, `rows_per_second` and `valid_auc`.
 
     Returns:
-        The folder and the metrics. The same words, data and threads give the same weights, bit
+        The folder and the metrics. The same options, data and threads give the same weights, bit
         for bit, whether the training was interrupted or not.
 
     Raises:
-        BitfoldError: words, data, budget or `out` that cannot be; what was in `out` is as it was.
+        BitfoldError: options, data, budget or `out` that cannot be; what was in `out` is as it was.
     """
     out = Path(out)
     tell = progress or silent
@@ -126,7 +126,7 @@ def train(
         base = runs.load(config.from_run) if config.from_run else None
         if base is not None:
             config = agree(config, base)
-        check_words(config.train)
+        check_options(config.train)
         fabric = make_fabric(config.train)
         memory = data_paths if isinstance(data_paths, MemoryLog) else None
         with together(fabric):

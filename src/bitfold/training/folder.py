@@ -17,7 +17,7 @@ from bitfold.progress import is_first_process
 from bitfold.runs.config import RunConfig
 from bitfold.runs.manifest import CHECKPOINT, CONFIG, LOG, RUN, is_complete
 
-FREE = ("checkpoint_steps", "log_steps", "log", "keep_log")  # words that change no weight
+FREE = ("checkpoint_steps", "log_steps", "log", "keep_log")  # options that change no weight
 
 
 def absolute(path: str | Path) -> str:
@@ -53,7 +53,7 @@ def under_way(out: Path) -> Path:
 
 
 def write_config(out: Path, config: RunConfig) -> None:
-    """Save the words. The log of a comparison that is not in its place yet is named as it will be
+    """Save the options. The log of a comparison that is not in its place yet is named as it will be
     called, since the run outlives the move.
     """
     paths = tuple(outputs.settled(path) for path in config.paths)
@@ -61,7 +61,7 @@ def write_config(out: Path, config: RunConfig) -> None:
 
 
 def read_config(out: Path) -> RunConfig | None:
-    """The words of the run in `out`, or None."""
+    """The options of the run in `out`, or None."""
     if not (out / CONFIG).is_file():
         return None
     config = RunConfig.load(out / CONFIG)
@@ -72,7 +72,7 @@ def read_config(out: Path) -> RunConfig | None:
 def check_same(begun: RunConfig, asked: RunConfig) -> None:
     """Raise unless two configurations give the same weights.
 
-    The data words of a prepared log come from the log, so they are not asked for twice.
+    The reading options of a prepared log come from the log, so they are not asked for twice.
     """
     from bitfold.data.folder import looks_prepared
 

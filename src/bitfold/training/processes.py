@@ -159,9 +159,9 @@ def make_fabric(config: "TrainConfig") -> "Fabric":
     elif several and STARTED in os.environ and not _OTHERS:
         threading.Thread(target=_watch_first, daemon=True).start()
     nodes = found.nodes if found else 1
-    words: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if several:
-        words = {
+        options = {
             "strategy": DDPStrategy(timeout=PATIENCE, **_no_buffers()),
             "plugins": [TorchElasticEnvironment()],
         }
@@ -171,7 +171,7 @@ def make_fabric(config: "TrainConfig") -> "Fabric":
             devices=config.devices // nodes,
             num_nodes=nodes,
             precision="bf16-mixed" if config.precision == "bf16" else "32-true",
-            **words,
+            **options,
         )
     except (ValueError, RuntimeError) as error:
         raise BitfoldError(

@@ -1,4 +1,4 @@
-"""The words of a training: those said, and those of a run it goes on from or resumes."""
+"""The options of a training: those said, and those of a run it goes on from or resumes."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ from bitfold.training.processes import agreed
 Paths = str | Path | Sequence[str | Path] | MemoryLog
 
 
-def check_words(config: TrainConfig) -> None:
+def check_options(config: TrainConfig) -> None:
     """Raise for an embedding method, network or option that does not exist, before any work."""
     check_board(config.log)
     kind = method_kind(config.method)
@@ -42,7 +42,7 @@ def run_config(
     resume: bool,
     from_run: str | Path | None,
 ) -> RunConfig | None:
-    """The run's words; None if there is nothing left to resume."""
+    """The run's options; None if there is nothing left to resume."""
     begun = folder.read_config(out) if resume else None
     if begun is not None:
         check_plugins(out, begun.plugins, [begun.train.method], same=not is_complete(out))
@@ -81,7 +81,7 @@ SHAPES = ("method", "budget", "width", "set", "bags", "network", "hidden", "netw
 
 
 def agree(config: RunConfig, base: Run) -> RunConfig:
-    """The words of a training that goes on from a run; those that shape the model must agree."""
+    """The options of a training that goes on from a run; those that shape the model must agree."""
 
     ours, theirs = to_json(config.train), to_json(base.config.train)
     pairs = [(name, ours[name], theirs[name]) for name in SHAPES]

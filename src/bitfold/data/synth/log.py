@@ -26,10 +26,10 @@ _CHUNK_VALUES = 1 << 22
 
 @dataclasses.dataclass(frozen=True)
 class SynthConfig:
-    """What a synthetic log is made of. The same words make the same log, row for row.
+    """What a synthetic log is made of. The same options make the same log, row for row.
 
     Raises:
-        BitfoldError: a word's value is out of its range.
+        BitfoldError: an option's value is out of its range.
 
     Example:
         >>> SynthConfig(rows=1000, fields=4, ids=100_000).sizes
@@ -131,7 +131,7 @@ class Chunk:
 
 @dataclasses.dataclass(frozen=True)
 class SynthReport:
-    """What `synthesize` wrote; the same words stand in the JSON file beside the log.
+    """What `synthesize` wrote; the same figures stand in the JSON file beside the log.
 
     `bayes_auc` is the expected AUC, over these rows, of a scorer that knows the true logit.
     `distinct` counts the ids that appear, per field.
@@ -209,7 +209,7 @@ def synthesize(
     """Write the log to `out` and its report beside it, as `out` + `.json`.
 
     Args:
-        config: the words of the log.
+        config: the options of the log.
         out: `x.parquet`, `x.csv`, `x.csv.gz`, `x.csv.zst`, or a name without a suffix: a directory
             of Parquet shards. The columns are `label`, `time`, `field_0` (the user) and on,
             `bag_0` and on, `numeric_0` and on.
@@ -245,6 +245,6 @@ def synthesize(
         if pending is not None:
             pending.result()
         report = tally.report(time.perf_counter() - start)
-        words = {"format_version": FORMAT_VERSION, **dataclasses.asdict(report)}
-        log.finish({**words, "config": to_json(config)})
+        values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(report)}
+        log.finish({**values, "config": to_json(config)})
     return report
