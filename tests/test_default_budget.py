@@ -45,12 +45,15 @@ def test_what_fits_is_as_it_was():
     assert plan(fields, 8) == plan(fields, 8, budget=None)
 
 
+BUDGETED = ("hash", "multi-hash", "quotient-remainder", "unified")
+
+
 @pytest.mark.parametrize("method", sorted(bitfold.methods()))
 @pytest.mark.parametrize(
     "ids", [{"num_embeddings": 500}, {"num_embeddings": None, "distinct": 500}]
 )
 def test_every_method_in_a_layer(method, ids):
-    needed = {"hash": "needs a budget", "multi-hash": "needs a budget"}
+    needed = dict.fromkeys(BUDGETED, "needs a budget")
     if method == "full" and ids["num_embeddings"] is None:
         needed["full"] = "dense"
     if method in needed:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from bitfold.address.program import Program
+from bitfold.address.program import Lookup, Program, Source, place
 from bitfold.config import check_choices, option, to_json
 from bitfold.embedder.contract import Embedder
 from bitfold.embedder.corridor import Corridor
@@ -126,6 +126,20 @@ class Method(ABC):
     def advance(self, group: Group, embedder: Embedder, phase: Phase) -> Group:
         """The group at the end of a phase: what it trained is in the embedder."""
         return group
+
+    def whole(self, ask: Ask) -> Group | None:
+        """A row of its own for every id, for budgets that hold it; its address has no fingerprint.
+
+        None with hashed ids, and where an int64 cannot number the rows.
+        """
+        sizes = [field.num_embeddings for field in ask.fields]
+        known = [size for size in sizes if size is not None]
+        bases, rows = place(known)
+        if len(known) < len(sizes) or rows >= 1 << 63:
+            return None
+        lookups = zip(known, bases, strict=True)
+        program = Program(1, tuple((Lookup(Source(), size, base),) for size, base in lookups), rows)
+        return self.finish(ask, program, "sum")
 
     def finish(
         self,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bitfold.address.program import Lookup, Program, Source, place
+from bitfold.errors import BitfoldError
 from bitfold.method.allocation import check_minimum
 from bitfold.method.base import Method, Traits, dense_only
 from bitfold.planning.ask import Ask
@@ -22,11 +22,13 @@ class Full(Method):
     def plan(self, ask: Ask) -> Group:
         """All rows, or `BudgetTooSmall`."""
         dense_only(self.name, ask.fields)
-        sizes = [field.num_embeddings or 0 for field in ask.fields]
-        bases, rows = place(sizes)
-        lookups = zip(sizes, bases, strict=True)
-        program = Program(1, tuple((Lookup(Source(), size, base),) for size, base in lookups), rows)
-        group = self.finish(ask, program, "sum")
+        group = self.whole(ask)
+        if group is None:
+            raise BitfoldError(
+                "these fields have more ids than an int64 can number",
+                got=f"{sum(field.num_embeddings or 0 for field in ask.fields)} rows",
+                expected="fewer than 2**63",
+            )
         if ask.budget is not None:
             check_minimum(self.name, group.bytes(ask.dim), ask.budget)
         return group

@@ -7,6 +7,8 @@ BUILT_IN = {
     "hash": "bitfold.method.hash:Hash",
     "multi-hash": "bitfold.method.multi_hash:MultiHash",
     "binary-code": "bitfold.method.binary_code:BinaryCode",
+    "quotient-remainder": "bitfold.method.quotient_remainder:QuotientRemainder",
+    "unified": "bitfold.method.unified:Unified",
 }
 GROUP = "bitfold.methods"
 
