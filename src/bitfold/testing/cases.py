@@ -96,14 +96,20 @@ class Case:
     def embedding(self, ids: int | None = 50, **more: Any) -> Embedding:
         """One field: dense ids, or hashed ones for None."""
         distinct = None if ids else 300
-        words = {"seed": 0, **self.said([Field("ids", ids, distinct)]), **more}
+        words = self._layer(ids, distinct, more)
         return self.ready(Embedding(ids, DIM, distinct=distinct, **words))
 
     def bag(self, ids: int | None = 50, **more: Any) -> EmbeddingBag:
         """One field of bags."""
         distinct = None if ids else 300
-        words = {"seed": 0, **self.said([Field("ids", ids, distinct)]), **more}
+        words = self._layer(ids, distinct, more)
         return self.ready(EmbeddingBag(ids, DIM, distinct=distinct, **words))
+
+    def _layer(
+        self, ids: int | None, distinct: int | None, more: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        typed = {name: more[name] for name in ("dtype",) if name in more}  # it decides the least
+        return {"seed": 0, **self.said([Field("ids", ids, distinct)], **typed), **more}
 
     def ready(self, module: M) -> M:
         """Prepare a module whose method needs to know how often ids occur."""
