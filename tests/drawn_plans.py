@@ -6,6 +6,7 @@ from hypothesis import assume, currently_in_test_context
 from bitfold import BudgetTooSmall, Field, Plan, plan
 from bitfold.config import parse_options
 from bitfold.method.registry import method_kind
+from bitfold.planning.ask import Ask
 
 LARGEST = 2**63 - 1
 INT64 = st.integers(-(2**63), LARGEST)
@@ -92,7 +93,8 @@ def fitting_plan(fields, dim, spare, seed=0, **words) -> Plan:
 def unbounded_plan(fields, dim, seed=0, **words) -> Plan:
     """The size that binary-code's options ask for, however much larger than the full table."""
     recipe = parse_options(method_kind("binary-code"), words)
-    return recipe.plan(tuple(fields), dim, None, seed=seed, dtype="float32")
+    groups = recipe.groups(Ask(tuple(fields), dim, seed=seed))
+    return Plan(tuple(fields), dim, None, recipe.name, words, groups)
 
 
 def some_ids(draw, fields: list[Field], rows: int = 4) -> list[list[int]]:

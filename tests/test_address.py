@@ -9,7 +9,7 @@ from numba import njit
 
 import bitfold
 from bitfold import BitfoldError, Field
-from bitfold.address import Address, Lookup, Program, Source
+from bitfold.address import Address, Lookup, Mixed, Program, Raw
 from bitfold.address.mixing import derive_salt, mix_int, mix_numpy, signed
 from bitfold.address.program import place
 from bitfold.kernels.digits import digits, read_rows
@@ -57,7 +57,7 @@ def cells_in_numpy(program: Program, field: int, ids: list[int]) -> np.ndarray:
     columns = []
     for lookup in program.fields[field]:
         source, code = lookup.source, np.array(ids, dtype=np.int64).view(U)
-        if source.salt is not None:
+        if isinstance(source, Mixed):
             code = mixed_in_numpy(code, source.salt, source.mix_bits)
             code = code >> U(source.mix_bits - source.code_bits)
         if source.deal > 1:
@@ -137,7 +137,7 @@ def test_divisors_beyond_64_bits_leave_their_digit_at_zero():
 )
 def test_leading_digits_of_any_radix_and_code(radices, bits, salt, ids):
     """Radices beyond 32 bits and divisors beyond 64 too; a kernel gives the same cells."""
-    source, lookups, before, end = Source(salt, code_bits=bits), [], 1, 0
+    source, lookups, before, end = Mixed(salt, code_bits=bits), [], 1, 0
     for radix in radices:
         lookups.append(Lookup(source, radix, end, before, leading=True))
         before, end = before * radix, end + radix
@@ -158,7 +158,7 @@ def test_loops_for_raw_ids_alone_give_the_same_rows(size, digits_of, data):
     lookups, divisor = [], 1
     for radix, turn in digits_of:
         span = radix + turn % 7
-        lookups.append(Lookup(Source(), radix, 0, divisor, turn % span, span))
+        lookups.append(Lookup(Raw(), radix, 0, divisor, turn % span, span))
         divisor *= radix
     program = Program(1, (tuple(lookups),), max(lookup.span for lookup in lookups))
     ids = data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=20))
@@ -236,20 +236,25 @@ def test_the_fingerprint_tells_addresses_apart():
 
 
 @pytest.mark.parametrize(
-    "lookup",
+    "words",
     [
-        Lookup(Source(), 0, 0),
-        Lookup(Source(), 11, 0),
-        Lookup(Source(), 3, -1),
-        Lookup(Source(), 3, 8),
-        Lookup(Source(), 3, 0, divisor=0),
-        Lookup(Source(salt=1, code_bits=64), 3, 0),
-        Lookup(Source(), 3, 0, leading=True),
+        {"radix": 0},
+        {"radix": 11},
+        {"base": -1},
+        {"base": 8},
+        {"divisor": 0},
+        {"source": Mixed(1)},
+        {"leading": True},
+        {"pool": 1},
+        {"pool": -1},
+        {"signed": True},
+        {"source": Mixed(1, 5, 5), "signed": True, "leading": True},
+        {"source": Mixed(1, 64, 64), "radix": 2, "signed": True},
     ],
 )
-def test_an_address_that_leaves_its_pool_is_refused(lookup):
+def test_an_address_that_leaves_its_pool_is_refused(words):
     with pytest.raises(BitfoldError, match="makes no sense"):
-        Program(1, ((lookup,),), 10)
+        Program(1, ((Lookup(**{"source": Raw(), "radix": 3, "base": 0, **words}),),), 10)
 
 
 def test_slices_lie_one_after_another():

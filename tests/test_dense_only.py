@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bitfold import Method
-from bitfold.address import Lookup, Program, Source
+from bitfold.address import Lookup, Program, Raw
 from bitfold.address.program import place
 from bitfold.method.allocation import check_minimum
 from bitfold.method.base import Traits, dense_only
@@ -38,7 +38,7 @@ class Modulo(Method):
             check_minimum(self.name, len(ask.fields), room)
             each = min(each, room // len(ask.fields))
         bases, rows = place([each] * len(ask.fields))
-        lookups = tuple((Lookup(Source(), each, base),) for base in bases)
+        lookups = tuple((Lookup(Raw(), each, base),) for base in bases)
         return self.finish(ask, Program(1, lookups, rows), "sum")
 """
 ROWS = {

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bitfold import Method
-from bitfold.address import Lookup, Program, Source
+from bitfold.address import Lookup, Mixed, Program
 from bitfold.config import option
 
 
@@ -28,7 +28,7 @@ class OneRow(Method):
     when: ClassVar[str] = "never"
 
     def plan(self, ask):
-        lookups = tuple((Lookup(Source(1), 1, row),) for row in range(len(ask.fields)))
+        lookups = tuple((Lookup(Mixed(1), 1, row),) for row in range(len(ask.fields)))
         return self.finish(ask, Program(1, lookups, len(ask.fields)), "sum")
 '''
 

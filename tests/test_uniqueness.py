@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import bitfold
 from bitfold import Field
-from bitfold.address import Address, Program
+from bitfold.address import Address, Mixed, Program
 from bitfold.address.codes import undeal_skip
 from bitfold.address.mixing import mix_int
 from drawn_plans import (
@@ -70,13 +70,13 @@ def test_every_dense_id_can_be_read_back_from_its_cells(data, fields, words, spa
             source = program.fields[f][0].source
             assert {lookup.source for lookup in program.fields[f]} == {source}
             expected = value
-            if source.salt is not None:
+            if isinstance(source, Mixed):
                 expected = mix_int(value, source.salt, source.mix_bits)
                 assert fields[f].num_embeddings <= 1 << source.mix_bits == 1 << source.code_bits
             if source.deal > 1:
                 code = undeal_skip(code, source.code_bits, source.deal)
             assert code == expected
-            deals = source.salt is not None or source.deal > 1
+            deals = isinstance(source, Mixed) or source.deal > 1
             assert total >= (1 << source.code_bits if deals else fields[f].num_embeddings)
 
 

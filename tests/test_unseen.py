@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bitfold import BitfoldError, Field
-from bitfold.address.program import Lookup, Program, Source
+from bitfold.address import Lookup, Program, Raw
 from bitfold.cli.compared import unseen_note
 from bitfold.data.config import DataConfig
 from bitfold.data.prepare import prepare
@@ -68,7 +68,7 @@ def test_which_fields_have_a_row_for_each_id(
 
 def test_rows_that_fields_share_are_nobodys_own() -> None:
     def whole(size: int, base: int) -> tuple[Lookup, ...]:
-        return (Lookup(Source(), size, base),)
+        return (Lookup(Raw(), size, base),)
 
     assert Program(1, (whole(4, 0), whole(4, 2), whole(2, 8)), 10).own_rows([4, 4, 2]) == (2,)
     inside = (whole(10, 0), whole(1, 1), whole(2, 5), whole(3, 10))

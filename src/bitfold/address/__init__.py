@@ -3,11 +3,14 @@
 - `codes`: bits, and the blocks they are dealt to (succession, skip).
 - `radices`: how many rows each digit gets.
 - `mixing`: the salted bijection.
-- `program`: an address as data.
+- `source`: where codes come from; `lookup`: one digit of a code; `program`: an address as data.
+- `stored`, `compact_map`: what sources read beside the program.
 - `cells`: the program run in plain torch.
 """
 
 from bitfold.address.cells import Address
-from bitfold.address.program import Lookup, Program, Source
+from bitfold.address.lookup import Lookup
+from bitfold.address.program import Program
+from bitfold.address.source import Mapped, Mixed, Raw, Source, Stored
 
-__all__ = ["Address", "Lookup", "Program", "Source"]
+__all__ = ["Address", "Lookup", "Mapped", "Mixed", "Program", "Raw", "Source", "Stored"]

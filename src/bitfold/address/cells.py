@@ -5,7 +5,7 @@ differ in their number of lookups. Columns of single ids are then taken in `part
 terms; in bags the shorter ones are padded, and `present` says which lookups are real.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -14,8 +14,11 @@ from torch import Tensor, nn
 
 from bitfold.address.codes import byte_tables
 from bitfold.address.constants import WithConstants
+from bitfold.address.lookup import Lookup
 from bitfold.address.mixing import int64, mix_torch, shift_of
-from bitfold.address.program import Lookup, Program
+from bitfold.address.picking import picks, that_read_tables
+from bitfold.address.program import Program
+from bitfold.address.source import Mixed
 
 HALF = 0xFFFFFFFF
 
@@ -35,6 +38,8 @@ class Address(WithConstants):
     real: Tensor
     order: Tensor
     pools: Tensor  # which pool each lookup reads, where there are several
+    picked: Tensor
+    picked_of_bags: Tensor
     base: Tensor
     tables: Tensor
     byte_shift: Tensor
@@ -55,8 +60,8 @@ class Address(WithConstants):
         self.most_terms = max(program.terms)
         self.ragged = len(set(program.terms)) > 1
         lookups = [_within_int64(lookup) for lookup in program]
-        self.mixed = any(lookup.source.salt is not None for lookup in lookups)
-        self.all_mixed = all(lookup.source.salt is not None for lookup in lookups)
+        self.mixed = any(isinstance(lookup.source, Mixed) for lookup in lookups)
+        self.all_mixed = all(isinstance(lookup.source, Mixed) for lookup in lookups)
         self.dealt = any(lookup.source.deal > 1 for lookup in lookups)
         self.one_source = all(len({each.source for each in part}) == 1 for part in program.fields)
         self.powers_of_two = all(lookup.binary for lookup in lookups)
@@ -66,6 +71,8 @@ class Address(WithConstants):
         self.wide = any(lookup.leading and lookup.radix >> 32 for lookup in lookups)
         self.divided = any(lookup.divisor > 1 for lookup in lookups)
         self.rotated = any(lookup.offset for lookup in lookups)
+        self.signed = program.signed
+        self.sources = that_read_tables(program)
         groups = [
             [f for f, terms in enumerate(program.terms) if terms == count]
             for count in sorted(set(program.terms))
@@ -77,17 +84,49 @@ class Address(WithConstants):
         self.grouped = [f for group in groups for f in group]
         self.place_constants(device)
 
-    def cells(self, ids: Tensor, field: Tensor | None = None) -> Tensor:
+    def cells(
+        self,
+        ids: Tensor,
+        field: Tensor | None = None,
+        tables: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
         """The cells of ids.
 
         Args:
             ids: int64 `[B, F]`, or `[T]` with `field`.
             field: int64 `[T]`, the field of each id of a bag.
+            tables: the bytes of the program's tables by name, uint8, where the ids are.
 
         Returns:
             int64 `[B, F, C, K]`, or `[T, C, K]`. Padding repeats a chunk's first cell, so that
             a sparse gradient names no row that the batch did not read.
         """
+
+        of = self._constants_of(ids, field)
+        code = ids.unsqueeze(-1)
+        if self.mixed:
+            mixed = (self._mix(ids, of) >> of("drop")) & of("keep")
+            code = mixed if self.all_mixed else torch.where(of("is_mixed"), mixed, code)
+        if self.dealt:
+            code = self._deal(code, of)
+        if self.sources:
+            code = self._look_up(code, ids, field, tables or {})
+        digit = self._digit(code, of)
+        if self.rotated:
+            digit = (digit + of("offset")) % of("span")
+        cells = digit + of("base")
+        return cells.reshape(*cells.shape[:-1], self.chunks, self.most_terms)
+
+    def signs(self, ids: Tensor, field: Tensor | None = None) -> Tensor | None:
+        """The sign of each piece, 1 or -1, int64 as `cells`; None where no piece has one."""
+        if not self.signed:
+            return None
+        of = self._constants_of(ids, field)
+        signs = torch.where(of("is_signed"), 1 - 2 * (self._mix(ids, of) & 1), 1)
+        return signs.reshape(*signs.shape[:-1], self.chunks, self.most_terms)
+
+    def _constants_of(self, ids: Tensor, field: Tensor | None) -> Callable[[str], Tensor]:
+        """The constants, by name, as they stand beside ids."""
 
         def of(name: str) -> Tensor:
             values: Tensor = getattr(self, name)
@@ -95,18 +134,27 @@ class Address(WithConstants):
 
         if self.base.device != ids.device:  # weights that went there past `Module.to`
             self.place_constants(ids.device)
-        code = ids.unsqueeze(-1)
-        if self.mixed:
-            mixed = mix_torch(code, of("salt"), of("mix_shift"), of("mix_mask"), of("mix_high"))
-            mixed = (mixed >> of("drop")) & of("keep")
-            code = mixed if self.all_mixed else torch.where(of("is_mixed"), mixed, code)
-        if self.dealt:
-            code = self._deal(code, of)
-        digit = self._digit(code, of)
-        if self.rotated:
-            digit = (digit + of("offset")) % of("span")
-        cells = digit + of("base")
-        return cells.reshape(*cells.shape[:-1], self.chunks, self.most_terms)
+        return of
+
+    def _mix(self, ids: Tensor, of: Callable[[str], Tensor]) -> Tensor:
+        return mix_torch(
+            ids.unsqueeze(-1), of("salt"), of("mix_shift"), of("mix_mask"), of("mix_high")
+        )
+
+    def _look_up(
+        self, code: Tensor, ids: Tensor, field: Tensor | None, tables: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Codes `[..., F, S]` or `[T, S]`, those of tables in their places: see `picking.py`."""
+        if field is None:
+            read = [
+                source.code_torch(ids[:, getattr(self, f"fields_{number}")], tables)
+                for number, source in enumerate(self.sources)
+            ]
+            every = torch.cat([code.flatten(1), *read], 1)
+            return every[:, self.picked].reshape(len(ids), self.num_fields, -1)
+        read = [source.code_torch(ids, tables).unsqueeze(1) for source in self.sources]
+        every = torch.cat([code, *read], 1)
+        return torch.gather(every, 1, self.picked_of_bags[field])
 
     def _digit(self, code: Tensor, of: Callable[[str], Tensor]) -> Tensor:
         if self.all_leading:
@@ -167,7 +215,7 @@ class Address(WithConstants):
         }
         if self.leading:
             values["is_leading"] = per_lookup(lambda p: p.leading).bool()
-            values["align"] = per_lookup(lambda p: (64 - p.source.code_bits) * p.leading)
+            values["align"] = per_lookup(lambda p: (64 - _mixer(p).code_bits) * p.leading)
             values["multiplier"] = per_lookup(lambda p: p.divisor)
             values["divisor"] = per_lookup(lambda p: 1 if p.leading else p.divisor)
         if self.rotated:
@@ -178,19 +226,18 @@ class Address(WithConstants):
             values["radix_mask"] = per_lookup(lambda p: p.radix - 1)
             values["is_power"] = per_lookup(lambda p: p.binary).bool()
         if self.mixed:
-            values["is_mixed"] = per_source(lambda p: p.source.salt is not None).bool()
-            values["salt"] = per_source(lambda p: p.source.salt or 0)
-            values["mix_shift"] = per_source(lambda p: shift_of(p.source.mix_bits))
-            values["mix_mask"] = per_source(lambda p: (1 << p.source.mix_bits) - 1)
-            values["mix_high"] = per_source(lambda p: (1 << (p.source.mix_bits // 2)) - 1)
-            values["drop"] = per_source(lambda p: p.source.mix_bits - p.source.code_bits)
-            values["keep"] = per_source(lambda p: (1 << p.source.code_bits) - 1)
+            values["is_mixed"] = per_source(lambda p: isinstance(p.source, Mixed)).bool()
+            values["salt"] = per_source(lambda p: _mixer(p).salt)
+            values["mix_shift"] = per_source(lambda p: shift_of(_mixer(p).mix_bits))
+            values["mix_mask"] = per_source(lambda p: (1 << _mixer(p).mix_bits) - 1)
+            values["mix_high"] = per_source(lambda p: (1 << (_mixer(p).mix_bits // 2)) - 1)
+            values["drop"] = per_source(lambda p: _mixer(p).mix_bits - _mixer(p).code_bits)
+            values["keep"] = per_source(lambda p: (1 << _mixer(p).code_bits) - 1)
         if self.dealt:
-            kinds = sorted({(p.source.code_bits, p.source.deal) for p in self.program})
+            kinds = sorted({_dealing(p) for p in self.program})
             tables = np.concatenate([byte_tables(bits, deal) for bits, deal in kinds])
             values["tables"] = torch.from_numpy(tables.reshape(-1))
-            start = per_source(lambda p: kinds.index((p.source.code_bits, p.source.deal)) * 2048)
-            values["table_start"] = start
+            values["table_start"] = per_source(lambda p: kinds.index(_dealing(p)) * 2048)
             values["byte_shift"] = torch.arange(0, 64, 8)
             values["byte_start"] = torch.arange(8) * 256
         if self.ragged:
@@ -198,9 +245,17 @@ class Address(WithConstants):
             real = torch.arange(self.most_terms) < terms
             values["real"] = real.expand(-1, self.chunks, -1).clone()
             values["order"] = torch.tensor(self.grouped).argsort()
-        if any(getattr(lookup, "pool", 0) for lookup in self.program):
-            pools = per_lookup(lambda p: getattr(p, "pool", 0))
+        if self.program.more_rows:
+            pools = per_lookup(lambda p: p.pool)
             values["pools"] = pools.reshape(-1, self.chunks, self.most_terms)
+        if self.signed:
+            values["is_signed"] = per_lookup(lambda p: p.signed).bool()
+        if self.sources:
+            width = len(grid[0]) if (self.mixed or self.dealt) and not self.one_source else 1
+            rows = [row[:1] for row in grid] if self.one_source else grid
+            values["picked"], values["picked_of_bags"] = picks(rows, width, self.sources)
+            for number, fields in enumerate(self.sources.values()):
+                values[f"fields_{number}"] = torch.tensor(fields)
         if self.columns_listed is not None:
             values["columns"] = torch.tensor(self.columns_listed)
         return values
@@ -219,6 +274,17 @@ def _within_int64(lookup: Lookup) -> Lookup:
     if lookup.leading or lookup.divisor < (1 << 64 if lookup.unsigned else 1 << 63):
         return lookup
     return replace(lookup, radix=1, divisor=1)
+
+
+def _mixer(lookup: Lookup) -> Mixed:
+    """How a lookup's id is mixed; anyhow, where it is not and nobody looks."""
+    return lookup.source if isinstance(lookup.source, Mixed) else Mixed(0)
+
+
+def _dealing(lookup: Lookup) -> tuple[int, int]:
+    """The bits of a lookup's code and the blocks that they are dealt to; 1 leaves all 64."""
+    source = lookup.source
+    return (source.codes - 1).bit_length() if source.deal > 1 else 64, source.deal
 
 
 def _log2(value: int) -> int | None:

@@ -5,10 +5,15 @@ state dicts key by key averages it too: of models with one address it stays the 
 for rounding and for sums that left 64 bits. Of models with other addresses it becomes another.
 """
 
+import hashlib
+import json
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from bitfold.address.mixing import signed
+from bitfold.address.program import Program
 from bitfold.errors import BitfoldError
 
 FINGERPRINT_BYTES = 8
@@ -17,12 +22,26 @@ _ROUNDED, _SUMMED = 2.0**-22, 2.0**-18
 _MOST = 64  # state dicts that are added up as integers and then divided
 
 
-def check_fingerprint(got: Tensor, expected: int) -> None:
-    """Raise unless a fingerprint is the expected one, or an average of it with itself.
+def fingerprint_of(program: Program, names: Sequence[str]) -> int:
+    """A signed 64-bit digest of an address and of the fields that it is for.
+
+    A program knows fields by their number: two of equal size change places without a trace in it.
+
+    Args:
+        program: the address.
+        names: of its fields, in their order.
+    """
+    text = json.dumps([program.fingerprint, *names])
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return signed(int.from_bytes(digest, "little"))
+
+
+def check_fingerprint(got: Tensor, *expected: int) -> None:
+    """Raise unless a fingerprint is an expected one, or an average of it with itself.
 
     Args:
         got: from a state dict; one value.
-        expected: the module's own.
+        expected: the module's own, and those that older versions gave it.
 
     Raises:
         BitfoldError: for the fingerprint of another address, an average over several addresses, or
@@ -34,12 +53,14 @@ def check_fingerprint(got: Tensor, expected: int) -> None:
     """
     if got.is_meta:
         return
-    if got.numel() == 1 and _is_average(got.detach().cpu().reshape(()), expected):
-        return
+    if got.numel() == 1:
+        value = got.detach().cpu().reshape(())
+        if any(_is_average(value, each) for each in expected):
+            return
     raise BitfoldError(
         "these weights belong to another address: every row would be wrong",
         got=f"fingerprint {got.item() if got.numel() == 1 else list(got.shape)} ({got.dtype})",
-        expected=f"fingerprint {expected} (torch.int64)",
+        expected=f"fingerprint {expected[0]} (torch.int64)",
         fix="build the module from the plan that was saved with the weights; average state dicts "
         "of one plan alone, in float32 or float64, or leave integers as they are",
     )

@@ -135,7 +135,7 @@ def _shares_of_pool(program: Program, number: int, row: int) -> list[float]:
         (lookup.base, lookup.base + lookup.span, field)
         for field, lookups in enumerate(program.fields)
         for lookup in lookups
-        if getattr(lookup, "pool", 0) == number
+        if lookup.pool == number
     ]
     edges = sorted({edge for low, high, _ in spans for edge in (low, high)})
     out = [0.0] * len(program.fields)

@@ -12,7 +12,8 @@ from torch import Tensor
 from bitfold import forks as forks  # a child of a process with lookups runs on one thread
 from bitfold.address import Address
 from bitfold.address.constants import WithConstants
-from bitfold.address.fingerprint import check_fingerprint
+from bitfold.address.fingerprint import check_fingerprint, fingerprint_of
+from bitfold.address.tables import StoredTables
 from bitfold.embedder import plain
 from bitfold.embedder.contract import Embedder, Progress, Table
 from bitfold.embedder.head import Head
@@ -22,7 +23,7 @@ from bitfold.fuse import fusion_named
 from bitfold.fuse.bags import bags_of, check_pooling
 from bitfold.kernels.choice import DIRECT, PLAIN, way_of
 from bitfold.kernels.ops import FUSIONS, POOLINGS, READ, vectors
-from bitfold.kernels.packing import pack, scratch_words
+from bitfold.kernels.packing import pack, runs, scratch_words
 from bitfold.planning.plan import Plan
 from bitfold.planning.statistics import Statistics
 from bitfold.pool import pool_of
@@ -62,6 +63,7 @@ class Corridor(WithConstants, Embedder):
         self.program = program
         self.unseen: dict[int, Tensor] = {}
         self.address = Address(program, device)
+        self.stored = StoredTables(((each.name, each.bytes) for each in group.stored), device)
         self.pool = pool_of(group.pools[0], device=device, dtype=dtype, sparse=sparse)
         self.more = tuple(spec.name for spec in group.pools[1:])
         for spec in group.pools[1:]:
@@ -76,13 +78,14 @@ class Corridor(WithConstants, Embedder):
         self.place_constants(device)
         # What the kernels are told, beside the program itself.
         learned = type(self).factors is not Embedder.factors
-        self.by_kernels = not self.more and not learned and not group.pools[0].step
+        self.by_kernels = runs(program) and not learned and not group.pools[0].step
         room = scratch_words(program, group.width)
         self.fusion = FUSIONS[group.fusion]
         self.shape = self.num_fields, group.width, room, program.raw
         self.weighted = group.fusion == "weighted"
         with torch.inference_mode(False):  # the kernels' alone, so it stays on the CPU
-            self.packed = torch.from_numpy(pack(program, self._limits()))
+            words = pack(program, self._limits()) if runs(program) else np.empty(0, np.int64)
+            self.packed = torch.from_numpy(words)
         # What a lookup without padding and bags is told, made once: it costs a tenth of it.
         self.plainly = (self.packed, self.fusion, POOLINGS[None], None, *self.shape)
         self.reset_parameters()
@@ -119,7 +122,10 @@ class Corridor(WithConstants, Embedder):
     @property
     def fingerprint(self) -> Tensor:
         """A digest of the address, int64 `[]`: in the state dict, but no buffer."""
-        return torch.tensor(self.program.fingerprint, device=self.pool.weight.device)
+        return torch.tensor(self._mark(), device=self.pool.weight.device)
+
+    def _mark(self) -> int:
+        return fingerprint_of(self.program, [field.name for field in self.plan.fields])
 
     def redraw(self, std: float, generator: torch.Generator | None = None) -> bool:
         """Draw fresh weights, for vectors of deviation `std`."""
@@ -376,7 +382,8 @@ class Corridor(WithConstants, Embedder):
             state_dict = dict(state_dict)
             mark = state_dict.pop(key, None)
             if mark is not None:
-                check_fingerprint(mark, self.program.fingerprint)
+                # The program's alone is what was written before fields had their names in it.
+                check_fingerprint(mark, self._mark(), self.program.fingerprint)
             elif strict:
                 missing.append(key)
         super()._load_from_state_dict(state_dict, prefix, local, strict, missing, *rest)

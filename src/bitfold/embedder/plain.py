@@ -31,12 +31,12 @@ def single(
         return F.embedding(ids, weight, padding_idx, sparse=corridor.sparse)
     address: Address = corridor.address
     cells = _cells(corridor, ids, bad)
-    factors = corridor.factors(ids)
+    factors = _factors(corridor, ids)
     if address.ragged:
         parts = _ragged(corridor, weight, cells, factors)
         found = torch.cat(parts, 1)[:, address.order]
     else:
-        found = _fused(corridor, address, pieces(corridor, weight, cells[0]), factors)
+        found = _fused(corridor, address, pieces(corridor, address, weight, cells[0]), factors)
     if padding_idx is None:
         return found
     return found.masked_fill((ids == padding_idx).unsqueeze(-1), 0.0)
@@ -60,11 +60,11 @@ def bags(
     bag = bags_of(offsets, ids.shape[0])
     field = bag // max(rows, 1)
     bad = corridor.bad(ids, field)
-    cells = corridor.address.cells(ids, field)
+    cells = corridor.address.cells(ids, field, corridor.stored.named())
     if bad is not None:
-        cells = cells.masked_fill(bad[:, None, None], corridor.program.rows)
-    found = pieces(corridor, weight, cells, field)
-    factors = corridor.factors(ids, field)
+        cells = cells.masked_fill(bad[:, None, None], _outside(corridor))
+    found = pieces(corridor, corridor.address, weight, cells, field)
+    factors = _factors(corridor, ids, field)
     if factors is not None:
         found = found * factors.unsqueeze(-1)
     fused = corridor.fuse(found, corridor.address.present(field), field).flatten(-2)
@@ -77,18 +77,32 @@ def bags(
 
 
 def pieces(
-    corridor: "Corridor", weight: Tensor, cells: Tensor, field: Tensor | None = None
+    corridor: "Corridor",
+    address: Address,
+    weight: Tensor,
+    cells: Tensor,
+    field: Tensor | None = None,
 ) -> Tensor:
-    """Pieces `[..., C, K, w]` at cells `[..., C, K]`, each from its lookup's pool."""
-    found: Tensor = corridor.pool.at(weight, cells)
+    """Pieces `[..., C, K, w]` at cells `[..., C, K]` of an address, each from its lookup's pool."""
     if not corridor.more:
-        return found
-    whose = corridor.address.pools if field is None else corridor.address.pools[field]
+        only: Tensor = corridor.pool.at(weight, cells)
+        return only
+    whose = address.pools if field is None else address.pools[field]
+    found: Tensor = corridor.pool.at(weight, cells.where(whose == 0, cells.new_zeros(())))
     for number, other in enumerate(corridor.pools()[1:], start=1):
         here = whose == number
         there = other.at(other.weight, cells.where(here, cells.new_zeros(())))
         found = torch.where(here.unsqueeze(-1), there, found)
     return found
+
+
+def _factors(corridor: "Corridor", ids: Tensor, field: Tensor | None = None) -> Tensor | None:
+    """What each piece is multiplied with `[..., C, K]`, its sign included; None for nothing."""
+    factors, signs = corridor.factors(ids, field), corridor.address.signs(ids, field)
+    if signs is None:
+        return factors
+    signs = signs.to(corridor.pool.weight.dtype)
+    return signs if factors is None else factors * signs
 
 
 def _cells(corridor: "Corridor", ids: Tensor, bad: Tensor | None) -> list[Tensor]:
@@ -99,10 +113,11 @@ def _cells(corridor: "Corridor", ids: Tensor, bad: Tensor | None) -> list[Tensor
     address = corridor.address
     parts = list(address.parts) if address.ragged else [address]
     columns = [ids if part.columns is None else ids[:, part.columns] for part in parts]
-    cells = [part.cells(each) for part, each in zip(parts, columns, strict=True)]
+    tables = corridor.stored.named()
+    cells = [part.cells(each, None, tables) for part, each in zip(parts, columns, strict=True)]
     if bad is None:
         return cells
-    outside = corridor.program.rows
+    outside = _outside(corridor)
     marks = [bad if part.columns is None else bad[:, part.columns] for part in parts]
     return [
         each.masked_fill(mark[..., None, None], outside)
@@ -110,14 +125,19 @@ def _cells(corridor: "Corridor", ids: Tensor, bad: Tensor | None) -> list[Tensor
     ]
 
 
+def _outside(corridor: "Corridor") -> int:
+    """A cell that no pool has."""
+    return max(corridor.program.rows, *corridor.program.more_rows, 0)
+
+
 def _ragged(
     corridor: "Corridor", weight: Tensor, cells: list[Tensor], factors: Tensor | None
 ) -> list[Tensor]:
     """Vectors of the fields, those of the same number of terms together: nothing is padded."""
     parts = list(corridor.address.parts)
-    if not corridor.sparse:
+    if corridor.more or not corridor.sparse:
         return [
-            _fused(corridor, part, pieces(corridor, weight, each), factors)
+            _fused(corridor, part, pieces(corridor, part, weight, each), factors)
             for part, each in zip(parts, cells, strict=True)
         ]
     # All rows at once: inductor cannot add up the sparse gradients of several lookups.

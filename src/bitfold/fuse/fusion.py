@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bitfold.address import Lookup, Program
 from bitfold.address.constants import WithConstants
-from bitfold.address.program import Lookup, Program
 from bitfold.errors import unknown_name
 
 FieldOf = Tensor | None
@@ -58,7 +58,7 @@ class Fusion(nn.Module):
 
 
 def _of_pool(lookups: Sequence[Lookup], number: int) -> list[Lookup]:
-    return [lookup for lookup in lookups if getattr(lookup, "pool", 0) == number]
+    return [lookup for lookup in lookups if lookup.pool == number]
 
 
 def _noise(weight: Tensor, generator: torch.Generator) -> Tensor:
@@ -148,7 +148,7 @@ class Product(Fusion):
         uses, shares, first = torch.zeros(3, rows, **HOST)
         for lookups, terms in zip(program.fields, program.terms, strict=True):
             for position, lookup in enumerate(lookups):
-                if getattr(lookup, "pool", 0) != number:
+                if lookup.pool != number:
                     continue
                 cells = slice(lookup.base, lookup.base + lookup.span)
                 uses[cells] += 1

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from bitfold.address import Lookup, Mixed, Program, Raw, Source
 from bitfold.address.codes import byte_tables
 from bitfold.address.mixing import shift_of
-from bitfold.address.program import Lookup, Program
 
 FIELDS, CHUNKS, LOOKUPS, MOST, FEW = range(5)  # the head
 HEAD = 5
@@ -34,6 +34,11 @@ BLOCK = 256  # ids at a time
 AHEAD = 12  # ids between the one whose rows are asked for and the one in work
 FEW_ROWS = 2048  # rows at most that are counted among the few
 SCRATCH = 6  # blocks of scratch that a walk needs beside one for each lookup of a field
+
+
+def runs(program: Program) -> bool:
+    """Whether kernels run a program: one pool, no signs, nothing stored beside it."""
+    return not (program.more_rows or program.signed or program.tables)
 
 
 def scratch_words(program: Program, dim: int) -> int:
@@ -103,29 +108,33 @@ def _few(program: Program) -> tuple[dict[int, int], int]:
 
 def _kinds(program: Program) -> list[tuple[int, int]]:
     sources = {lookup.source for lookup in program}
-    return sorted({(source.code_bits, source.deal) for source in sources if source.deal > 1})
+    return sorted({(_bits_of(source), source.deal) for source in sources if source.deal > 1})
+
+
+def _bits_of(source: Source) -> int:
+    return (source.codes - 1).bit_length()
 
 
 def _row(lookup: Lookup, limit: int, new: bool, kinds: list[tuple[int, int]]) -> list[int]:
     source, words = lookup.source, [0] * COLUMNS
     flags = NEW * new
-    if source.salt is not None:
+    if isinstance(source, Mixed):
         flags |= MIXED
         words[SALT], words[SHIFT] = source.salt, shift_of(source.mix_bits)
         words[MASK] = (1 << source.mix_bits) - 1
         words[DROP] = source.mix_bits - source.code_bits
     if source.deal > 1:
         flags |= DEALT
-        words[TABLE] = kinds.index((source.code_bits, source.deal)) * 2048
-        words[BYTES] = -(-source.code_bits // 8)
-    raw = source.salt is None and source.deal == 1
-    codes = limit if raw and limit else 1 << source.code_bits
+        words[TABLE] = kinds.index((_bits_of(source), source.deal)) * 2048
+        words[BYTES] = -(-_bits_of(source) // 8)
+    raw = isinstance(source, Raw) and source.deal == 1
+    codes = limit if raw and limit else source.codes
     divisor, radix = lookup.divisor, lookup.radix
     if divisor >= codes:  # no code reaches the digit
         divisor = radix = 1
     if lookup.leading:
         flags |= LEADING | DIVIDED * (lookup.divisor > 1)
-        words[DIVISOR], words[DIVISOR_SHIFT] = lookup.divisor % (1 << 64), 64 - source.code_bits
+        words[DIVISOR], words[DIVISOR_SHIFT] = lookup.divisor % (1 << 64), 64 - _bits_of(source)
         words[RADIX] = lookup.radix
     elif lookup.binary:
         flags |= POWER

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from bitfold.address.program import Lookup, Program, Source, place
+from bitfold.address import Lookup, Program, Raw
+from bitfold.address.program import place
 from bitfold.config import check_choices, option, to_json
 from bitfold.embedder.contract import Embedder
 from bitfold.embedder.corridor import Corridor
@@ -138,7 +139,7 @@ class Method(ABC):
         if len(known) < len(sizes) or rows >= 1 << 63:
             return None
         lookups = zip(known, bases, strict=True)
-        program = Program(1, tuple((Lookup(Source(), size, base),) for size, base in lookups), rows)
+        program = Program(1, tuple((Lookup(Raw(), size, base),) for size, base in lookups), rows)
         return self.finish(ask, program, "sum")
 
     def finish(

@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from bitfold.address import Lookup, Mixed, Program, Raw, Source
 from bitfold.address.codes import block_lengths, succession_lengths
 from bitfold.address.mixing import derive_salt
-from bitfold.address.program import Lookup, Program, Source
 from bitfold.address.radices import (
     MOST_BLOCKS,
     coprime_radices,
@@ -62,6 +62,11 @@ class Code:
     salt: int | None
     skip: bool
 
+    @property
+    def _salt(self) -> int:
+        assert self.salt is not None, "hashed ids are mixed"
+        return self.salt
+
     def most_rows(self, chunks: int, least: int) -> int:
         """The rows beyond which the field has no use for more."""
         return max(least, self.ids * chunks)
@@ -75,13 +80,13 @@ class Code:
         if self.dense:
             bits, deal = self.bits, len(radices) if self.skip else 1
             if self.salt is None:
-                return Source(None, 64, bits if self.skip else 64, deal)
-            return Source(self.salt, bits, bits, deal)
+                return Raw(bits, deal) if self.skip else Raw()
+            return Mixed(self.salt, bits, bits, deal)
         if self.skip:
-            return Source(self.salt, 64, min(HASHED_BITS, _floor_log2(radices)), len(radices))
+            return Mixed(self._salt, 64, min(HASHED_BITS, _floor_log2(radices)), len(radices))
         exact = self.least_bits == self.bits
         most = 64 if leading else HASHED_BITS
-        return Source(self.salt, 64, min(most, self.bits) if exact else most)
+        return Mixed(self._salt, 64, min(most, self.bits) if exact else most)
 
     def binary(self, strategy: str, blocks: int | None, block_bits: int | None) -> Digits:
         """Power-of-two blocks, as in the paper."""
@@ -100,7 +105,7 @@ class Code:
         if self.dense:
             source = self.source(radices)
         else:
-            source = Source(self.salt, 64, self.bits, len(radices) if self.skip else 1)
+            source = Mixed(self._salt, 64, self.bits, len(radices) if self.skip else 1)
         return Digits(source, tuple(radices), tuple(1 << shift for shift in shifts))
 
     def sliced(self, rows: int, blocks: int | None, digits: str, balance: float) -> Digits:
@@ -213,7 +218,7 @@ def most_lookups_of(code: Code, rows: int, blocks: int | None, chunks: int, shar
 
 def whole(ids: int, chunks: int) -> Digits:
     """A row of its own for every dense id: a slice for each chunk."""
-    return Digits(Source(), (ids,) * chunks, (1,) * chunks, slices=True)
+    return Digits(Raw(), (ids,) * chunks, (1,) * chunks, slices=True)
 
 
 def lay_out(parts: Sequence[Digits], chunks: int, sharing: str, seed: int) -> Program:

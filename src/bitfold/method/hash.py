@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from bitfold.address import Lookup, Mixed, Program, Raw
 from bitfold.address.mixing import derive_salt
-from bitfold.address.program import Lookup, Program, Source, place
+from bitfold.address.program import place
 from bitfold.config import option
 from bitfold.errors import BitfoldError
 from bitfold.method.allocation import allocate, check_minimum
@@ -42,7 +43,7 @@ class Hash(Method):
         lookups = []
         for index, (field, size, base) in enumerate(zip(ask.fields, rows, bases, strict=True)):
             whole = field.num_embeddings == size
-            source = Source(None if whole else derive_salt(ask.seed, index))
+            source = Raw() if whole else Mixed(derive_salt(ask.seed, index))
             lookups.append((Lookup(source, size, base, leading=not whole),))
         program = Program(1, tuple(lookups), end)
         return self.finish(ask, program, "sum")

@@ -7,8 +7,9 @@ Recommenders Fit: Bloom Embeddings for Sparse Binary Input/Output Networks", Rec
 from dataclasses import dataclass
 from typing import ClassVar
 
+from bitfold.address import Lookup, Mixed, Program, Raw
 from bitfold.address.mixing import derive_salt
-from bitfold.address.program import Lookup, Program, Source, place
+from bitfold.address.program import place
 from bitfold.config import option
 from bitfold.errors import BitfoldError
 from bitfold.method.base import Forms, Method, check_options
@@ -52,10 +53,10 @@ class MultiHash(Method):
         for index, (field, size, base) in enumerate(zip(ask.fields, rows, bases, strict=True)):
             if field.num_embeddings is not None and size == field.num_embeddings * chunks:
                 whole = field.num_embeddings
-                part = tuple(Lookup(Source(), whole, base + c * whole) for c in range(chunks))
+                part = tuple(Lookup(Raw(), whole, base + c * whole) for c in range(chunks))
             else:
                 part = tuple(
-                    Lookup(Source(derive_salt(ask.seed, index, k)), size, base, leading=True)
+                    Lookup(Mixed(derive_salt(ask.seed, index, k)), size, base, leading=True)
                     for k in range(self.hashes)
                 )
             lookups.append(part)

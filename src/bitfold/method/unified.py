@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import ClassVar
 
+from bitfold.address import Lookup, Mixed, Program
 from bitfold.address.mixing import derive_salt
-from bitfold.address.program import Lookup, Program, Source
 from bitfold.config import option
 from bitfold.errors import BitfoldError
 from bitfold.method.allocation import check_minimum
@@ -63,7 +63,7 @@ class Unified(Method):
         for field in ask.fields:
             name = int.from_bytes(blake2b(field.name.encode(), digest_size=8).digest(), "little")
             salts = [derive_salt(ask.seed, name, k) for k in range(count)]
-            fields.append(tuple(Lookup(Source(salt), rows, 0, leading=True) for salt in salts))
+            fields.append(tuple(Lookup(Mixed(salt), rows, 0, leading=True) for salt in salts))
         return self.finish(ask, Program(chunks, tuple(fields), rows), self.fusion)
 
     def _count(self, dim: int) -> int:

@@ -13,9 +13,9 @@ def slices_of(program: Program, fusion: str) -> tuple[int, ...]:
     product lives around 0, the later ones around 1.
 
     Example:
-        >>> from bitfold.address.program import Lookup, Source
-        >>> whole, first = Lookup(Source(), 7, 0), Lookup(Source(), 100, 7)
-        >>> second = Lookup(Source(), 10, 107, divisor=100)
+        >>> from bitfold.address import Lookup, Raw
+        >>> whole, first = Lookup(Raw(), 7, 0), Lookup(Raw(), 100, 7)
+        >>> second = Lookup(Raw(), 10, 107, divisor=100)
         >>> slices_of(Program(1, ((whole,), (first, second)), 117), "product")
         (0, 107)
     """

@@ -201,14 +201,21 @@ class Group:
                 got=f"{len(self.program.fields)} fields in the address",
                 expected=f"{len(self.fields)}, as in the plan",
             )
-        width, first = self.width // self.program.chunks, self.pools[0]
-        most = len(self.pools) - 1
-        wrong = first.rows != self.program.rows or any(pool.width != width for pool in self.pools)
-        if wrong or any(getattr(lookup, "pool", 0) > most for lookup in self.program):
+        width = self.width // self.program.chunks
+        rows = tuple(pool.rows for pool in self.pools)
+        other = rows != (self.program.rows, *self.program.more_rows)
+        if other or any(pool.width != width for pool in self.pools):
             raise BitfoldError(
                 "the plan's pools are not those of its address",
                 got=", ".join(f"{pool.name} [{pool.rows}, {pool.width}]" for pool in self.pools),
-                expected=f"{self.program.rows} rows of {width} numbers",
+                expected=f"{(self.program.rows, *self.program.more_rows)} rows of {width} numbers",
+            )
+        missing = {StoredSpec(*table) for table in self.program.tables.values()} - {*self.stored}
+        if missing:
+            raise BitfoldError(
+                "the plan's address reads tables that are not stored",
+                got=", ".join(sorted(each.name for each in missing)),
+                expected="each as a StoredSpec of its length, bits and kind",
             )
 
     def by_kind(self, dim: int) -> dict[str, int]:
