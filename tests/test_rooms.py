@@ -4,6 +4,7 @@ An import inside a function counts: it delays a circle, and does not open it.
 """
 
 import ast
+import re
 from pathlib import Path
 
 import bitfold
@@ -52,6 +53,18 @@ def room_of(module: str) -> str:
 def test_every_file_has_a_room() -> None:
     rooms = {room_of(module) for module in GRAPH}
     assert rooms == ROOMS.keys() | COMMON | FACES
+
+
+def test_the_page_on_architecture_names_every_room_and_file() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)/` \|.*\|(.*)\|$", page, re.MULTILINE)
+    assert [room for room, _ in rows] == list(ROOMS)
+    files = {f"{room}/{name}" for room, names in rows for name in re.findall(r"`(\S+)`", names)}
+    files |= {name for name in re.findall(r"`([\w/]+\.py)`", page) if name.split("/")[0] in ROOMS}
+    rows = re.findall(r"^\| (`[\w.]+`(?:, `[\w.]+`)*) \|", page, re.MULTILINE)
+    top = {name for row in rows for name in re.findall(r"`(\S+)`", row)}
+    assert [name for name in {*files, *top} if not (PACKAGE / name).is_file()] == []
+    assert {Path(name).stem for name in top} == COMMON | FACES - {"", "__main__"}
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
