@@ -7,8 +7,8 @@
 
 A minimal perfect hash: each bucket's pilot, a byte, was sought so that no two ids of the set have
 one place. Buckets were placed from the largest on; where no pilot leaves all ids of a bucket alone,
-the one that costs least drives out others, which are placed again (`map_building.py`). Source:
-Groot Koerkamp, "PtrHash", SEA 2025 (arXiv 2502.15539), with all places filled.
+the one that costs least drives out others, which are placed again (`kernels/map_building.py`).
+Source: Groot Koerkamp, "PtrHash", SEA 2025 (arXiv 2502.15539), with all places filled.
 
 An id that is not of the set finds the fingerprint of another: one in 256 is taken for one of the
 set. The table, uint8 `[bytes]`, is one byte for the attempt (another salt where the first ones had
@@ -46,8 +46,9 @@ class CompactMap:
         salt: what ids are mixed with.
 
     Example:
+        >>> from bitfold.kernels.map_building import build_map
         >>> shape = CompactMap(3, salt=7)
-        >>> table = shape.build(np.array([50, -4, 9]))
+        >>> table = build_map(shape, np.array([50, -4, 9]))
         >>> sorted(shape.place_int(table.tolist(), value) for value in (50, -4, 9))
         [0, 1, 2]
         >>> shape.bytes, CompactMap(1_000_000, salt=7).bytes
@@ -77,23 +78,6 @@ class CompactMap:
     def bytes(self) -> int:
         """The table's bytes."""
         return self.fingerprints_at + self.capacity
-
-    def build(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The table of a set of ids: the same for the same ids, in whatever order.
-
-        Args:
-            ids: int64, in any order, as often as they like; no more distinct ones than `capacity`.
-                Places that are left over have a fingerprint like any other.
-
-        Returns:
-            uint8 `[bytes]`.
-
-        Raises:
-            BitfoldError: for more ids than there are places.
-        """
-        from bitfold.address.map_building import build_table
-
-        return build_table(self, np.asarray(ids))
 
     def place_int(self, table: Sequence[int], value: int) -> int | None:
         """The place of one id, None where it is not of the set: the definition."""

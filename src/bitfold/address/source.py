@@ -9,7 +9,7 @@
 Codes of `Raw` and `Mixed` may then be dealt to blocks: code = skip(code, code_bits, deal).
 
 Tables are bytes beside the program: integers packed by `stored.pack_bits`, or what
-`compact_map.CompactMap` builds. A source knows their names and sizes; whoever runs it has them. Any
+`kernels.map_building` builds. A source knows their names and sizes; whoever runs it has them. Any
 bytes of the right number are a table: no code comes to lie outside `0..codes-1`.
 """
 

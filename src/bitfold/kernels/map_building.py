@@ -8,16 +8,27 @@ from numpy.typing import NDArray
 
 from bitfold.address.compact_map import MOST_ATTEMPTS, PILOTS_AT, STEP, CompactMap
 from bitfold.errors import BitfoldError
+from bitfold.kernels.map_search import search
 
 
-def build_table(shape: CompactMap, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """See `CompactMap.build`."""
+def build_map(shape: CompactMap, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The table of a set of ids: the same for the same ids, in whatever order.
+
+    Args:
+        shape: the map.
+        ids: int64, in any order, as often as they like; no more distinct ones than
+            `shape.capacity`. Places that are left over have a fingerprint like any other.
+
+    Returns:
+        uint8 `[bytes]`.
+
+    Raises:
+        BitfoldError: for more ids than there are places.
+    """
     if ids.dtype != np.int64 or ids.ndim != 1:
         raise BitfoldError(
             "a map is built of ids", got=f"{ids.dtype} {list(ids.shape)}", expected="int64 [n]"
         )
-    from bitfold.address.map_search import search
-
     for attempt in range(MOST_ATTEMPTS):
         hashes = np.sort(shape.hashes(ids, attempt))
         hashes = hashes[np.diff(hashes, prepend=~hashes[:1]) != 0]  # the mixer is one to one
