@@ -13,6 +13,7 @@ from bitfold.address.fingerprint import check_fingerprint, fingerprint_of
 from bitfold.address.mixing import mix_int
 from bitfold.address.stored import pack_bits
 from bitfold.address.tables import StoredTables
+from bitfold.kernels.map_building import build_map
 from drawn_plans import INT64, SEEDS
 
 WORD = 2**64 - 1
@@ -118,7 +119,7 @@ def test_places_of_a_map_are_read_as_dense_ids():
     ids = np.random.default_rng(0).integers(-(2**63), 2**63 - 1, 500)
     source = Mapped("map", 500, 7, Mixed(9), misses=3)
     program = Program(1, ((Lookup(source, source.codes, 0),),), source.codes)
-    tables = {"map": torch.from_numpy(source.map.build(ids))}
+    tables = {"map": torch.from_numpy(build_map(source.map, ids))}
     cells = Address(program).cells(torch.from_numpy(ids).unsqueeze(1), None, tables)
     assert cells.flatten().sort().values.tolist() == list(range(500))
     others = torch.arange(1, 5001).unsqueeze(1)

@@ -10,6 +10,7 @@ from bitfold import BitfoldError, Field, Plan
 from bitfold.address import Lookup, Mapped, Mixed, Program, Raw, Stored
 from bitfold.address.stored import pack_bits
 from bitfold.embedder.corridor import Corridor
+from bitfold.kernels.map_building import build_map
 from bitfold.planning.spec import Group, PoolSpec, StoredSpec
 
 IDS = np.random.default_rng(0).integers(-(2**63), 2**63 - 1, 300)
@@ -34,7 +35,7 @@ def mapped(device=None):
 
 
 def filled(module):
-    module.stored.put("map_0", torch.from_numpy(MAP.map.build(IDS)))
+    module.stored.put("map_0", torch.from_numpy(build_map(MAP.map, IDS)))
     module.stored.put("pointers", pack_bits(torch.arange(40) % 8, 3))
     return module
 
