@@ -45,7 +45,7 @@ def test_what_fits_is_as_it_was():
     assert plan(fields, 8) == plan(fields, 8, budget=None)
 
 
-BUDGETED = ("hash", "multi-hash", "quotient-remainder", "unified")
+BUDGETED = ("hash", "multi-hash", "quotient-remainder", "unified", "robe")
 
 
 @pytest.mark.parametrize("method", sorted(bitfold.methods()))

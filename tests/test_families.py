@@ -7,6 +7,7 @@ import bitfold
 from bitfold import BitfoldError, BudgetTooSmall, EmbeddingCollection, Field
 from bitfold.address.mixing import mix_int
 from bitfold.planning.plan import Plan
+from bitfold.pool import FlatPool
 
 FIELDS = [Field("user", 6040), Field("movie", 3706), Field("gender", 2)]
 RATIOS = ("2x", "10x", "25x")
@@ -83,3 +84,44 @@ def test_unified_uses_its_budget_and_says_the_least() -> None:
         planned("unified", "10x", lookups=3)
     assert bitfold.plan(FIELDS, 6, method="unified", budget="10x").program.chunks == 3
     assert bitfold.plan(FIELDS, 7, method="unified", budget="10x").program.chunks == 1
+
+
+@pytest.mark.parametrize("signs", [False, True])
+@pytest.mark.parametrize("chunk", [None, 1, 2, 16])
+def test_robe_reads_neighbours_from_hashed_places_of_a_ring(chunk: int | None, signs: bool) -> None:
+    made = planned("robe", "10x", chunk=chunk, signs=signs)
+    size = chunk or 8
+    module = EmbeddingCollection.from_plan(made, seed=0)
+    array, ids = pool_of(module), torch.tensor([[4000, 3705, 1]])
+    numbers = made.program.rows
+    assert array.shape == (numbers,)
+    assert made.bytes == 4 * numbers + 8 == made.budget - made.budget % 4
+    vectors = module(ids).detach()[0]
+    for f, each in enumerate(made.program.fields):
+        words = [mix_int(int(ids[0, f]), lookup.source.salt, 64) for lookup in each]
+        places = [((word * numbers >> 64) + j) % numbers for word in words for j in range(size)]
+        turned = [-1 if signs and word % 2 else 1 for word in words for _ in range(size)]
+        assert torch.equal(vectors[f], array[places] * torch.tensor(turned))
+        assert len({p.source.salt for p in each}) == 16 // size
+
+
+def test_robe_takes_arrays_of_any_size() -> None:
+    with pytest.raises(BudgetTooSmall) as error:
+        planned("robe", 1)
+    assert error.value.minimum == 4 * 8 + 8
+    for budget in (40, 41, 44, 1001):
+        made = planned("robe", budget)
+        assert made.bytes == budget - budget % 4
+        ids = torch.randint(0, 2, (50, 3), generator=torch.Generator().manual_seed(0))
+        assert EmbeddingCollection.from_plan(made)(ids).isfinite().all()
+    with pytest.raises(BitfoldError, match="chunks must divide"):
+        planned("robe", "10x", chunk=5)
+    with pytest.raises(BitfoldError, match="chunks begin at any number"):
+        planned("robe", "10x", bits=4)
+
+
+def test_a_cell_outside_a_flat_array_is_no_cell_of_its_ring() -> None:
+    pool = FlatPool(5, 3)
+    for cell in (5, 6, -6):
+        with pytest.raises(IndexError):
+            pool(torch.tensor([0, cell]))

@@ -34,12 +34,14 @@ class Traits:
         needs_counts: whether it needs to know how often ids occur (`Embedder.prepare`).
         uncompressed: whether it is the full table, which has no budget of its own.
         narrow: whether its pools can be kept in few bits.
+        why_wide: why they cannot, where that is so.
     """
 
     hashed_ids: bool = True
     needs_counts: bool = False
     uncompressed: bool = False
     narrow: bool = True
+    why_wide: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Method(ABC):
             raise BitfoldError(
                 f"method {self.name!r} does not keep its numbers in few bits",
                 got=f"bits={self.bits}",
-                expected="bits=none",
+                expected="bits=none" + (self.traits.why_wide and f": {self.traits.why_wide}"),
             )
 
     @abstractmethod
@@ -150,6 +152,7 @@ class Method(ABC):
         *,
         width: int | None = None,
         stored: Sequence[StoredSpec] = (),
+        step: int = 0,
     ) -> Group:
         """The group of a method with an address and one pool.
 
@@ -159,6 +162,7 @@ class Method(ABC):
             fusion: the fusion's name.
             width: numbers of a vector before the head, `D` if not said.
             stored: integers beside the pool.
+            step: 1 for a flat array, whose numbers are the program's rows.
         """
         if program.rows >= 1 << 63:
             raise BitfoldError(
@@ -170,7 +174,7 @@ class Method(ABC):
         width = width or ask.dim
         slices = slices_of(program, fusion) if ask.packed else ()
         pool = PoolSpec(
-            "pool", program.rows, width // program.chunks, ask.numbers,
+            "pool", program.rows, width // program.chunks, ask.numbers, step,
             slices=slices, scale=ask.scale if ask.packed else "slice",
         )  # fmt: skip
         return Group(

@@ -9,6 +9,7 @@ BUILT_IN = {
     "binary-code": "bitfold.method.binary_code:BinaryCode",
     "quotient-remainder": "bitfold.method.quotient_remainder:QuotientRemainder",
     "unified": "bitfold.method.unified:Unified",
+    "robe": "bitfold.method.robe:Robe",
 }
 GROUP = "bitfold.methods"
 

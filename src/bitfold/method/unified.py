@@ -8,11 +8,10 @@ or summed.
 """
 
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import ClassVar
 
 from bitfold.address import Lookup, Mixed, Program
-from bitfold.address.mixing import derive_salt
+from bitfold.address.mixing import field_salt
 from bitfold.config import option
 from bitfold.errors import BitfoldError
 from bitfold.method.allocation import check_minimum
@@ -59,12 +58,14 @@ class Unified(Method):
         check_minimum(self.name, least, ask.budget)
         rows = (ask.budget - ask.fixed_bytes(1, width)) // ask.row_bytes(width)
         rows = min(rows, sum(sizes) * chunks)
-        fields = []
-        for field in ask.fields:
-            name = int.from_bytes(blake2b(field.name.encode(), digest_size=8).digest(), "little")
-            salts = [derive_salt(ask.seed, name, k) for k in range(count)]
-            fields.append(tuple(Lookup(Mixed(salt), rows, 0, leading=True) for salt in salts))
-        return self.finish(ask, Program(chunks, tuple(fields), rows), self.fusion)
+        fields = tuple(
+            tuple(
+                Lookup(Mixed(field_salt(ask.seed, field.name, k)), rows, 0, leading=True)
+                for k in range(count)
+            )
+            for field in ask.fields
+        )
+        return self.finish(ask, Program(chunks, fields, rows), self.fusion)
 
     def _count(self, dim: int) -> int:
         if self.fusion == "sum":

@@ -54,8 +54,10 @@ class FlatPool(WithConstants):
 
     def at(self, weight: Tensor, cells: Tensor) -> Tensor:
         """Pieces of a weight at cells."""
-        places = cells.unsqueeze(-1) + self.run
-        return weight[torch.where(places >= weight.shape[0], places - weight.shape[0], places)]
+        first, numbers = cells.unsqueeze(-1), weight.shape[0]
+        places = first + self.run
+        past = (places >= numbers) & (first < numbers)  # a cell outside stays there, and raises
+        return weight[torch.where(past, places - numbers, places)]
 
     def forward(self, cells: Tensor | Callable[[Tensor], Tensor]) -> Tensor:
         """Read the pieces at `cells`, or let a function read the weight while it is there."""
