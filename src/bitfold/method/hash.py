@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bitfold.address import Lookup, Mixed, Program, Raw
-from bitfold.address.mixing import derive_salt
+from bitfold.address.mixing import derive_salt, field_salt
 from bitfold.address.program import place
 from bitfold.config import option
 from bitfold.errors import BitfoldError
@@ -88,3 +88,15 @@ def hashed_rows(
     room = (ask.budget - fixed) // unit
     most = [max(least, size * part) for size in sizes]
     return allocate(sizes, [least] * len(sizes), most, room, exponent)
+
+
+def one_pool(ask: Ask, rows: int, count: int, chunks: int = 1, *, signed: bool = False) -> Program:
+    """`count` hashed lookups for every field, in one pool; the hashes follow from fields' names."""
+    fields = tuple(
+        tuple(
+            Lookup(Mixed(field_salt(ask.seed, each.name, k)), rows, 0, leading=True, signed=signed)
+            for k in range(count)
+        )
+        for each in ask.fields
+    )
+    return Program(chunks, fields, rows)

@@ -9,13 +9,11 @@ that goes on at its beginning where it ends; a second hash may give the chunk a 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bitfold.address import Lookup, Mixed, Program
-from bitfold.address.mixing import field_salt
 from bitfold.config import option
 from bitfold.errors import BitfoldError
 from bitfold.method.allocation import check_minimum
 from bitfold.method.base import Forms, Method, Traits, check_options
-from bitfold.method.hash import field_sizes
+from bitfold.method.hash import field_sizes, one_pool
 from bitfold.planning.ask import Ask
 from bitfold.planning.spec import Group, dtype_size
 
@@ -31,7 +29,7 @@ class Robe(Method):
     )
     signs: bool = option(
         False,
-        help="negate a chunk for half of the ids, so that what meets there cancels on average",
+        help="negate chunks for half of the ids: what meets cancels on average",
     )
 
     name: ClassVar[str] = "robe"
@@ -68,17 +66,5 @@ class Robe(Method):
         check_minimum(self.name, least, ask.budget)
         numbers = min((ask.budget - fixed) // unit, sum(sizes) * ask.dim)
         chunks = ask.dim // size
-        fields = tuple(
-            tuple(
-                Lookup(
-                    Mixed(field_salt(ask.seed, field.name, c)),
-                    numbers,
-                    0,
-                    leading=True,
-                    signed=self.signs,
-                )
-                for c in range(chunks)
-            )
-            for field in ask.fields
-        )
-        return self.finish(ask, Program(chunks, fields, numbers), "concat", step=1)
+        program = one_pool(ask, numbers, chunks, chunks, signed=self.signs)
+        return self.finish(ask, program, "concat", step=1)

@@ -10,13 +10,11 @@ or summed.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bitfold.address import Lookup, Mixed, Program
-from bitfold.address.mixing import field_salt
 from bitfold.config import option
 from bitfold.errors import BitfoldError
 from bitfold.method.allocation import check_minimum
 from bitfold.method.base import Forms, Method, check_options
-from bitfold.method.hash import field_sizes
+from bitfold.method.hash import field_sizes, one_pool
 from bitfold.planning.ask import Ask
 from bitfold.planning.spec import Group
 
@@ -58,14 +56,8 @@ class Unified(Method):
         check_minimum(self.name, least, ask.budget)
         rows = (ask.budget - ask.fixed_bytes(1, width)) // ask.row_bytes(width)
         rows = min(rows, sum(sizes) * chunks)
-        fields = tuple(
-            tuple(
-                Lookup(Mixed(field_salt(ask.seed, field.name, k)), rows, 0, leading=True)
-                for k in range(count)
-            )
-            for field in ask.fields
-        )
-        return self.finish(ask, Program(chunks, fields, rows), self.fusion)
+        program = one_pool(ask, rows, count, chunks)
+        return self.finish(ask, program, self.fusion)
 
     def _count(self, dim: int) -> int:
         if self.fusion == "sum":
