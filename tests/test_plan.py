@@ -86,7 +86,7 @@ def test_binary_code_uses_its_budget(fusion, ratio, digits):
     assert 0.97 * made.budget <= made.bytes <= made.budget
 
 
-@pytest.mark.parametrize("method", ["hash", "multi-hash", "binary-code"])
+@pytest.mark.parametrize("method", ["hash", "multi-hash", "binary-code", "dhe"])
 @pytest.mark.parametrize("fields", [FIELDS, LOG], ids=["dense", "with hashed"])
 def test_compressing_methods_use_their_budget(method, fields):
     for ratio in ("3x", "10x", "50x"):
@@ -94,7 +94,7 @@ def test_compressing_methods_use_their_budget(method, fields):
         assert 0.97 * made.budget <= made.bytes <= made.budget
 
 
-@pytest.mark.parametrize("method", bitfold.methods())
+@pytest.mark.parametrize("method", sorted(bitfold.methods().keys() - {"dhe"}))  # which has no rows
 def test_a_budget_of_the_full_table_keeps_every_id_whole(method):
     made = bitfold.plan(FIELDS, 16, method=method, budget="1x")
     assert made.bytes == full_bytes(FIELDS, 16)

@@ -52,6 +52,7 @@ class Embedder(nn.Module):
     prepares: bool = False  # whether `prepare` has something to learn
     observes: bool = False  # whether `observe` wants to be called
     every: int = 0  # how many steps lie between two `maintain`s; 0: an epoch
+    multiplies: bool = False  # whether matrices are multiplied, so that batches decide last bits
     fills_unseen: bool = True  # whether rows that no training id reads get the mean of the others
 
     @property

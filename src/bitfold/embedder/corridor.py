@@ -16,11 +16,12 @@ from bitfold.address.fingerprint import check_fingerprint, fingerprint_of
 from bitfold.address.tables import StoredTables
 from bitfold.embedder import plain
 from bitfold.embedder.contract import Embedder, Progress, Table
+from bitfold.embedder.draws import drawn_seed
 from bitfold.embedder.head import Head
 from bitfold.embedder.ranges import as_int64, out_of_range
 from bitfold.errors import BitfoldError, IdOutOfRange
 from bitfold.fuse import fusion_named
-from bitfold.fuse.bags import bags_of, check_pooling
+from bitfold.fuse.bags import bags_of, check_bags
 from bitfold.kernels.choice import DIRECT, PLAIN, way_of
 from bitfold.kernels.ops import FUSIONS, POOLINGS, READ, vectors
 from bitfold.kernels.packing import pack, runs, scratch_words
@@ -72,7 +73,8 @@ class Corridor(WithConstants, Embedder):
         self.num_fields = len(plan.fields)
         self.width = group.width
         head = None
-        if group.width != plan.embedding_dim:
+        self.multiplies = group.width != plan.embedding_dim
+        if self.multiplies:
             head = Head(self.num_fields, group.width, plan.embedding_dim, device, dtype)
         self.register_module("head", head)
         self.place_constants(device)
@@ -289,22 +291,7 @@ class Corridor(WithConstants, Embedder):
         padding_idx: int | None = None,
     ) -> Tensor:
         """Vectors `[B, F, D]` of bags; ids equal to `padding_idx` are left out of them."""
-        check_pooling(mode, weights)
-        bags = offsets.shape[0] - 1 if offsets.dim() == 1 else -1
-        if ids.dim() != 1 or bags < 0 or bags % self.num_fields:
-            raise BitfoldError(
-                "bags of the wrong shape",
-                got=f"ids {list(ids.shape)}, offsets {list(offsets.shape)}",
-                expected=f"ids [T], offsets [{self.num_fields} * B + 1], field by field",
-            )
-        if weights is not None and weights.shape != ids.shape:
-            raise BitfoldError(
-                "per_sample_weights of the wrong shape",
-                got=list(weights.shape),
-                expected=f"{list(ids.shape)}, as the ids",
-            )
-        if offsets.dtype not in (torch.int64, torch.int32):
-            raise BitfoldError("offsets are integers", got=offsets.dtype, expected="torch.int64")
+        check_bags(ids, offsets, weights, mode, self.num_fields)
         offsets = offsets.long()
         ids = as_int64(ids)
         head: Any = self._modules["head"]
@@ -397,8 +384,3 @@ class Corridor(WithConstants, Embedder):
 def _ones(offsets: Tensor) -> bool:
     """Whether every bag holds one id."""
     return type(offsets) is Tensor and torch.equal(offsets, torch.arange(offsets.shape[0]))
-
-
-def drawn_seed(generator: torch.Generator | None) -> int:
-    """A seed, drawn from a generator, or from torch's own."""
-    return int(torch.empty((), dtype=torch.int64, device="cpu").random_(generator=generator))

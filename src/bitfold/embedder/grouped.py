@@ -9,6 +9,7 @@ from bitfold.address.constants import WithConstants
 from bitfold.embedder.contract import Embedder, Progress, Table
 from bitfold.embedder.ranges import as_int64
 from bitfold.errors import BitfoldError
+from bitfold.fuse.bags import check_bags
 from bitfold.planning.plan import Plan
 from bitfold.planning.statistics import Statistics
 from bitfold.pool.moved import RowMove
@@ -35,6 +36,7 @@ class Grouped(WithConstants, Embedder):
         self.plan, self.num_fields = plan, len(plan.fields)
         self.parts = nn.ModuleList(parts)
         self.observes = any(part.observes for part in parts)
+        self.multiplies = any(part.multiplies for part in parts)
         self.place_constants(device)
 
     def _constants(self) -> dict[str, Tensor]:
@@ -70,14 +72,8 @@ class Grouped(WithConstants, Embedder):
         padding_idx: int | None = None,
     ) -> Tensor:
         """Vectors `[B, F, D]` of bags; ids equal to `padding_idx` are left out of them."""
-        bags = offsets.shape[0] - 1 if offsets.dim() == 1 else -1
-        if ids.dim() != 1 or bags < 0 or bags % self.num_fields:
-            raise BitfoldError(
-                "bags of the wrong shape",
-                got=f"ids {list(ids.shape)}, offsets {list(offsets.shape)}",
-                expected=f"ids [T], offsets [{self.num_fields} * B + 1], field by field",
-            )
-        rows, found = bags // self.num_fields, []
+        check_bags(ids, offsets, weights, mode, self.num_fields)
+        rows, found = (offsets.shape[0] - 1) // self.num_fields, []
         for part, columns in self._each():
             starts, ends = zip(
                 *((offsets[f * rows], offsets[(f + 1) * rows]) for f in columns.tolist()),

@@ -39,6 +39,13 @@ def out_of_range(
     return None
 
 
+def guarded(ids: Tensor, bad: Tensor | None) -> Tensor:
+    """The ids as they are; a graph that is run with `bad` ones raises, as a table would."""
+    if bad is None:
+        return ids
+    return ids * ids.new_ones(1)[bad.long()]  # the second of one number
+
+
 def _complain(fields: Sequence[Field], ids: Tensor, field: Tensor | None, bad: Tensor) -> None:
     where = bad.nonzero()[0]
     place = [int(step) for step in where]

@@ -21,6 +21,28 @@ def check_pooling(mode: str, weights: Tensor | None) -> None:
         )
 
 
+def check_bags(
+    ids: Tensor, offsets: Tensor, weights: Tensor | None, mode: str, fields: int
+) -> None:
+    """Raise unless ids, offsets and weights are bags of `fields` fields, field by field."""
+    check_pooling(mode, weights)
+    bags = offsets.shape[0] - 1 if offsets.dim() == 1 else -1
+    if ids.dim() != 1 or bags < 0 or bags % fields:
+        raise BitfoldError(
+            "bags of the wrong shape",
+            got=f"ids {list(ids.shape)}, offsets {list(offsets.shape)}",
+            expected=f"ids [T], offsets [{fields} * B + 1], field by field",
+        )
+    if weights is not None and weights.shape != ids.shape:
+        raise BitfoldError(
+            "per_sample_weights of the wrong shape",
+            got=list(weights.shape),
+            expected=f"{list(ids.shape)}, as the ids",
+        )
+    if offsets.dtype not in (torch.int64, torch.int32):
+        raise BitfoldError("offsets are integers", got=offsets.dtype, expected="torch.int64")
+
+
 def pool(
     vectors: Tensor,
     bag: Tensor,

@@ -96,6 +96,17 @@ def same(got: Sequence[Any], expected: Sequence[Any], **tolerance: Any) -> None:
         torch.testing.assert_close(one, other, **tolerance)
 
 
+def same_rows(module: nn.Module, got: Tensor, expected: Tensor) -> None:
+    """Raise unless vectors that batches of two sizes gave are equal.
+
+    To the bit, unless matrices were multiplied: then the last bits depend on the batch.
+    """
+    if any(part.multiplies for part in embedders(module)):
+        torch.testing.assert_close(got, expected)
+    else:
+        assert torch.equal(got, expected)
+
+
 @torch.no_grad()
 def disturb(module: nn.Module, by: float = 1.0) -> None:
     """Add a number to every weight."""

@@ -212,12 +212,13 @@ def test_other_dtypes(case: Case, dtype: torch.dtype) -> None:
     collection, ids = case.collection(mode="mean"), case.ids(5)
     bags = bags_by_field(random_bags(case, 5))
     tolerance = 0 if dtype == torch.float64 else 2e-2
+    near = 5e-4 if embedders(collection)[0].multiplies else 1e-4  # each layer rounds
     for inputs in ((ids,), bags):
         expected = collection(*inputs)
         moved = copy.deepcopy(collection).to(dtype)
         got = moved(*inputs)
         assert got.dtype == dtype
-        torch.testing.assert_close(got.float(), expected, rtol=tolerance, atol=1e-4)
+        torch.testing.assert_close(got.float(), expected, rtol=tolerance, atol=near)
         got.float().pow(2).sum().backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in moved.parameters())
     assert copy.deepcopy(collection).half()(ids).dtype == torch.float16
