@@ -354,6 +354,8 @@ class Corridor(WithConstants, Embedder):
 
     def bad(self, ids: Tensor, field: Tensor | None = None) -> Tensor | None:
         """Which dense ids are out of range; see `bitfold.embedder.ranges`."""
+        if self.limits.device != ids.device:  # weights that went there past `Module.to`
+            self._place_all(ids.device)
         return out_of_range(self.plan.fields, self.limits, ids, field)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
@@ -376,9 +378,13 @@ class Corridor(WithConstants, Embedder):
         super()._load_from_state_dict(state_dict, prefix, local, strict, missing, *rest)
         weight = state_dict.get(f"{prefix}pool.weight", self.limits)
         if self.limits.is_meta and not weight.is_meta:
-            for part in self.modules():
-                if isinstance(part, WithConstants):
-                    part.place_constants(weight.device)
+            self._place_all(weight.device)
+
+    def _place_all(self, device: torch.device) -> None:
+        """Make all constants anew where the weights are."""
+        for part in self.modules():
+            if isinstance(part, WithConstants):
+                part.place_constants(device)
 
 
 def _ones(offsets: Tensor) -> bool:

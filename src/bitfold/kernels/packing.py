@@ -92,7 +92,6 @@ def _few(program: Program) -> tuple[dict[int, int], int]:
     shared = set()
     for base, end in sorted({(lookup.base, lookup.base + lookup.span) for lookup in program}):
         if slices and base < slices[-1][1]:  # lookups that read parts of one another's rows
-            shared.add(slices[-1])
             slices[-1] = slices[-1][0], max(end, slices[-1][1])
             shared.add(slices[-1])
         else:

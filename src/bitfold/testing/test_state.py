@@ -167,6 +167,26 @@ def test_from_the_meta_device_to_weights(case: Case, how: str) -> None:
     assert torch.equal(filled(ids), original(ids))
 
 
+@pytest.mark.parametrize("how", ["loaded", "reversed", "assigned"])
+def test_weights_may_come_one_by_one(case: Case, how: str) -> None:
+    """From files of parts, or as attributes; what follows from the plan is there all the same."""
+    ids, original = case.ids(4), changed(case.collection(seed=1))
+    bags = bags_by_field(random_bags(case, 2))
+    came = case.collection(seed=1, device="meta")
+    if how == "assigned":
+        for key, value in [*original.named_parameters(), *original.named_buffers()]:
+            owner, _, name = key.rpartition(".")
+            setattr(came.get_submodule(owner), name, value)
+    else:
+        state = [*original.state_dict().items()]
+        for key, value in reversed(state) if how == "reversed" else state:
+            came.load_state_dict({key: value}, strict=False, assign=True)
+    with plain_torch():
+        torch.testing.assert_close(came(ids), original(ids))
+        torch.testing.assert_close(came(*bags), original(*bags))
+    assert torch.equal(came(ids), original(ids))
+
+
 def test_the_state_is_strict(case: Case) -> None:
     collection = case.collection()
     state = collection.state_dict()
