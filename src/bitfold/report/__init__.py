@@ -3,9 +3,15 @@
 reading     what results.json and compare.json say, put in order
 sentences   what was found, in sentences
 look        colours, shapes, sizes, and the pieces that charts share
-charts      quality, training curves, frequencies of ids, differences
-parts       bytes, collapse, speed, unseen ids, the grid
-sections    sentences, chart and table of each section
+quality     the chart of quality against bytes
+curves      of quality over epochs
+frequencies  of quality by how often an id was met
+differences  of differences between methods
+sizes       of bytes
+parts       of collapse, speed and the grid
+layout      what a section is made of
+findings    the sections of quality and differences
+sections    all sections, in order
 again       the command that makes the comparison again
 figures     which figures can be drawn; what cannot is left out, with a note
 drawing     charts as SVG and PNG
@@ -25,7 +31,7 @@ from bitfold.report.drawing import INSTALL, check_packages, missing
 from bitfold.report.figures import listed
 
 if TYPE_CHECKING:
-    from bitfold.report.sections import Chart
+    from bitfold.report.layout import Chart
 
 PAGE = "board.html"
 

@@ -27,6 +27,7 @@ DARK = {
 COLOURS = 7  # beside the full table's; then they come again with another shape
 SHAPES = ("square", "circle", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
 FONT = "Arial, 'Liberation Sans', Helvetica, sans-serif"
+AUC_AXIS = {"format": ".3f", "tickCount": 5}
 LETTER = 7.4  # pixels of a letter, about
 BOLD = 8.0  # of a bold one
 AXIS = 56  # of a vertical axis with its numbers and title
@@ -227,3 +228,49 @@ def byte_axis(field: str, low: float, high: float, look: Look, room: int) -> Spe
         "scale": {"type": "log", "domain": [low, high], "nice": False},
         "axis": {"values": ticks, "labelExpr": BYTE_LABEL, "labelOverlap": True},
     }
+
+
+def label_room(board: Board) -> int:
+    """Pixels for the longest label beside a line."""
+    return int(max(len(series.label) for series in board.series.values()) * BOLD) + 14
+
+
+def short(text: str, most: int = 22) -> str:
+    """A name cut to fit.
+
+    Example:
+        >>> short("binary-code:blocks=2,fusion=sum")
+        'binary-code:blocks=2,…'
+    """
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def furthest(rows: Sequence[Mapping[str, Any]], by: str) -> list[dict[str, Any]]:
+    """Each method's row that lies furthest to the right."""
+    out: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["method"] not in out or row[by] > out[row["method"]][by]:
+            out[row["method"]] = dict(row)
+    return list(out.values())
+
+
+def apart(
+    rows: Sequence[dict[str, Any]], low: float, high: float, height: int, gap: float, edge: float
+) -> list[dict[str, Any]]:
+    """The rows with their AUCs moved so that labels there, `gap` pixels high, do not meet.
+
+    Args:
+        rows: with an `auc` each.
+        low: the AUC at the foot of the chart.
+        high: the AUC at its top.
+        height: of the chart, in pixels.
+        gap: pixels between two labels.
+        edge: pixels between a label and the chart's foot or top.
+    """
+    places = spread_out(
+        [(high - row["auc"]) / (high - low) * height for row in rows], gap, edge, height - edge
+    )
+    return [
+        row | {"auc": high - place / height * (high - low)}
+        for row, place in zip(rows, places, strict=True)
+    ]

@@ -12,11 +12,12 @@ from bitfold.report.again import CELL, command
 from bitfold.report.decision import commands, decision
 from bitfold.report.drawing import svg
 from bitfold.report.figures import listed
+from bitfold.report.layout import Chart, Section, Table
 from bitfold.report.look import COLOURS, DARK, LIGHT, NARROW, WIDE, shape
 from bitfold.report.numbers import auc_text, share_text, size
-from bitfold.report.parts import whole_bytes
 from bitfold.report.reading import Board, text_of
-from bitfold.report.sections import Chart, Section, Table, sections
+from bitfold.report.sections import sections
+from bitfold.report.sizes import whole_bytes
 
 if TYPE_CHECKING:
     from markupsafe import Markup

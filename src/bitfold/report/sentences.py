@@ -5,8 +5,8 @@ from typing import Any
 
 from bitfold.comparison.board import FULL_BUDGET, Line
 from bitfold.report.numbers import auc_text, byte_count, difference_text, share_text, size
-from bitfold.report.parts import field_rows
 from bitfold.report.reading import Board, Row, is_ratio
+from bitfold.report.sizes import field_rows
 
 
 def where(budget: str) -> str:
