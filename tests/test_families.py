@@ -5,7 +5,7 @@ import torch
 
 import bitfold
 from bitfold import BitfoldError, BudgetTooSmall, EmbeddingCollection, Field
-from bitfold.address.mixing import mix_int
+from bitfold.address.mixing import derive_salt, mix_int
 from bitfold.planning.plan import Plan
 from bitfold.pool import FlatPool
 
@@ -125,3 +125,55 @@ def test_a_cell_outside_a_flat_array_is_no_cell_of_its_ring() -> None:
     for cell in (5, 6, -6):
         with pytest.raises(IndexError):
             pool(torch.tensor([0, cell]))
+
+
+@pytest.mark.parametrize(("ratio", "own"), [("2x", True), ("10x", False)])
+def test_hash_embeddings_weigh_rows_by_importances_of_the_id(ratio: str, own: bool) -> None:
+    made = planned("hash-embeddings", ratio, hashes=3, share=0.5)
+    module = EmbeddingCollection.from_plan(made, seed=0)
+    embedder = module.embedder
+    table, learned = pool_of(module), embedder.importance.weight
+    with torch.no_grad():
+        learned.normal_()
+    assert made.by_kind["importances"] == learned.nbytes
+    assert (len(learned) == 6040 + 3706) == own
+    ids, base = torch.tensor([[4000, 3705, 1]]), 0
+    vectors = module(ids).detach()[0]
+    for f, rows in enumerate(embedder.rows[:2]):
+        value, lookups = int(ids[0, f]), made.program.fields[f]
+        place = value
+        if not own:
+            salt = derive_salt(lookups[0].source.salt, 0)
+            place = mix_int(value, salt, 64) * rows >> 64
+        weights = learned[base + place].detach()
+        expected = weights @ table[made.program.cells_int(f, value)]
+        torch.testing.assert_close(vectors[f], expected)
+        base += rows
+    assert torch.equal(vectors[2], table[made.program.cells_int(2, 1)[0]])  # whole: not weighed
+
+
+def test_hash_embeddings_start_as_a_sum_of_rows() -> None:
+    made = planned("hash-embeddings", "10x")
+    module, ids = EmbeddingCollection.from_plan(made, seed=0), torch.tensor([[4000, 3705, 1]])
+    table = pool_of(module)
+    for f in range(2):
+        expected = table[made.program.cells_int(f, int(ids[0, f]))].sum(0)
+        torch.testing.assert_close(module(ids)[0, f].detach(), expected)
+
+
+def test_hash_embeddings_spend_all_and_say_the_least() -> None:
+    for ratio in RATIOS:
+        for share in (0.1, 0.25, 0.9):
+            made = planned("hash-embeddings", ratio, share=share)
+            folded = made.by_kind["importances"] < 8 * (6040 + 3706)
+            assert 0 <= made.budget - made.bytes < (8 if folded else 64)
+    with pytest.raises(BudgetTooSmall) as error:
+        planned("hash-embeddings", 1)
+    assert error.value.minimum == 3 * 64 + 3 * 8 + 8
+    for budget in range(error.value.minimum, error.value.minimum + 200, 7):
+        made = planned("hash-embeddings", budget)
+        ids = torch.tensor([[6039, 3705, 1], [0, 0, 0]])
+        assert EmbeddingCollection.from_plan(made)(ids).isfinite().all()
+    for share in (0.0, 1.0):
+        with pytest.raises(BitfoldError, match="share"):
+            planned("hash-embeddings", "10x", share=share)

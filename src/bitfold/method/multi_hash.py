@@ -4,6 +4,7 @@ Two ids look alike only if all their rows meet. Source: Serra and Karatzoglou, "
 Recommenders Fit: Bloom Embeddings for Sparse Binary Input/Output Networks", RecSys 2017.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -48,17 +49,21 @@ class MultiHash(Method):
                 expected="a number of hashes that divides the width",
             )
         rows = hashed_rows(self.name, ask, self.allocation, part=chunks)
-        bases, end = place(rows)
-        lookups = []
-        for index, (field, size, base) in enumerate(zip(ask.fields, rows, bases, strict=True)):
-            if field.num_embeddings is not None and size == field.num_embeddings * chunks:
-                whole = field.num_embeddings
-                part = tuple(Lookup(Raw(), whole, base + c * whole) for c in range(chunks))
-            else:
-                part = tuple(
-                    Lookup(Mixed(derive_salt(ask.seed, index, k)), size, base, leading=True)
-                    for k in range(self.hashes)
-                )
-            lookups.append(part)
-        program = Program(chunks, tuple(lookups), end)
-        return self.finish(ask, program, self.fusion)
+        return self.finish(ask, hashed_program(ask, rows, self.hashes, chunks), self.fusion)
+
+
+def hashed_program(ask: Ask, rows: Sequence[int], hashes: int, chunks: int = 1) -> Program:
+    """`hashes` lookups in a slice of `rows` for each field; fields with a row an id are whole."""
+    bases, end = place(rows)
+    lookups = []
+    for index, (field, size, base) in enumerate(zip(ask.fields, rows, bases, strict=True)):
+        if field.num_embeddings is not None and size == field.num_embeddings * chunks:
+            whole = field.num_embeddings
+            part = tuple(Lookup(Raw(), whole, base + c * whole) for c in range(chunks))
+        else:
+            part = tuple(
+                Lookup(Mixed(derive_salt(ask.seed, index, k)), size, base, leading=True)
+                for k in range(hashes)
+            )
+        lookups.append(part)
+    return Program(chunks, tuple(lookups), end)

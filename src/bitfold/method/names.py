@@ -11,6 +11,7 @@ BUILT_IN = {
     "dhe": "bitfold.method.dhe:DHE",
     "unified": "bitfold.method.unified:Unified",
     "robe": "bitfold.method.robe:Robe",
+    "hash-embeddings": "bitfold.method.hash_embeddings:HashEmbeddings",
 }
 GROUP = "bitfold.methods"
 
