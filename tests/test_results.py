@@ -263,7 +263,7 @@ def test_remedies_stand_beside_the_plain_form(
     assert [stages.plain(name) for name in stages.TRIED] == [
         *(stages.PAPER, *[stages.DEFAULT] * 4, stages.POOL)
     ]
-    board = replace(board, stages=made.boards.STAGES)
+    board = replace(board, stages=made.boards.CLAIM_STAGES)
     written(made, board, tmp_path, "grid", row(stages.DEFAULT, "10x", 0, 0.78))
     written(made, board, tmp_path, "remedies", row(f"{stages.DEFAULT},std=0.1", "10x", 0, 0.79))
     sitting = made.sitting.Sitting({board.name: board}, tmp_path, tmp_path, tmp_path / "results")
@@ -362,11 +362,34 @@ def test_negatives_are_items_that_the_user_never_has(made: SimpleNamespace, tmp_
     assert negatives["item"].n_unique() > 25
 
 
+def test_boards_of_a_budget_alone_train_the_full_table_and_auto(made: SimpleNamespace) -> None:
+    boards = made.boards.every_board()
+    titles = [
+        cell.title
+        for call in made.stages.calls(boards["ml-1m-auto"], "auto", {})
+        for cell in call.cells(boards["ml-1m-auto"])
+    ]
+    assert titles[:4] == [
+        "full 1x seed 0",
+        "auto 100x seed 0",
+        "full 1x seed 1",
+        "auto 100x seed 1",
+    ]
+    text = boards["ml-1m-text-auto"]
+    assert text.data.ids == "hashed"
+    calls = made.stages.calls(text, "auto", {})
+    assert {cell.variant.method for call in calls for cell in call.cells(text)} == {"auto"}
+    every = made.stages.families()
+    assert {"binary-code", "binary-code:bits=4", "binary-code:bits=2", "auto"} <= set(every)
+    assert "full" not in every
+
+
 def test_boards_plan_and_read_with_words_that_exist(made: SimpleNamespace) -> None:
     boards = made.boards.every_board()
     assert all(board.reference is None or board.reference in boards for board in boards.values())
-    assert all(board.train.set == {"allocation": "0"} for board in boards.values())
-    assert list(boards)[-1] == "synthetic-5m-hashed"
+    claims = {name: board for name, board in boards.items() if board.claims}
+    assert all(board.train.set == {"allocation": "0"} for board in claims.values())
+    assert list(claims)[-1] == "synthetic-5m-hashed"
     large = boards["synthetic-20m"]
     (call,) = made.stages.calls(large, "final", {"1000x": ["binary-code:strategy=skip"]})
     assert [cell.title for cell in call.cells(large)][:-1] == [

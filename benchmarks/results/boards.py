@@ -1,6 +1,6 @@
 """The boards: which log, how it is read, how everybody on it is trained."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bitfold.data.config import DataConfig
@@ -9,7 +9,10 @@ from bitfold.runs.options import TrainConfig
 
 BUDGETS = ("10x", "100x", "1000x")
 GRID, FINAL, REMEDIES = "grid", "final", "remedies"
-STAGES = (GRID, FINAL, REMEDIES)
+# What a budget alone gives, and every family in every precision: on boards of their own.
+AUTO, FAMILIES = "auto", "families"
+STAGES = (GRID, FINAL, REMEDIES, AUTO, FAMILIES)
+CLAIM_STAGES = (GRID, FINAL, REMEDIES)
 # With rows dealt alike and by the root of a field's size: the better one is the rival.
 RIVALS = ("hash", "multi-hash", "hash:allocation=0.5", "multi-hash:allocation=0.5")
 # Today's default with dense ids, by its full name.
@@ -49,7 +52,12 @@ class Board:
     rivals: tuple[str, ...] = RIVALS
     seeds: int = 3
     budgets: tuple[str, ...] = BUDGETS
-    stages: tuple[str, ...] = STAGES
+    stages: tuple[str, ...] = CLAIM_STAGES
+
+    @property
+    def claims(self) -> bool:
+        """Whether the paper's claim is tested on it."""
+        return FINAL in self.stages
 
     @property
     def whole(self) -> bool:
@@ -146,10 +154,64 @@ def boards_of(log: Log, train: TrainConfig) -> list[Board]:
     return [dense, hashed]
 
 
+# Longer training than above, the same for the full table and for `auto`: with it the full table is
+# as good as any training here has made it, and so are tables of few bits, which learn more slowly.
+AUTO_TRAINING: dict[str, dict[str, Any]] = {
+    "ml-1m": {"epochs": 20, "batch_size": 1024, "lr": 2e-3, "embedding_decay": 3e-5},
+    "frappe": {"epochs": 25, "batch_size": 1024, "lr": 8e-3, "embedding_decay": 1e-5},
+    "gowalla": {"epochs": 12, "batch_size": 2048, "lr": 2e-3, "embedding_decay": 1e-4,
+                "hidden": (128, 64)},
+    "ml-1m-crossed": {"epochs": 10, "batch_size": 1024, "lr": 2e-3, "embedding_decay": 3e-5},
+    "synthetic-20m": TRAINING["synthetic-20m"],
+}  # fmt: skip
+AUTO_BUDGETS: dict[str, tuple[str, ...]] = {
+    "ml-1m": ("10x", "50x", "100x"),
+    "frappe": ("10x", "50x", "100x"),
+    "gowalla": ("10x", "50x", "100x"),
+    "ml-1m-crossed": ("1000x",),
+    "synthetic-20m": ("1000x", "10000x"),
+}
+FROM_TEXT = ("ml-1m",)
+"""The logs that are also given as raw text, so that ids are hashed and maps count."""
+
+
+def auto_boards() -> list[Board]:
+    """The boards of what a budget alone gives."""
+    out = []
+    for log in LOGS:
+        if log.name not in AUTO_TRAINING:
+            continue
+        words = {**EVERYBODY, "patience": 2, "set": {}, **AUTO_TRAINING[log.name]}
+        more = {name: value for name, value in log.more.items() if name in ("synth", "negatives")}
+        board = Board(
+            f"{log.name}-auto", log.title, log.file, DataConfig(**log.data, ids="vocabulary"),
+            TrainConfig(**words), stages=(AUTO,), budgets=AUTO_BUDGETS[log.name], **more,
+        )  # fmt: skip
+        if log.name == "ml-1m":
+            board = replace(board, stages=(AUTO, FAMILIES))
+        if log.name == "synthetic-20m":
+            board = replace(board, seeds=1)
+        out.append(board)
+        if log.name in FROM_TEXT:
+            out.append(
+                replace(
+                    board,
+                    name=f"{log.name}-text-auto",
+                    title=f"{log.title}; from raw text",
+                    data=DataConfig(**log.data, ids="hashed"),
+                    reference=board.name,
+                    budgets=("10x", "50x"),
+                    stages=(AUTO,),
+                )
+            )
+    return out
+
+
 def every_board() -> dict[str, Board]:
     """All boards by name, in the order of work: dense ids first, then hashed ones."""
     found = [
         boards_of(log, TrainConfig(**EVERYBODY | TRAINING[log.name])) for log in LOGS
     ]  # fmt: skip
     every = [boards[0] for boards in found] + [board for boards in found for board in boards[1:]]
+    every += auto_boards()
     return {board.name: board for board in every}

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from bitfold.files import atomic
 
+from .auto import auto
 from .board_page import board_page
-from .boards import GRID, Board
+from .boards import FINAL, Board
 from .claims import crosses, defaults, headline, notes, rivals
 from .figures import CLAIM, Figures, claimed, figure, table
 from .sitting import Sitting
@@ -28,14 +29,22 @@ This page is written by `python -m benchmarks.results --write-docs` from the fil
 
 def write_page(sitting: Sitting, path: Path) -> None:
     """Write the overview at `path`, and a page for each board in the folder of the same name."""
-    boards = list(sitting.boards.values())
+    every = list(sitting.boards.values())
+    boards = [board for board in every if board.claims]
     claims = (
-        *(notes(path), headline(sitting), rivals(sitting, boards)),
+        *(notes(path), auto(sitting), headline(sitting), rivals(sitting, boards)),
         *(defaults(sitting, boards), crosses(sitting)),
     )
     pages = {board.name: text for board in boards if (text := board_page(sitting, board))}
     parts = [HEAD, _overview(sitting, boards, set(pages)), *(text for text in claims if text)]
-    parts += [text for text in (_missing(sitting, boards), _time(sitting, boards)) if text]
+    parts += [
+        text
+        for text in (
+            _missing(sitting, list(sitting.boards.values())),
+            _time(sitting, list(sitting.boards.values())),
+        )
+        if text
+    ]
     for name, text in pages.items():
         _write(path.with_suffix("") / f"{name}.md", text)
     _write(path, "\n".join(parts))
@@ -82,7 +91,7 @@ def _missing(sitting: Sitting, boards: Sequence[Board]) -> str:
             missing = sitting.missing(board, stage)
             if not missing:
                 continue
-            chosen = stage == GRID or sitting.best(board) is not None
+            chosen = stage != FINAL or sitting.best(board) is not None
             names = _named(missing) if chosen else "its forms are chosen when the grid is whole"
             rows.append([board.name, stage, str(len(missing)), names])
     if not rows:

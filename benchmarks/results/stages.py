@@ -10,8 +10,9 @@ from typing import Any
 
 from bitfold.comparison.board import FULL, Cell, CompareConfig, cells
 from bitfold.comparison.floors import logistic_cell
+from bitfold.method.registry import method_kinds
 
-from .boards import DEFAULT, FINAL, GRID, REMEDIES, Board
+from .boards import AUTO, DEFAULT, FAMILIES, FINAL, GRID, REMEDIES, Board
 
 STRATEGIES = ("succession", "skip")
 SHARINGS = ("slices", "shared", "fields")
@@ -45,6 +46,20 @@ def plain(tried: str) -> str:
     return tried.rpartition(",")[0]
 
 
+BITS = ("", "bits=4", "bits=2")
+
+
+def families() -> tuple[str, ...]:
+    """Every method in float32, 4 and 2 bits, where its numbers can be kept so."""
+    known = {name: kind.traits for name, kind in method_kinds().items()}
+    return tuple(
+        f"{name}:{bits}" if bits else name
+        for name, traits in known.items()
+        if not traits.uncompressed
+        for bits in (BITS if traits.narrow and name != "auto" else BITS[:1])
+    )
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of `bitfold.comparison.compare.compare`; `name` is its folder."""
@@ -66,6 +81,14 @@ def calls(board: Board, stage: str, best: Mapping[str, Sequence[str]]) -> list[C
         return [
             Call(f"{GRID}-{budget}", _words((*full, *FORMS), (budget,), 1, floors=board.whole))
             for budget in reversed(board.budgets)
+        ]
+    if stage in (AUTO, FAMILIES):
+        return [
+            Call(f"{stage}-{budget}", _words(methods, (budget,), seeds, floors=False))
+            for budget in reversed(board.budgets)
+            for methods, seeds in [
+                ((*full, "auto"), board.seeds) if stage == AUTO else (families(), 1)
+            ]
         ]
     if stage == REMEDIES:
         return [

@@ -99,6 +99,7 @@ def plan(
         return
 
     from bitfold.method.planner import plan as make
+    from bitfold.planning.statistics import Promised
 
     made = make(
         found,
@@ -106,6 +107,7 @@ def plan(
         method=config.method,
         budget=config.budget,
         seed=config.seed,
+        stats=Promised(),
         **dict[str, Any](config.set),
     )
     if as_json:

@@ -52,6 +52,7 @@ from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.files import without_nan
 from bitfold.method.planner import plan
 from bitfold.notes import note, once
+from bitfold.planning.statistics import Promised
 from bitfold.progress import Progress, reading, silent
 from bitfold.ranking.config import RankConfig, check_rank
 from bitfold.showing import Shown
@@ -296,6 +297,7 @@ def _planned(
                 train.vector_width,
                 method=variant.method,
                 budget=budget,
+                stats=Promised(),
                 **options[variant.name],
             ).bytes
         except BudgetTooSmall as error:

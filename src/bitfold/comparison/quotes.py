@@ -14,6 +14,7 @@ from bitfold.planning.budget import parse_budget
 from bitfold.planning.field import Field
 from bitfold.planning.plan import Plan
 from bitfold.planning.spec import dtype_size
+from bitfold.planning.statistics import Promised
 from bitfold.training.rows import needs_map
 
 
@@ -117,6 +118,7 @@ def quotes(
                 method=variant.method,
                 budget=size,
                 seed=seed,
+                stats=Promised(),
                 **dict[str, Any](options[variant.name]),
             )
             out.append(replace(quote, plan=made))

@@ -17,6 +17,7 @@ from bitfold.fuse.bags import check_pooling
 from bitfold.method.planner import plan as make_plan
 from bitfold.planning.field import Field
 from bitfold.planning.plan import Plan
+from bitfold.planning.statistics import Statistics
 
 
 class EmbeddingCollection(nn.Module):
@@ -33,6 +34,8 @@ class EmbeddingCollection(nn.Module):
         sparse: whether gradients are sparse tensors.
         device: where the weights live.
         dtype: their type; torch's default if None.
+        stats: how often ids occur, for methods that keep frequent ids apart or map hashed ones:
+            a `bitfold.planning.statistics.Counted`, say.
         options: the method's own.
 
     Raises:
@@ -63,6 +66,7 @@ class EmbeddingCollection(nn.Module):
         sparse: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        stats: Statistics | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -74,10 +78,13 @@ class EmbeddingCollection(nn.Module):
             budget=budget,
             seed=seed or 0,
             dtype=dtype,
+            stats=stats,
             **options,
         )
         self.mode = mode
         self.embedder = built(made, seed, device, sparse)
+        if stats is not None:
+            self.embedder.prepare(stats)
 
     @classmethod
     def from_plan(

@@ -86,6 +86,10 @@ class Method(ABC):
         choices=SCALES,
     )  # fmt: skip
 
+    map: bool = option(
+        False, help="give hashed ids places of their own by a compact map, 10.5 bits an id"
+    )
+
     def __post_init__(self) -> None:
         check_choices(self)
         if not 0 < self.std < math.inf:
@@ -115,6 +119,10 @@ class Method(ABC):
     def groups(self, ask: Ask) -> tuple[Group, ...]:
         """How the fields' vectors are stored; several groups for a method that mixes others."""
         return (self.plan(ask),)
+
+    def reasons(self, ask: Ask, groups: Sequence[Group]) -> tuple[str, ...]:
+        """Why these groups, a sentence each, for a method that chooses."""
+        return ()
 
     def build(
         self, plan: Plan, *, seed: int | None, device: torch.device | str | None, sparse: bool

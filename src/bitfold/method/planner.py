@@ -109,7 +109,12 @@ def _made(recipe: Method, ask: Ask) -> Plan:
 
 
 def _tried(recipe: Method, ask: Ask) -> Plan:
-    groups = recipe.groups(ask)
+    numbers = [i for i, field in enumerate(ask.fields) if field.hashed] if recipe.map else []
+    if numbers:
+        found = recipe.groups(with_places(ask, numbers))
+        groups = tuple(mapped(group, ask, numbers) for group in found)
+    else:
+        groups = recipe.groups(ask)
     alone = len(groups) == 1 and groups[0].method == recipe.name
     return Plan(
         fields=ask.fields,
@@ -118,4 +123,5 @@ def _tried(recipe: Method, ask: Ask) -> Plan:
         method=recipe.name,
         options=groups[0].options if alone else to_json(recipe),
         groups=groups,
+        why=recipe.reasons(ask, groups),
     )

@@ -5,6 +5,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bitfold.errors import BitfoldError
+
 Ids = NDArray[np.int64]
 Counts = NDArray[np.int64]
 
@@ -26,6 +28,31 @@ class Statistics(Protocol):
 
     def distinct(self, field: str) -> int:
         """How many distinct ids a field has."""
+
+
+class Promised:
+    """Statistics that a training will have, for planning before it: nothing is counted yet."""
+
+    def top(self, field: str, k: int) -> tuple[Ids, Counts]:
+        """Refused."""
+        raise _not_yet(field)
+
+    def counts(self, field: str, ids: Ids) -> Counts:
+        """Refused."""
+        raise _not_yet(field)
+
+    def distinct(self, field: str) -> int:
+        """Refused."""
+        raise _not_yet(field)
+
+
+def _not_yet(field: str) -> BitfoldError:
+    return BitfoldError(
+        f"the ids of field {field!r} are not counted yet",
+        got="a plan made before training",
+        expected="a method that plans by the fields' sizes alone",
+        fix="train, or give counts: plan(..., stats=Counted(...))",
+    )
 
 
 class Counted:

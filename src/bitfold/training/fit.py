@@ -289,8 +289,9 @@ class _Job:
             "seed": words.seed,
             **words.set,
         }
-        check_memory(make_plan(fields, words.vector_width, **settled))
-        collection = EmbeddingCollection(fields, words.vector_width, mode=words.bags, **settled)
+        plan = make_plan(fields, words.vector_width, stats=LogStatistics(rows), **settled)
+        check_memory(plan)
+        collection = EmbeddingCollection.from_plan(plan, seed=words.seed, mode=words.bags)
         return runs.build_model(collection, schema, words, seed=words.seed)
 
     def _train(self, rows: TrainingRows) -> tuple[ClickModel, Position]:

@@ -1,0 +1,72 @@
+"""What a budget alone gives, and every family in every precision, as sections of the page."""
+
+from collections.abc import Sequence
+
+from bitfold.comparison.board import FULL
+
+from .boards import AUTO, FAMILIES, Board
+from .figures import Figures, difference, figure, link, paired, table
+from .sitting import Sitting
+from .stages import BITS, families
+
+
+def auto(sitting: Sitting) -> str:
+    """The sections; empty while nothing is measured."""
+    boards = [board for board in sitting.boards.values() if AUTO in board.stages]
+    parts = [_budgets(sitting, boards)]
+    parts += [_families(sitting, board) for board in boards if FAMILIES in board.stages]
+    return "\n".join(part for part in parts if part)
+
+
+def _budgets(sitting: Sitting, boards: Sequence[Board]) -> str:
+    rows = []
+    for board in boards:
+        found = Figures(sitting, board)
+        full = {int(row["seed"]): row for row in found.full if row["method"] == FULL}
+        for budget in board.budgets:
+            line, ours = found.line("auto", budget), found.rows("auto", budget)
+            if line is None or found.full_line is None:
+                continue
+            whole = found.full_line
+            rows.append(
+                [
+                    board.title, budget, f"{line.bytes:,}", figure(line.auc, line.deviation),
+                    figure(whole.auc, whole.deviation), difference(paired(ours, full)),
+                    str(line.seeds), link(found.records[AUTO], "results/"),
+                ]
+            )  # fmt: skip
+    if not rows:
+        return ""
+    heads = ("log", "budget", "bytes", "auto", "full table", "auto less full", "seeds", "from")
+    return (
+        "## What a budget alone gives\n\n`--budget` and nothing else: the method is `auto`. Test "
+        "AUC, ± its standard deviation over seeds; the difference is paired, with its 95 % "
+        "interval. Training is longer than on the boards below (`AUTO_TRAINING` in "
+        "benchmarks/results/boards.py), the same for both. Boards from raw text have hashed ids: "
+        "whatever maps take is in the bytes of `auto`, and not in those of the full table.\n\n"
+        + table(heads, rows)
+    )
+
+
+def _families(sitting: Sitting, board: Board) -> str:
+    found = Figures(sitting, board)
+    rows = []
+    for method in dict.fromkeys(name.partition(":")[0] for name in families()):
+        for bits in BITS:
+            name = f"{method}:{bits}" if bits else method
+            cells = []
+            for budget in board.budgets:
+                line, why = found.line(name, budget), found.refused(name, budget)
+                if line is not None:
+                    cells.append(f"{figure(line.auc, line.deviation)}, {line.bytes:,} B")
+                else:
+                    cells.append(f"needs {why['minimum']:,} B" if why else "-")
+            if any(cell != "-" for cell in cells):
+                rows.append([method, bits.partition("=")[2] or "float32", *cells])
+    if not rows:
+        return ""
+    return (
+        f"## Every family in every precision\n\n{board.title}: test AUC and bytes, one seed, the "
+        "training of the table above, options at their defaults.\n\n"
+        + table(("method", "bits", *board.budgets), rows)
+    )
