@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from bitfold.address.mixing import mix_int
-from bitfold.address.source import Mixed, Raw, Source, Tables, senseless
+from bitfold.address.source import Mapped, Mixed, Raw, Source, Tables, senseless
 from bitfold.address.source_record import source_from_json
 
 
@@ -50,6 +50,13 @@ class Lookup:
             raise senseless(self, "a mixed code, which fills its bits")
         if self.signed and not self._leaves_a_bit:
             raise senseless(self, "a mixed code that leaves a bit for the sign")
+
+    def owns(self, size: int | None) -> bool:
+        """Whether each id has a row of its own: a dense one of `size`, or a place in a map."""
+        if isinstance(self.source, Mapped):
+            whole = self.radix == self.source.codes
+            return whole and (self.divisor, self.offset) == (1, 0)
+        return self.plain and self.radix == size
 
     @property
     def _leaves_a_bit(self) -> bool:

@@ -137,8 +137,7 @@ class Program:
             field
             for field, (size, lookups) in enumerate(zip(sizes, self.fields, strict=True))
             if all(
-                lookup.plain and lookup.radix == size and (lookup.pool, lookup.base) not in shared
-                for lookup in lookups
+                lookup.owns(size) and (lookup.pool, lookup.base) not in shared for lookup in lookups
             )
         )
 

@@ -293,7 +293,7 @@ def _planned(
             return sizes.get(key)
         try:
             sizes[key] = plan(
-                fields[variant.method],
+                fields[variant.name],
                 train.vector_width,
                 method=variant.method,
                 budget=budget,
@@ -329,15 +329,19 @@ def _planned(
     return sorted(possible, key=lambda cell: cell.seed), list(refused.values()), facing
 
 
-def _fields(config: CompareConfig, log: "PreparedLog") -> "dict[str, list[Field]]":
-    """What each method of a budget embeds: through a map to dense ids where it needs one."""
+def _fields(
+    words: CompareConfig, log: "PreparedLog", options: Mapping[str, Mapping[str, str]]
+) -> "dict[str, list[Field]]":
+    """What each entry of a budget embeds: through a map to dense ids where it needs one."""
     fields = log.schema.embedding_fields()
-    methods = {variant.method for variant in config.variants} - {FULL}
-    mapped = {method for method in methods if needs_map(method, fields)}
+    entries = {each.name: each.method for each in words.variants if each.method != FULL}
+    mapped = {
+        name for name, method in entries.items() if needs_map(method, fields, options.get(name))
+    }
     if not mapped:
-        return dict.fromkeys(methods, fields)
+        return dict.fromkeys(entries, fields)
     dense = Vocabulary.fit(log, log.schema.config.min_count).fields(fields)
-    return {method: dense if method in mapped else fields for method in methods}
+    return {name: dense if name in mapped else fields for name in entries}
 
 
 def _kept(out: Path, cell: Cell, training: "TrainConfig") -> dict[str, Any] | None:

@@ -107,7 +107,7 @@ def quotes(
     ]
     out = []
     for variant, budget in wanted:
-        mapped = needs_map(variant.method, fields)
+        mapped = needs_map(variant.method, fields, options[variant.name])
         given = dense if mapped else fields
         size = None if variant.method == FULL else parse_budget(budget, given, dim)
         quote = Quote(variant.name, budget, size, map_bytes=map_bytes if mapped else 0)

@@ -18,6 +18,7 @@ from bitfold.embedder import plain
 from bitfold.embedder.contract import Embedder, Progress, Table
 from bitfold.embedder.draws import drawn_seed
 from bitfold.embedder.head import Head
+from bitfold.embedder.preparing import build_maps, empty, maps_of, unseen_places
 from bitfold.embedder.ranges import as_int64, out_of_range
 from bitfold.errors import BitfoldError, IdOutOfRange
 from bitfold.fuse import fusion_named
@@ -65,6 +66,7 @@ class Corridor(WithConstants, Embedder):
         self.unseen: dict[int, Tensor] = {}
         self.address = Address(program, device)
         self.stored = StoredTables(((each.name, each.bytes) for each in group.stored), device)
+        self.waits = bool(maps_of(program))  # for maps that are not built yet
         self.pool = pool_of(group.pools[0], device=device, dtype=dtype, sparse=sparse)
         self.more = tuple(spec.name for spec in group.pools[1:])
         for spec in group.pools[1:]:
@@ -187,18 +189,15 @@ class Corridor(WithConstants, Embedder):
 
     @property
     def prepares(self) -> bool:  # type: ignore[override]
-        """Whether there are rows that an unseen id would read untrained."""
-        return bool(self.own_rows())
+        """Whether there are maps to build, or rows that an unseen id would read untrained."""
+        return bool(self.own_rows() or maps_of(self.program))
 
     def prepare(self, stats: Statistics) -> None:
-        """Take which rows no training id reads."""
-        self.unseen = {}
-        for number in self.own_rows():
-            field = self.plan.fields[number]
-            every = np.arange(field.num_embeddings or 0)
-            seen = torch.from_numpy(stats.counts(field.name, every) > 0)
-            if bool(seen.any()) and not bool(seen.all()):
-                self.unseen[number] = ~seen
+        """Build the maps, and take which rows no training id reads."""
+        parts = self.program, self.plan.fields, self.stored, stats
+        build_maps(*parts)
+        self.waits = False
+        self.unseen = unseen_places(*parts)
 
     @torch.no_grad()
     def maintain(self, at: Progress) -> Sequence[RowMove]:
@@ -236,6 +235,13 @@ class Corridor(WithConstants, Embedder):
         return lifted.masked_fill((ids == padding_idx).unsqueeze(-1), 0.0)
 
     def _way(self, weight: Tensor) -> int:
+        if self.waits:
+            raise BitfoldError(
+                "the maps of this embedding's ids are not built yet",
+                got=f"method {self.plan.method!r} before prepare",
+                expected="statistics of the training part, or a state dict",
+                fix="call prepare(stats) first, or give stats to EmbeddingCollection",
+            )
         return way_of(weight) if self.by_kernels else PLAIN
 
     def _single(self, weight: Tensor, ids: Tensor, padding_idx: int | None) -> Tensor:
@@ -376,6 +382,9 @@ class Corridor(WithConstants, Embedder):
             elif strict:
                 missing.append(key)
         super()._load_from_state_dict(state_dict, prefix, local, strict, missing, *rest)
+        own = [each for each in state_dict if each.startswith(f"{prefix}stored.")]
+        if self.waits and own:  # what the tables are about to be
+            self.waits = any(empty(state_dict[each]) for each in own)
         weight = state_dict.get(f"{prefix}pool.weight", self.limits)
         if self.limits.is_meta and not weight.is_meta:
             self._place_all(weight.device)

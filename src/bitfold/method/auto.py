@@ -5,8 +5,9 @@ docs/results.md, "What auto chooses, and why"):
 
 1. all ids whole in their floating type, where the budget has room for it;
 2. all ids whole in 8, 4 or 3 bits a number, the most that fit;
-3. below that, ids share rows: one pool of first digits for all larger fields, at 3 bits a number,
-   and for each field a few rows of its own that they are multiplied by; small fields whole.
+3. below that, ids share rows: one pool of first digits for all larger fields, and for each field a
+   few rows of its own that they are multiplied by; small fields whole. A number has 3 bits, and 4
+   where more than ten ids share a row: then each row counts for more.
 
 Hashed ids are given places of their own first, by a compact map, where statistics will be there to
 build it and it takes a small part of the budget; elsewhere their codes have digits.
@@ -27,8 +28,8 @@ from bitfold.planning.spec import Group
 
 WHOLE_BITS = (8, 4, 3)
 """Bits of a number in which ids are kept whole, where they fit; the most that fit."""
-SHARED_BITS = 3
-"""Bits of a number where ids share rows."""
+SHARED_BITS, CROWDED_BITS, CROWD = 3, 4, 10
+"""Bits of a number where ids share rows; and where more than so many share each."""
 MAP_SHARE = 0.25
 """The part of a budget that maps may take."""
 
@@ -65,7 +66,7 @@ class Auto(Method):
             for recipe, of_bits in self._whole(ask):
                 with suppress(BudgetTooSmall):
                     return recipe.plan(of_bits)
-        bits = self.bits or SHARED_BITS
+        bits = self.bits or self._bits(ask)
         shared = BinaryCode(std=self.std, bits=bits, scale=self.scale, sharing="first")
         few = replace(ask, numbers=f"q{bits}", scale=self.scale)
         try:
@@ -75,6 +76,12 @@ class Auto(Method):
                 return replace(shared, sharing="fields").plan(few)
             except BudgetTooSmall as other:
                 raise min(error, other, key=lambda each: each.minimum) from None
+
+    def _bits(self, ask: Ask) -> int:
+        """Bits of a number where ids share rows."""
+        ids = sum(field.size or 0 for field in ask.fields)
+        rows = (ask.budget or 0) // replace(ask, numbers=f"q{CROWDED_BITS}").row_bytes()
+        return CROWDED_BITS if ids > CROWD * rows else SHARED_BITS
 
     def _whole(self, ask: Ask) -> list[tuple[Full, Ask]]:
         """The full tables to try, the best first."""

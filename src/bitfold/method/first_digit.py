@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from bitfold.address.radices import MOST_BLOCKS, least_radices
 from bitfold.method.digits import WHOLE, Code, Digits, whole
 
+MORE_BITS = 2
 SHARE = 0.75  # of the rows that first digits should keep; one later digit more where they would not
 
 
@@ -64,8 +65,11 @@ def _shared(codes: Sequence[Code], rows: int) -> list[Digits] | None:
 
 
 def _size(code: Code) -> int:
-    """How many codes must be told apart."""
-    return code.size if code.dense else 1 << code.least_bits
+    """How many codes later digits tell apart: of hashed ids some more than there must be.
+
+    Hashed ids do not fill a code, so with as few codes as ids many would share all their digits.
+    """
+    return code.size if code.dense else 1 << min(code.bits, code.least_bits + MORE_BITS)
 
 
 def _first_radix(sizes: Sequence[int], rows: int, later: int) -> int:

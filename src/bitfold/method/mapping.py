@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bitfold.address.compact_map import CompactMap
+from bitfold.address.lookup import Lookup
 from bitfold.address.mixing import derive_salt
-from bitfold.address.program import Lookup
 from bitfold.address.source import Mapped, Mixed, Raw
 from bitfold.errors import BitfoldError
 from bitfold.planning.ask import Ask

@@ -3,6 +3,7 @@
 from importlib.metadata import entry_points
 
 BUILT_IN = {
+    "auto": "bitfold.method.auto:Auto",
     "full": "bitfold.method.full:Full",
     "hash": "bitfold.method.hash:Hash",
     "multi-hash": "bitfold.method.multi_hash:MultiHash",
@@ -21,6 +22,6 @@ def known_names() -> list[str]:
 
     Example:
         >>> known_names()[:2]
-        ['full', 'hash']
+        ['auto', 'full']
     """
     return [*BUILT_IN, *sorted(entry.name for entry in entry_points(group=GROUP))]

@@ -10,6 +10,7 @@ import torch
 from bitfold.config import parse_options, to_json
 from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.method.base import Method
+from bitfold.method.mapping import mapped, with_places
 from bitfold.method.registry import method_kind
 from bitfold.planning.ask import Ask
 from bitfold.planning.budget import full_bytes, parse_budget
@@ -81,7 +82,7 @@ def plan(
         stats=stats,
     )
     made = _made(recipe, ask)
-    if size is None and all(field.size is not None for field in fields):
+    if size is None and not recipe.map and all(field.size is not None for field in fields):
         whole = full_bytes(fields, embedding_dim) * dtype_size(name) // 4
         if made.bytes > whole:
             try:

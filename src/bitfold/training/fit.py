@@ -269,7 +269,8 @@ class _Job:
         """The map to dense ids, for a method that cannot take hashed ones."""
         if self.base is not None:
             return self.base.dense
-        if not needs_map(self.config.train.method, log.schema.embedding_fields()):
+        train = self.config.train
+        if not needs_map(train.method, log.schema.embedding_fields(), train.set):
             return None
         return Vocabulary.fit(log, log.schema.config.min_count)
 

@@ -2,10 +2,11 @@
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from bitfold.config import parse_options
 from bitfold.method.registry import method_kind
 
 if TYPE_CHECKING:
@@ -19,8 +20,12 @@ T = TypeVar("T")
 AHEAD = 4  # batches read before they are asked for
 
 
-def needs_map(method: str, fields: "Sequence[Field]") -> bool:
-    """Whether a method needs a map from these fields' hashed ids to dense ones.
+def needs_map(
+    method: str, fields: "Sequence[Field]", options: "Mapping[str, object] | None" = None
+) -> bool:
+    """Whether a method needs a vocabulary from these fields' hashed ids to dense ones.
+
+    With its option `map` it keeps a compact one of its own.
 
     Example:
         >>> from bitfold import Field
@@ -28,7 +33,11 @@ def needs_map(method: str, fields: "Sequence[Field]") -> bool:
         (True, False)
     """
     hashed = any(field.hashed for field in fields)
-    return hashed and not method_kind(method).traits.hashed_ids
+    kind = method_kind(method)
+    if not hashed or kind.traits.hashed_ids:
+        return False
+    said = {"map": (options or {}).get("map", False)}
+    return not parse_options(kind, said, what=f"option of method {method!r}").map
 
 
 @dataclass(frozen=True)

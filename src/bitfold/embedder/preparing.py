@@ -1,0 +1,58 @@
+"""What a corridor learns of a training part beforehand: its maps, and which rows stay unread."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bitfold.address import Mapped, Program
+from bitfold.address.tables import StoredTables
+from bitfold.planning.field import Field
+from bitfold.planning.statistics import Statistics
+
+
+def maps_of(program: Program) -> dict[int, Mapped]:
+    """The maps that fields read their ids through, by the field's number."""
+    found = {}
+    for number, lookups in enumerate(program.fields):
+        for lookup in lookups:
+            if isinstance(lookup.source, Mapped):
+                found[number] = lookup.source
+    return found
+
+
+def empty(table: Tensor) -> bool:
+    """Whether a map holds nothing yet: every id would read the rows of ids that it lacks."""
+    return not table.is_meta and not bool(table.any())
+
+
+def build_maps(
+    program: Program, fields: Sequence[Field], stored: StoredTables, stats: Statistics
+) -> None:
+    """Give the most frequent ids of each mapped field places of their own."""
+    for number, source in maps_of(program).items():
+        ids, _ = stats.top(fields[number].name, source.ids)
+        stored.put(source.table, torch.from_numpy(source.map.build(ids)))
+
+
+def unseen_places(
+    program: Program, fields: Sequence[Field], stored: StoredTables, stats: Statistics
+) -> dict[int, Tensor]:
+    """Which places of a field no training id has, bool `[codes]`, by the field's number.
+
+    Only fields where each id has rows that no other id reads, and where some are seen and some not.
+    """
+    maps, found = maps_of(program), {}
+    for number in program.own_rows([field.num_embeddings for field in fields]):
+        name, source = fields[number].name, maps.get(number)
+        if source is None:
+            seen = stats.counts(name, np.arange(fields[number].num_embeddings or 0)) > 0
+        else:
+            ids, _ = stats.top(name, stats.distinct(name))
+            codes = source.code_torch(torch.from_numpy(ids.copy()), stored.named()).cpu().numpy()
+            seen = np.zeros(source.codes, bool)
+            seen[codes] = True
+        if seen.any() and not seen.all():
+            found[number] = torch.from_numpy(~seen)
+    return found
