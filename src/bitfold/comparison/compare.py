@@ -282,7 +282,7 @@ def _planned(
     """The cells that can be built, a row for each method and budget that cannot, and the line of
     the hash trick that weighs as much as each other line.
     """
-    fields = _fields(config, log)
+    fields = _fields(config, log, options)
     refused: dict[Key, dict[str, Any]] = {}
     sizes: dict[Key, int] = {}
 
@@ -330,11 +330,11 @@ def _planned(
 
 
 def _fields(
-    words: CompareConfig, log: "PreparedLog", options: Mapping[str, Mapping[str, str]]
+    config: CompareConfig, log: "PreparedLog", options: Mapping[str, Mapping[str, str]]
 ) -> "dict[str, list[Field]]":
     """What each entry of a budget embeds: through a map to dense ids where it needs one."""
     fields = log.schema.embedding_fields()
-    entries = {each.name: each.method for each in words.variants if each.method != FULL}
+    entries = {each.name: each.method for each in config.variants if each.method != FULL}
     mapped = {
         name for name, method in entries.items() if needs_map(method, fields, options.get(name))
     }

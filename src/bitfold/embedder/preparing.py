@@ -31,9 +31,11 @@ def build_maps(
     program: Program, fields: Sequence[Field], stored: StoredTables, stats: Statistics
 ) -> None:
     """Give the most frequent ids of each mapped field places of their own."""
+    from bitfold.kernels.map_building import build_map  # with Numba, which loads late
+
     for number, source in maps_of(program).items():
         ids, _ = stats.top(fields[number].name, source.ids)
-        stored.put(source.table, torch.from_numpy(source.map.build(ids)))
+        stored.put(source.table, torch.from_numpy(build_map(source.map, ids)))
 
 
 def unseen_places(
