@@ -19,6 +19,9 @@ import bitfold
 from bitfold import optim
 from bitfold.kernels import lookup, updates
 from bitfold.kernels.move import Move
+from bitfold.kernels.packing import pack
+from bitfold.kernels.reading import LENGTH, Reading
+from bitfold.pool.lowbit import LowBitPool
 
 DIM, ROWS = 6, 5
 DTYPES = [
@@ -113,11 +116,23 @@ def lookups(fusion, pooling, hashed):
     if pooling == 1:
         weights = torch.rand(ids.shape)
     importance = corridor.fuse.importance.detach() if fusion == "weighted" else None
+    weight, rounding = corridor.pool.weight.detach().clone(), (None, None, 0)
+    bits = random.choice([0, 0, 8, 4, 3, 1])
+    if bits:
+        slices = sorted({lookup.base for lookup in corridor.plan.program})
+        limits = [field.num_embeddings or 0 for field in corridor.plan.fields]
+        packed = torch.from_numpy(pack(corridor.plan.program, limits, slices))
+        pool = LowBitPool(*weight.shape, bits, slices)
+        pool.weight.data.copy_(weight)
+        pool.refresh()
+        rounding = pool.told()
+        if random.random() < 0.5:
+            weight, rounding = pool.serving().weights, pool.serving().told()
     return {
-        "pool": corridor.pool.weight.detach().clone(), "importance": importance, "ids": ids,
-        "offsets": offsets, "weights": weights, "packed": packed, "fusion": number,
-        "pooling": pooling, "padding": random.choice([None, 3]), "fields": fields, "dim": dim,
-        "room": room, "raw": raw,
+        "pool": weight, "importance": importance, "ids": ids, "offsets": offsets,
+        "weights": weights, "packed": packed, "fusion": number, "pooling": pooling,
+        "padding": random.choice([None, 3]), "fields": fields, "dim": dim, "room": room,
+        "raw": raw, **dict(zip(("centres", "steps", "bits"), rounding, strict=True)),
     }  # fmt: skip
 
 
@@ -129,10 +144,8 @@ def lookup_case(which):
     if which == "forward":
         return torch.ops.bitfold.lookup, {**given, "sparse": random.random() < 0.5}
     if which == "direct":
-        return lookup.forward, given
+        return lambda *reading: lookup.forward(Reading(*reading)), given
     if which == "firsts":
-        for name in ("weights", "pooling"):
-            given.pop(name)
         return torch.ops.bitfold.lookup_firsts, {**given, "top": torch.zeros(shape)}
     first = torch.zeros(shape) if pooling == 3 else None
     backward = {"grad": torch.rand(shape), **given, "first": first}
@@ -145,11 +158,11 @@ def lookup_case(which):
     kind = random.choice(list(optim.OPTIMIZERS))
     move = move_of(kind, given["pool"])
 
-    def moved(*args):
-        *before, weight, one, two = args
+    def moved(grad, *args):
+        *rest, weight, one, two = args[LENGTH:]
         how = move._replace(weight=weight, one=one, two=two)
         lookup.PRIVATE_BYTES = random.choice([-1, 24 << 20])
-        return lookup.move(*before, how=how)
+        return lookup.move(grad, Reading(*args[:LENGTH]), *rest, how=how)
 
     return moved, {
         **backward, **{f"wants {k}": v for k, v in wants.items()}, "weight": move.weight,

@@ -30,6 +30,7 @@ from bitfold.kernels.compiled import STAMP, Kernel, kernel
 from bitfold.kernels.digits import read_rows
 from bitfold.kernels.fused import add_to, fused, spread, weigh
 from bitfold.kernels.packing import AHEAD, AMONG_FEW, BASE, BLOCK, COLUMNS, FEW_BASE, FLAGS, SPAN
+from bitfold.kernels.readers import PACKED, fetch, near, onward, read, reader, scales_of
 from bitfold.kernels.vectors import (
     after,
     get,
@@ -67,7 +68,9 @@ _LOW, _SPREAD = np.uint64(0xFFFFFFFF), np.uint64(2654435761)
 
 
 @lru_cache(maxsize=None, typed=True)
-def backward(lanes: int, item: Any, one: Any, bags: bool, owned: bool) -> Kernel:
+def backward(
+    lanes: int, item: Any, one: Any, kind: int, few: int, bags: bool, owned: bool
+) -> Kernel:
     """Add the gradient `VECTORS` of the vectors to the pool's gradient, and to what else is wanted.
 
     Of a maximum `TOP` says which id of a bag is the first to reach it (pooling `FIRST`).
@@ -85,18 +88,21 @@ def backward(lanes: int, item: Any, one: Any, bags: bool, owned: bool) -> Kernel
     each of the blocks whose turn was the thread's. The other gradients are not made.
 
     Args:
-        lanes, item, one: as in `forward`.
+        lanes, item, one, kind, few: as in `forward`.
         bags: whether there is pooling, a padding, or more to differentiate than the pool.
         owned: whether threads own rows.
     """
-    stamp, bits = STAMP, one.itemsize * 8
+    stamp, bits, kept = STAMP, one.itemsize * 8, np.uint8(0) if kind == PACKED else item
 
     @kernel
     def walk(address, t):
         told, like = pointer(address, np.int64(stamp)), zero(lanes, bits)
         fields, chunks, starts, limits, words, tables = program_of(told)
         loops, width, product = get(told, DIGITS), get(told, WIDTH), get(told, FUSION) == PRODUCT
-        pool, grad = pointer(get(told, POOL), item), pointer(get(told, VECTORS), item)
+        pool = reader(
+            pointer(get(told, POOL), kept), scales_of(told, t, like, lanes, few), kind, few
+        )
+        grad = pointer(get(told, VECTORS), item)
         dim, sums = chunks * width, pointer(get(told, SUMS), one)
         raw, code, place, to, rows = blocks_of(told, t)
         weight, scales, _ = floats_of(told, t, one)
@@ -140,7 +146,7 @@ def backward(lanes: int, item: Any, one: Any, bags: bool, owned: bool) -> Kernel
                     )  # fmt: skip
                     if owned:
                         known = _spread_own(
-                            told, t, like, lanes, one, pool, rows, count,
+                            told, t, like, lanes, one, onward(pool, first, width), rows, count,
                             after(words, first * COLUMNS), chunks, lookups, width,
                             after(scales, first), product, to, grad, weight, sums, known,
                             turn % get(told, THREADS) == t,
@@ -148,13 +154,14 @@ def backward(lanes: int, item: Any, one: Any, bags: bool, owned: bool) -> Kernel
                         turn += 1
                     elif bags and rare:
                         _spread_rare(
-                            told, t, like, lanes, one, pool, rows, count, chunks, lookups,
-                            width, scales, first, product, to, grad, place, weight, sums,
+                            told, t, like, lanes, one, onward(pool, first, width), rows, count,
+                            chunks, lookups, width, scales, first, product, to, grad, place,
+                            weight, sums,
                         )  # fmt: skip
                     else:
                         _spread_ids(
-                            like, lanes, pool, rows, count, chunks, lookups, width,
-                            after(scales, first), product, to, grad, weight, sums,
+                            like, lanes, onward(pool, first, width), rows, count, chunks,
+                            lookups, width, after(scales, first), product, to, grad, weight, sums,
                             bags and get(told, POOLING) != ONE,
                         )  # fmt: skip
         if owned and get(told, FOUND) != 0:
@@ -198,11 +205,12 @@ def _spread_of(known: int) -> Any:
     ):  # fmt: skip
         if known:
             terms = known
+        close = near(pool, known, width, at, like)
         for i in range(count):
             step = load(grad, get(to, i) + off, like)
             if bags:
                 step = mul(step, splat(get(weight, i), like))
-            spread(like, pool, rows, i, terms, width, at, scales, product, step, sums)
+            spread(like, close, rows, i, terms, width, at, scales, product, step, sums)
 
     return spread_all
 
@@ -219,17 +227,18 @@ def _spread_ids(
     terms, wide = lookups // chunks, np.uint64(width)
     for c in range(chunks):
         these, factors = after(rows, c * terms * BLOCK), after(scales, c * terms)
+        terms_of = onward(pool, c * terms, width)
         for piece in range(0, width, lanes):
             part, off = np.uint64(piece), np.uint64(c * width + piece)
             if terms == 2:
                 _spread_two(
-                    like, pool, these, count, 2, wide, part, factors, product, to, off, grad,
+                    like, terms_of, these, count, 2, wide, part, factors, product, to, off, grad,
                     pooled, weight, sums,
                 )  # fmt: skip
             else:
                 _spread_any(
-                    like, pool, these, count, terms, wide, part, factors, product, to, off, grad,
-                    pooled, weight, sums,
+                    like, terms_of, these, count, terms, wide, part, factors, product, to, off,
+                    grad, pooled, weight, sums,
                 )  # fmt: skip
 
 
@@ -247,6 +256,7 @@ def _spread_rare(
     spreads, pooling = get(told, SUMS) != 0, get(told, POOLING)
     for c in range(chunks):
         these, factors = after(rows, c * terms * BLOCK), after(all_scales, begin + c * terms)
+        terms_of = onward(pool, c * terms, width)
         for piece in range(0, width, lanes):
             part, off = np.uint64(piece), np.uint64(c * width + piece)
             for i in range(count):
@@ -255,18 +265,20 @@ def _spread_rare(
                     first = load(first_of_bag, get(to, i) + off, like)
                     step = mul(step, same(splat(-get(weight, i), like), first))
                 if weighed:
-                    vector = fused(like, pool, these, i, terms, wide, part, factors, product)
+                    vector = fused(like, terms_of, these, i, terms, wide, part, factors, product)
                     number = np.int64(get(place, i))
                     put(weight_sums, number, get(weight_sums, number) + total(mul(step, vector)))
                 if pooling != ONE and pooling != POOL_MAX:
                     step = mul(step, splat(get(weight, i), like))
                 if scaled:
                     weigh(
-                        like, pool, these, i, terms, wide, part, step,
+                        like, terms_of, these, i, terms, wide, part, step,
                         after(scale_sums, c * terms),
                     )  # fmt: skip
                 if spreads:
-                    spread(like, pool, these, i, terms, wide, part, factors, product, step, sums)
+                    spread(
+                        like, terms_of, these, i, terms, wide, part, factors, product, step, sums
+                    )
 
 
 @inner
@@ -305,9 +317,9 @@ def _spread_own(
                     put(places, j, np.uint64(get(slots, np.int64(get(places, j)))))
         for piece in range(0, width, lanes):
             _spread_picked(
-                like, pool, these, picked, mine, terms, m - c * terms, wide, np.uint64(piece),
-                after(scales, c * terms), product, to, np.uint64(c * width + piece), grad, pooling,
-                weight, first_of_bag, sums,
+                like, onward(pool, c * terms, width), these, picked, mine, terms, m - c * terms,
+                wide, np.uint64(piece), after(scales, c * terms), product, to,
+                np.uint64(c * width + piece), grad, pooling, weight, first_of_bag, sums,
             )  # fmt: skip
     return known
 
@@ -385,13 +397,13 @@ def _spread_picked(
         if product:
             if terms == 2:
                 other = after(rows, (1 - me) * BLOCK)
-                prefetch(pool, get(other, later) * width + at, 0)
-                step = mul(step, load(pool, get(other, i) * width + at, like))
+                fetch(pool, get(other, later), width, at)
+                step = mul(step, read(pool, 1 - me, get(other, i), width, at, like))
             else:
                 for k in range(terms):
                     if k != me:
                         other = get(rows, k * BLOCK + i)
-                        step = mul(step, load(pool, other * width + at, like))
+                        step = mul(step, read(pool, k, other, width, at, like))
         else:
             step = mul(step, splat(get(scales, me), like))
         add_to(sums, get(places, j) * width + at, step)

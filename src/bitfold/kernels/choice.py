@@ -43,6 +43,18 @@ def way_of(pool: Tensor) -> int:
     return DIRECT
 
 
+def transformed() -> bool:
+    """Whether one of `torch.func`'s transforms runs."""
+    return bool(_transformed())
+
+
+def looked_on() -> bool:
+    """Whether a compiler, a tracer or a mode looks on, which sees operators of torch alone."""
+    return bool(
+        is_compiling() or _dispatch_modes() or _in_function_mode() or _tracing_state() is not None
+    )
+
+
 def recorded(ids: Tensor) -> bool:
     """Whether nothing may depend on the value of `ids`: they are traced, or stand for many."""
     if _tracing_state() is not None or _dispatch_modes():

@@ -10,6 +10,7 @@ from bitfold.kernels.compiled import STAMP, Kernel, kernel
 from bitfold.kernels.digits import read_rows
 from bitfold.kernels.fused import NOWHERE, fused
 from bitfold.kernels.packing import BLOCK, COLUMNS
+from bitfold.kernels.readers import PACKED, near, onward, reader, scales_of
 from bitfold.kernels.vectors import (
     add,
     after,
@@ -46,7 +47,7 @@ NEVER = 1e30  # (hit - 1) * NEVER is below every ordinal where nothing was hit
 
 
 @lru_cache(maxsize=None, typed=True)
-def forward(lanes: int, item: Any, one: Any, bags: bool) -> Kernel:
+def forward(lanes: int, item: Any, one: Any, kind: int, few: int, bags: bool) -> Kernel:
     """Vectors of a thread's rows into `VECTORS`; of bags, `VECTORS` must be zero before.
 
     With pooling `FIRST`, number by number, which id of a bag is the first that reaches the bag's
@@ -55,17 +56,21 @@ def forward(lanes: int, item: Any, one: Any, bags: bool) -> Kernel:
 
     Args:
         lanes: of the vectors that rows are read in.
-        item: a number of the pool's type, uint16 for bfloat16.
+        item: a number of the vectors' type, uint16 for bfloat16.
         one: 1, in the type to compute in.
+        kind: how rows are read (`readers`), and `few`: in how many bits a number.
         bags: whether there is pooling or a padding; if not, single ids.
     """
-    stamp, bits = STAMP, one.itemsize * 8
+    stamp, bits, kept = STAMP, one.itemsize * 8, np.uint8(0) if kind == PACKED else item
 
     @kernel
     def walk(address, t):
         told, like = pointer(address, np.int64(stamp)), zero(lanes, bits)
         fields, chunks, starts, limits, words, tables = program_of(told)
-        pool, out = pointer(get(told, POOL), item), pointer(get(told, VECTORS), item)
+        pool = reader(
+            pointer(get(told, POOL), kept), scales_of(told, t, like, lanes, few), kind, few
+        )
+        out = pointer(get(told, VECTORS), item)
         loops, width, product = get(told, DIGITS), get(told, WIDTH), get(told, FUSION) == PRODUCT
         dim, streamed = chunks * width, get(told, STREAMED) != 0
         raw, code, place, to, rows = blocks_of(told, t)
@@ -102,14 +107,15 @@ def forward(lanes: int, item: Any, one: Any, bags: bool) -> Kernel:
                         bad = np.int64(get(place, wrong)) if bags else (begin + wrong) * fields + f
                     if bags:
                         _pool(
-                            told, like, lanes, item, pool, rows, count, chunks, lookups, width,
+                            told, like, lanes, item, onward(pool, first, width), rows, count,
+                            chunks, lookups, width,
                             after(scales, first), product, to, out, weight, opened, partial, one,
                         )  # fmt: skip
                         opened = get(to, count - 1)
                     else:
                         _gather(
-                            like, lanes, pool, rows, count, chunks, lookups, width,
-                            after(scales, first), product, to, out, streamed,
+                            like, lanes, onward(pool, first, width), rows, count, chunks,
+                            lookups, width, after(scales, first), product, to, out, streamed,
                         )  # fmt: skip
         if streamed:
             fence()
@@ -128,13 +134,14 @@ def _gather_of(known: int) -> Any:
     def gather(like, pool, rows, count, terms, width, at, scales, product, to, off, out, streamed):
         if known:
             terms = known
+        close = near(pool, known, width, at, like)
         if streamed:
             for i in range(count):
-                value = fused(like, pool, rows, i, terms, width, at, scales, product)
+                value = fused(like, close, rows, i, terms, width, at, scales, product)
                 stream(out, get(to, i) + off, value)
         else:
             for i in range(count):
-                value = fused(like, pool, rows, i, terms, width, at, scales, product)
+                value = fused(like, close, rows, i, terms, width, at, scales, product)
                 store(out, get(to, i) + off, value)
 
     return gather
@@ -151,16 +158,17 @@ def _gather(
     terms, wide = lookups // chunks, np.uint64(width)
     for c in range(chunks):
         these, factors = after(rows, c * terms * BLOCK), after(scales, c * terms)
+        terms_of = onward(pool, c * terms, width)
         for piece in range(0, width, lanes):
             part, off = np.uint64(piece), np.uint64(c * width + piece)
             if terms == 2:
                 _gather_two(
-                    like, pool, these, count, 2, wide, part, factors, product, to, off, out,
+                    like, terms_of, these, count, 2, wide, part, factors, product, to, off, out,
                     streamed,
                 )  # fmt: skip
             else:
                 _gather_any(
-                    like, pool, these, count, terms, wide, part, factors, product, to, off, out,
+                    like, terms_of, these, count, terms, wide, part, factors, product, to, off, out,
                     streamed,
                 )  # fmt: skip
 
@@ -177,16 +185,17 @@ def _pool(
     minus, never = -one, type(one)(one * NEVER)
     for c in range(chunks):
         these, factors = after(rows, c * terms * BLOCK), after(scales, c * terms)
+        terms_of = onward(pool, c * terms, width)
         for piece in range(0, width, lanes):
             part, off = np.uint64(piece), np.uint64(c * width + piece)
             if terms == 2 and pooling < POOL_MAX:
                 _add_two(
-                    like, pool, these, count, 2, wide, part, factors, product, to, off, out,
+                    like, terms_of, these, count, 2, wide, part, factors, product, to, off, out,
                     pooling, weight, lowest, opened, partial, top, firsts, minus, never,
                 )  # fmt: skip
             else:
                 _pool_any(
-                    like, pool, these, count, terms, wide, part, factors, product, to, off, out,
+                    like, terms_of, these, count, terms, wide, part, factors, product, to, off, out,
                     pooling, weight, lowest, opened, partial, top, firsts, minus, never,
                 )  # fmt: skip
 
@@ -201,6 +210,7 @@ def _pool_of(known: int, adds: bool) -> Any:
     ):  # fmt: skip
         if known:
             terms = known
+        close = near(pool, known, width, at, like)
         i = 0
         while i < count:
             bag = get(to, i)
@@ -208,13 +218,13 @@ def _pool_of(known: int, adds: bool) -> Any:
             if i > 0 or bag != opened:
                 value = splat(lowest, like)
             while i < count and get(to, i) == bag:
-                vector = fused(like, pool, rows, i, terms, width, at, scales, product)
+                vector = fused(like, close, rows, i, terms, width, at, scales, product)
                 if adds or pooling < POOL_MAX:
                     value = fma(vector, splat(get(weight, i), like), value)
                 elif pooling == POOL_MAX:
-                    value = larger(rounded(vector, pool), value)
+                    value = larger(rounded(vector, out), value)
                 else:
-                    hit = same(rounded(vector, pool), load(top, bag + off, like))
+                    hit = same(rounded(vector, out), load(top, bag + off, like))
                     miss = mul(add(hit, splat(minus, like)), splat(never, like))
                     value = larger(fma(hit, splat(-get(weight, i), like), miss), value)
                 i += 1

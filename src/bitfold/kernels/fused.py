@@ -7,6 +7,7 @@ Everything here is inlined into the walks: a constant number of terms unrolls it
 import numpy as np
 
 from bitfold.kernels.packing import AHEAD, BLOCK
+from bitfold.kernels.readers import fetch, read
 from bitfold.kernels.vectors import (
     add,
     fma,
@@ -30,7 +31,7 @@ def fused(like, pool, rows, i, terms, width, at, scales, product):
 
     Args:
         like: a vector of the type to compute in.
-        pool: the trained numbers.
+        pool: the reader of the trained numbers.
         rows: uint64 `[K, BLOCK]`, the pool rows of the block's ids.
         i: which id of the block.
         terms: `K`.
@@ -40,15 +41,15 @@ def fused(like, pool, rows, i, terms, width, at, scales, product):
         product: whether terms are multiplied.
     """
     for k in range(terms):
-        prefetch(pool, get(rows, k * BLOCK + i + AHEAD) * width + at, 0)
-    value = load(pool, get(rows, i) * width + at, like)
+        fetch(pool, get(rows, k * BLOCK + i + AHEAD), width, at)
+    value = read(pool, 0, get(rows, i), width, at, like)
     if product:
         for k in range(1, terms):
-            value = mul(value, load(pool, get(rows, k * BLOCK + i) * width + at, like))
+            value = mul(value, read(pool, k, get(rows, k * BLOCK + i), width, at, like))
     else:
         value = mul(value, splat(get(scales, 0), like))
         for k in range(1, terms):
-            term = load(pool, get(rows, k * BLOCK + i) * width + at, like)
+            term = read(pool, k, get(rows, k * BLOCK + i), width, at, like)
             value = fma(term, splat(get(scales, k), like), value)
     return value
 
@@ -57,25 +58,26 @@ def fused(like, pool, rows, i, terms, width, at, scales, product):
 def spread(like, pool, rows, i, terms, width, at, scales, product, grad, sums):
     """Add a piece's gradient to the sums of its terms' rows."""
     for k in range(terms):
-        later = get(rows, k * BLOCK + i + AHEAD) * width + at
-        prefetch(sums, later, 1)
+        later = get(rows, k * BLOCK + i + AHEAD)
+        prefetch(sums, later * width + at, 1)
         if product and terms > 1:
-            prefetch(pool, later, 0)
+            fetch(pool, later, width, at)
     if not product:
         for k in range(terms):
             place = get(rows, k * BLOCK + i) * width + at
             add_to(sums, place, mul(grad, splat(get(scales, k), like)))
     elif terms == 2:
-        first, second = get(rows, i) * width + at, get(rows, BLOCK + i) * width + at
-        one, other = load(pool, first, like), load(pool, second, like)
-        add_to(sums, first, mul(grad, other))
-        add_to(sums, second, mul(grad, one))
+        first, second = get(rows, i), get(rows, BLOCK + i)
+        one = read(pool, 0, first, width, at, like)
+        other = read(pool, 1, second, width, at, like)
+        add_to(sums, first * width + at, mul(grad, other))
+        add_to(sums, second * width + at, mul(grad, one))
     else:
         for k in range(terms):
             value = grad
             for j in range(terms):
                 if j != k:
-                    other = load(pool, get(rows, j * BLOCK + i) * width + at, like)
+                    other = read(pool, j, get(rows, j * BLOCK + i), width, at, like)
                     value = mul(value, other)
             add_to(sums, get(rows, k * BLOCK + i) * width + at, value)
 
@@ -84,7 +86,7 @@ def spread(like, pool, rows, i, terms, width, at, scales, product, grad, sums):
 def weigh(like, pool, rows, i, terms, width, at, grad, sums):
     """Add to `sums[k]` the gradient of each term's factor."""
     for k in range(terms):
-        term = load(pool, get(rows, k * BLOCK + i) * width + at, like)
+        term = read(pool, k, get(rows, k * BLOCK + i), width, at, like)
         put(sums, k, get(sums, k) + total(mul(grad, term)))
 
 

@@ -27,6 +27,7 @@ from bitfold.kernels.packing import (
     FEW_BASE,
     FIELDS,
     FLAGS,
+    GROUP,
     HEAD,
     LEADING,
     LONG_BITS,
@@ -50,6 +51,9 @@ from bitfold.kernels.packing import (
     TURNED,
     reciprocal,
 )
+from bitfold.kernels.readers import lanes_of_packed
+from bitfold.kernels.reading import Reading
+from bitfold.pool.rounding import BITS
 
 WORD, HALF = (1 << 64) - 1, (1 << 32) - 1
 TABLE_WORDS = 2048  # eight tables of 256
@@ -100,6 +104,7 @@ class Facts(NamedTuple):
         raw: whether no code is mixed, dealt or read from its leading end.
         room: words of scratch, without the width of a vector.
         few: rows that are listed for every thread.
+        groups: slices of few bits that a pool must have.
     """
 
     packed: Tensor
@@ -111,6 +116,7 @@ class Facts(NamedTuple):
     raw: bool
     room: int
     few: int
+    groups: int
 
 
 _facts: dict[int, Facts] = {}
@@ -193,6 +199,7 @@ def _looked_at(packed: Tensor, version: int) -> Facts:
         not any(flag & (MIXED | DEALT | LEADING) for flag in flags),
         (SCRATCH + values[MOST]) * BLOCK + AHEAD + BLOCK + lookups,
         values[FEW],
+        max(word[GROUP] for word in words) + 1,
     )
 
 
@@ -250,35 +257,54 @@ def _most_digit(word: list[int], source: int) -> int:
     return min(digit, radix - 1)
 
 
-def check_weight(pool: Tensor, facts: Facts, dim: int) -> None:
+def check_weight(facts: Facts, reading: Reading) -> None:
     """Raise unless a pool has the rows that a program reads, in pieces of a vector's width."""
-    width = dim // facts.chunks
+    pool, bits, width = reading.pool, reading.bits, reading.dim // facts.chunks
+    columns = -(-width * bits // 8) if bits and reading.codes else width
     good = isinstance(pool, Tensor) and pool.is_cpu and pool.layout is torch.strided
-    good = good and pool.dim() == 2 and pool.shape[1] == width and pool.shape[0] >= facts.rows
+    good = good and pool.dim() == 2 and pool.shape[1] == columns and pool.shape[0] >= facts.rows
     if good and pool.data_ptr():
         return
     raise refused(
         "the weight",
         described(pool),
-        f"a tensor [{facts.rows}, {width}] on cpu, as the plan says",
+        f"a tensor [{facts.rows}, {columns}] on cpu, as the plan says",
         "keep the weight's shape; to change the table's size, build a module from a new plan",
     )
 
 
-def check_words(
-    facts: Facts, fusion: int, pooling: int, fields: int, dim: int, room: int, raw: bool
-) -> None:
+def scales(facts: Facts, reading: Reading) -> tuple[Tensor, Tensor]:
+    """The centres and steps of a pool of few bits, as a kernel reads them.
+
+    Raises:
+        BitfoldError: unless both have a row of float16 for each slice that the program reads.
+    """
+    width = reading.dim // facts.chunks
+    found = []
+    for name, tensor in (("centres", reading.centres), ("steps", reading.steps)):
+        tensor = _there(name, tensor)
+        groups = max(tensor.shape[0] if tensor.dim() else 0, facts.groups)
+        check_tensor(name, tensor, (groups, width), torch.float16)
+        found.append(tensor.contiguous().resolve_neg())
+    return found[0], found[1]
+
+
+def check_words(facts: Facts, reading: Reading) -> None:
     """Raise unless the numbers beside a program are its own."""
+    dim, bits = reading.dim, reading.bits
     for argument, got, good, expected in (
-        ("fusion", fusion, fusion in range(4), "0 to 3"),
-        ("pooling", pooling, pooling in range(4), "0 to 3"),
-        ("fields", fields, fields == facts.fields, facts.fields),
+        ("fusion", reading.fusion, reading.fusion in range(4), "0 to 3"),
+        ("pooling", reading.pooling, reading.pooling in range(4), "0 to 3"),
+        ("fields", reading.fields, reading.fields == facts.fields, facts.fields),
         ("dim", dim, dim > 0 and dim % facts.chunks == 0, f"a multiple of {facts.chunks}"),
-        ("room", room, 0 <= room - facts.room - dim <= SPARE, facts.room + dim),
-        ("raw", raw, facts.raw or not raw, False),
+        ("room", reading.room, 0 <= reading.room - facts.room - dim <= SPARE, facts.room + dim),
+        ("raw", reading.raw, facts.raw or not reading.raw, False),
+        ("bits", bits, bits in (0, *BITS), f"0 or one of {BITS}"),
     ):
         if not good:
             raise refused(argument, got, expected)
+    if bits and reading.codes and not lanes_of_packed(dim // facts.chunks, bits):
+        raise refused("dim", dim, "rows whose pieces are whole bytes", "read it in plain torch")
 
 
 def check_ids(ids: Tensor, offsets: Tensor | None, fields: int) -> None:
@@ -312,25 +338,19 @@ def check_ids(ids: Tensor, offsets: Tensor | None, fields: int) -> None:
         )
 
 
-def check_batch(
-    facts: Facts,
-    importance: Tensor | None,
-    ids: Tensor,
-    offsets: Tensor | None,
-    weights: Tensor | None,
-    fusion: int,
-    pooling: int,
-    weighted: int,
-) -> None:
+def check_batch(facts: Facts, reading: Reading, weighted: int) -> None:
     """Raise unless a batch fits a program: what differs from call to call."""
+    ids, offsets, weights, pooling = (
+        reading.ids, reading.offsets, reading.weights, reading.pooling,
+    )  # fmt: skip
     for name, each in (("ids", ids), ("offsets", offsets)):
         if not isinstance(each, Tensor) and (each is not None or name == "ids"):
             raise refused(name, described(each), "a tensor")
     if (offsets is None) != (pooling == 0):
         raise refused("offsets", described(offsets), "offsets with a pooling, none without")
     check_ids(ids, offsets, facts.fields)
-    if fusion == weighted or importance is not None:
-        check_tensor("importance", _there("importance", importance), (facts.lookups,))
+    if reading.fusion == weighted or reading.importance is not None:
+        check_tensor("importance", _there("importance", reading.importance), (facts.lookups,))
     if weights is not None:
         if pooling == 0:
             raise refused("per_sample_weights", described(weights), "none without a pooling")

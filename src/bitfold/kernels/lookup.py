@@ -1,8 +1,6 @@
 """Lookups on the CPU: tensors in, tensors out, around the compiled walks.
 
-Shapes: R pool rows, w width of a row, B rows of the batch, F fields, T ids, L lookups, D width of
-a vector. `packed` is a program (`words.pack`); ids are `[B, F]`, or `[T]` with offsets
-`[F * B + 1]`, field by field.
+Shapes are those of `bitfold.kernels.reading`.
 """
 
 import os
@@ -33,9 +31,12 @@ from bitfold.kernels.held import (
     described,
     facts_of,
     refused,
+    scales,
 )
 from bitfold.kernels.move import Move, check_move
 from bitfold.kernels.packing import FEW, HEAD, MOST
+from bitfold.kernels.readers import FLOATS, PACKED, ROUNDED, lanes_of_packed, scale_words
+from bitfold.kernels.reading import Reading
 from bitfold.kernels.vectors import lanes_of
 from bitfold.kernels.walk import FIRST, ONE, POOL_MAX, PRODUCT, READ, WEIGHTED
 from bitfold.pool.pages import ask_for_large_pages
@@ -106,7 +107,8 @@ def _scratch(words: int) -> int:
 class _Ready(NamedTuple):
     """A lookup whose weight and words were held against its program (`bitfold.kernels.held`).
 
-    The first five are what a call is compared with; `version` is that of the packed program.
+    The first six are what a call is compared with; `version` is that of the packed program.
+    `spare` is the scratch that the scales of few bits take, in words.
     """
 
     packed: Tensor
@@ -114,57 +116,52 @@ class _Ready(NamedTuple):
     shape: torch.Size
     dtype: torch.dtype
     words: tuple[int, int, int, int, bool]
+    bits: int
     loops: int
     ids: Kernel
     bags: Kernel
     width: int
+    spare: int
+    lanes: int
     learned: bool
     facts: Facts
     wide: torch.dtype
+    kind: tuple[int, Any, Any, int, int]
 
 
 _ready: dict[int, _Ready] = {}  # by the address of the packed program
 
 
-def _make_ready(
-    pool: Tensor, packed: Tensor, fusion: int, pooling: int, fields: int, dim: int, room: int,
-    raw: bool,
-) -> _Ready:  # fmt: skip
+def _make_ready(reading: Reading) -> _Ready:
     """Hold a lookup's weight and words against its program, and find its kernels."""
+    pool, packed, bits = reading.pool, reading.packed, reading.bits
     if not isinstance(pool, Tensor):
         raise refused("the weight", described(pool), "a tensor")
     facts = facts_of(packed)
-    check_words(facts, fusion, pooling, fields, dim, room, raw)
-    check_weight(pool, facts, dim)
-    if pool.dtype not in ITEMS:
-        raise refused("the weight", described(pool), f"one of {[str(each) for each in ITEMS]}")
-    width = pool.shape[1]
-    item, one, wide = ITEMS[pool.dtype]
-    ids, bags = (vectors(lanes_of(width), item, one, each) for each in (False, True))
+    check_words(facts, reading)
+    check_weight(facts, reading)
+    kind = FLOATS if not bits else PACKED if reading.codes else ROUNDED
+    if reading.dtype not in ITEMS or (bits and reading.dtype is not torch.float32):
+        known = ITEMS if not bits else (torch.float32, torch.uint8)
+        raise refused("the weight", described(pool), f"one of {[str(each) for each in known]}")
+    width = reading.dim // facts.chunks
+    item, one, wide = ITEMS[reading.dtype]
+    lanes = lanes_of_packed(width, bits) if kind == PACKED else lanes_of(width)
+    how = lanes, item, one, kind, bits
+    ids, bags = (vectors(*how, each) for each in (False, True))
     if len(_ready) >= KEPT:
         _ready.clear()
     ready = _ready[packed.data_ptr()] = _Ready(
-        facts.packed, facts.version, pool.shape, pool.dtype, (fusion, fields, dim, room, raw),
-        digits(raw).address, ids, bags, width, fusion == WEIGHTED, facts, wide,
+        facts.packed, facts.version, pool.shape, pool.dtype,
+        (reading.fusion, reading.fields, reading.dim, reading.room, reading.raw), bits,
+        digits(reading.raw).address, ids, bags, width,
+        scale_words(facts.lookups, width) if bits else 0, lanes, reading.fusion == WEIGHTED, facts,
+        wide, how,
     )  # fmt: skip
     return ready
 
 
-def forward(
-    pool: Tensor,
-    importance: Tensor | None,
-    ids: Tensor,
-    offsets: Tensor | None,
-    weights: Tensor | None,
-    packed: Tensor,
-    fusion: int,
-    pooling: int,
-    padding: int | None,
-    fields: int,
-    dim: int,
-    room: int,
-    raw: bool,
-) -> Tensor:
+def forward(reading: Reading) -> Tensor:
     """Vectors `[B, F, D]`.
 
     Raises:
@@ -173,8 +170,13 @@ def forward(
     """
     # A row's lookup is a microsecond, and so are ten calls of Python or one of torch: what is not
     # there is not asked for, and `shape` and `new_empty` are the quickest ways to ask and to get.
+    (
+        pool, importance, ids, offsets, weights, packed, fusion, pooling, padding, fields, dim,
+        room, raw, centres, steps, bits,
+    ) = reading  # fmt: skip
     if padding is not None and pooling == READ:
         pooling, padding = ONE, None
+        reading = reading._replace(pooling=pooling, padding=padding)
     at_packed = packed.data_ptr()
     ready = _ready.get(at_packed)
     if (
@@ -183,37 +185,41 @@ def forward(
         or ready[2] != pool.shape
         or ready[3] is not pool.dtype
         or ready[4] != (fusion, fields, dim, room, raw)
+        or ready[5] != bits
         or (ready[1] >= 0 and ready[1] != packed._version)
     ):
-        ready = _make_ready(pool, packed, fusion, pooling, fields, dim, room, raw)
-    _, _, _, _, _, loops, kernel, bag_kernel, width, learned, facts, wide = ready
+        ready = _make_ready(reading)
+    _, _, _, _, _, _, loops, kernel, bag_kernel, width, spare, lanes, learned, facts, wide, _ = (
+        ready
+    )
     size, bags = ids.shape, offsets is not None or padding is not None
     if not (bags or pooling or learned or importance is not None or weights is not None):
         if len(size) != 2 or size[1] != fields or ids.dtype is not torch.int64 or not ids.is_cpu:
-            check_batch(facts, None, ids, None, None, fusion, pooling, WEIGHTED)
+            check_batch(facts, reading, WEIGHTED)
     else:
-        check_words(facts, fusion, pooling, fields, dim, room, raw)
-        check_batch(facts, importance, ids, offsets, weights, fusion, pooling, WEIGHTED)
+        check_words(facts, reading)
+        check_batch(facts, reading, WEIGHTED)
     ids, pool = ids.contiguous(), pool.contiguous()
     at_pool, at_ids = pool.data_ptr(), ids.data_ptr()
     rows = size[0] if offsets is None else (offsets.shape[0] - 1) // fields
     if not at_pool or (rows and not at_ids and ids.numel()):
-        check_weight(pool, facts, dim)
+        check_weight(facts, reading)
         check_tensor("ids", ids, tuple(size), torch.int64)
+    at_centres = at_steps = 0
+    if bits:
+        centres, steps = scales(facts, reading)
+        at_centres, at_steps, room = centres.data_ptr(), steps.data_ptr(), room + spare
+    dtype = torch.float32 if bits else pool.dtype
     if not bags:
         numbers = rows * fields * dim
-        out = pool.new_empty(rows, fields, dim)
+        out = pool.new_empty(rows, fields, dim, dtype=dtype)
         if numbers > MAPPED_NUMBERS:
             ask_for_large_pages(out)
     else:
         numbers = ids.numel() * dim
-        out = pool.new_zeros(rows, fields, dim)
+        out = pool.new_zeros(rows, fields, dim, dtype=dtype)
     threads = 1 if numbers < SERIAL_NUMBERS else threads_for(rows)
-    streamed = (
-        numbers > 1 << 18
-        and out.nbytes > cache_bytes()
-        and lanes_of(width) * out.itemsize % 32 == 0
-    )
+    streamed = numbers > 1 << 18 and out.nbytes > cache_bytes() and lanes * out.itemsize % 32 == 0
     at_importance = at_offsets = at_weights = 0
     if importance is not None:
         importance = _as(importance, wide)
@@ -227,7 +233,7 @@ def forward(
     told = tell(
         threads, rows, width, at_pool, at_importance, at_ids, at_offsets, at_weights,
         at_packed, fusion, pooling, padding is not None, padding or 0, 0, out.data_ptr(),
-        _scratch(threads * room), room, loops, streamed,
+        _scratch(threads * room), room, loops, at_centres, at_steps, streamed,
     )  # fmt: skip
     run(bag_kernel if bags else kernel, told, threads)
     bad = _local.scratch.item
@@ -237,39 +243,17 @@ def forward(
     return out
 
 
-def firsts(
-    pool: Tensor,
-    importance: Tensor | None,
-    ids: Tensor,
-    offsets: Tensor,
-    packed: Tensor,
-    fusion: int,
-    padding: int | None,
-    fields: int,
-    dim: int,
-    room: int,
-    raw: bool,
-    top: Tensor,
-) -> Tensor:
+def firsts(reading: Reading, top: Tensor) -> Tensor:
     """Which id of each bag is the first to reach the bag's maximum `top`, number by number.
 
     Returns:
         `[B, F, D]`: 0 for a bag's first id, -1 for the next, ..., in float32 or float64.
     """
-    ready = _make_ready(pool, packed, fusion, POOL_MAX, fields, dim, room, raw)
-    check_batch(ready.facts, importance, ids, offsets, None, fusion, POOL_MAX, WEIGHTED)
-    rows = (offsets.shape[0] - 1) // fields
-    check_tensor("top", top, (rows, fields, dim), pool.dtype)
-    ids, pool, top = ids.contiguous(), pool.contiguous(), top.contiguous()
-    importance, offsets = _optional(importance, ready.wide), _as(offsets, torch.int64)
-    out = torch.zeros((rows, fields, dim), dtype=ready.wide)
-    threads = threads_of(ids.numel() * dim, rows)
-    told = tell(
-        threads, rows, ready.width, pool.data_ptr(), _address(importance), ids.data_ptr(),
-        offsets.data_ptr(), 0, packed.data_ptr(), fusion, FIRST, padding is not None, padding or 0,
-        top.data_ptr(), out.data_ptr(), _scratch(threads * room), room, ready.loops, False,
-    )  # fmt: skip
-    run(ready.bags, told, threads)
+    made = _Given.of(reading._replace(weights=None, pooling=POOL_MAX))
+    shape = made.rows, reading.fields, reading.dim
+    check_tensor("top", top, shape, reading.dtype)
+    top, out = top.contiguous(), torch.zeros(shape, dtype=made.ready.wide)
+    run(made.ready.bags, tell(*made.told(FIRST, top, out), False), made.threads)
     return out
 
 
@@ -295,19 +279,61 @@ def _out_of_range(
     )
 
 
+class _Given(NamedTuple):
+    """A reading that was held against its program, its tensors as a kernel takes them."""
+
+    reading: Reading
+    ready: _Ready
+    rows: int
+    threads: int
+
+    @classmethod
+    def of(cls, reading: Reading) -> "_Given":
+        """Hold a reading against its program."""
+        ready = _make_ready(reading)
+        check_batch(ready.facts, reading, WEIGHTED)
+        rows, wide = reading.rows, ready.wide
+        centres = steps = None
+        if reading.bits:
+            centres, steps = scales(ready.facts, reading)
+        made = reading._replace(
+            pool=reading.pool.contiguous(),
+            importance=_optional(reading.importance, wide),
+            ids=reading.ids.contiguous(),
+            offsets=_optional(reading.offsets, torch.int64),
+            weights=_optional(reading.weights, wide),
+            centres=centres,
+            steps=steps,
+        )
+        return cls(made, ready, rows, threads_of(reading.ids.numel() * reading.dim, rows))
+
+    def told(self, pooling: int, top: Tensor | None, floats: Tensor) -> tuple[int, ...]:
+        """What every walk is told; `floats` are the vectors, or their gradient."""
+        reading, padding = self.reading, self.reading.padding
+        room = reading.room + self.ready.spare
+        return (
+            self.threads, self.rows, self.ready.width, reading.pool.data_ptr(),
+            _address(reading.importance), reading.ids.data_ptr(), _address(reading.offsets),
+            _address(reading.weights), reading.packed.data_ptr(), reading.fusion, pooling,
+            padding is not None, padding or 0, _address(top), floats.data_ptr(),
+            _scratch(self.threads * room), room, self.ready.loops, _address(reading.centres),
+            _address(reading.steps),
+        )  # fmt: skip
+
+
 class _Pass(NamedTuple):
     """A backward pass over a batch: what its kernels are always told, and what must outlive it.
 
     `factors` `[threads, L]` and `shares` `[T]` are zero gradients, of no size where unwanted.
     """
 
-    kind: tuple[int, Any, Any]
+    kind: tuple[int, Any, Any, int, int]
     bags: bool
     common: tuple[int, ...]
     threads: int
     factors: Tensor
     shares: Tensor
-    kept: tuple[Tensor | None, ...]
+    kept: tuple[Any, ...]
 
     @property
     def _extra(self) -> tuple[int, int]:
@@ -352,73 +378,36 @@ class _Pass(NamedTuple):
 
 
 def _pass(
-    grad: Tensor,
-    pool: Tensor,
-    importance: Tensor | None,
-    ids: Tensor,
-    offsets: Tensor | None,
-    weights: Tensor | None,
-    packed: Tensor,
-    fusion: int,
-    pooling: int,
-    padding: int | None,
-    fields: int,
-    dim: int,
-    room: int,
-    raw: bool,
-    first: Tensor | None,
-    wants_importance: bool,
+    grad: Tensor, reading: Reading, first: Tensor | None, wants_importance: bool,
     wants_weights: bool,
-) -> _Pass:
-    if pooling == READ:
-        pooling = ONE
-    ready = _make_ready(pool, packed, fusion, pooling, fields, dim, room, raw)
-    check_batch(ready.facts, importance, ids, offsets, weights, fusion, pooling, WEIGHTED)
-    rows = ids.shape[0] if offsets is None else (offsets.shape[0] - 1) // fields
-    check_tensor("grad", grad, (rows, fields, dim))
+) -> _Pass:  # fmt: skip
+    if reading.pooling == READ:
+        reading = reading._replace(pooling=ONE)
+    made, pooling = _Given.of(reading), reading.pooling
+    shape, wide = (made.rows, reading.fields, reading.dim), made.ready.wide
+    check_tensor("grad", grad, shape)
     if pooling == POOL_MAX:
         if first is None:
             raise refused("first", "None", "which id of each bag is the largest")
-        check_tensor("first", first, (rows, fields, dim), ready.wide)
+        check_tensor("first", first, shape, wide)
         first = first.contiguous()
-    item, one, wide = ITEMS[pool.dtype]
-    ids, pool, grad = ids.contiguous(), pool.contiguous(), _as(grad, pool.dtype)
-    offsets = _optional(offsets, torch.int64)
-    importance, weights = _optional(importance, wide), _optional(weights, wide)
-    threads = threads_of(ids.numel() * dim, rows)
+    grad, importance = _as(grad, reading.dtype), reading.importance
     count = importance.shape[0] if wants_importance and importance is not None else 0
-    common = (
-        threads, rows, pool.shape[1], pool.data_ptr(), _address(importance), ids.data_ptr(),
-        _address(offsets), _address(weights), packed.data_ptr(), fusion, pooling,
-        padding is not None, padding or 0, _address(first), grad.data_ptr(),
-        _scratch(threads * room), room, ready.loops,
-    )  # fmt: skip
+    shares = reading.ids.shape[0] if wants_weights and reading.weights is not None else 0
     return _Pass(
-        (lanes_of(pool.shape[1]), item, one),
-        pooling != ONE or padding is not None,
-        common,
-        threads,
-        torch.zeros((threads, count), dtype=wide),
-        torch.zeros(ids.shape[0] if wants_weights and weights is not None else 0, dtype=wide),
-        (pool, importance, ids, offsets, weights, packed, first, grad),
+        made.ready.kind,
+        pooling != ONE or reading.padding is not None,
+        made.told(pooling, first, grad),
+        made.threads,
+        torch.zeros((made.threads, count), dtype=wide),
+        torch.zeros(shares, dtype=wide),
+        (made, first, grad),
     )
 
 
 def backward(
     grad: Tensor,
-    pool: Tensor,
-    importance: Tensor | None,
-    ids: Tensor,
-    offsets: Tensor | None,
-    weights: Tensor | None,
-    packed: Tensor,
-    fusion: int,
-    pooling: int,
-    padding: int | None,
-    fields: int,
-    dim: int,
-    room: int,
-    raw: bool,
+    reading: Reading,
     first: Tensor | None,
     sparse: bool,
     wants_importance: bool,
@@ -428,6 +417,7 @@ def backward(
 
     Args:
         grad: of the vectors, `[B, F, D]`.
+        reading: the lookup.
         first: which id of each bag is the largest, for a maximum (`firsts`).
         sparse: whether the pool's gradient is that of the rows read alone.
         wants_importance: whether the factors' gradient is wanted.
@@ -435,15 +425,18 @@ def backward(
 
     Returns:
         The rows `[n]` in order and their gradient `[n, w]`; or no rows and the whole table's
-        `[R, w]`. Then the other gradients, `[L]` and `[T]`, empty where unwanted.
+        `[R, w]`; of packed rows, which have none, nothing. Then the other gradients, `[L]` and
+        `[T]`, empty where unwanted.
     """
-    made = _pass(
-        grad, pool, importance, ids, offsets, weights, packed, fusion, pooling, padding, fields,
-        dim, room, raw, first, wants_importance, wants_weights,
+    made, pool, dtype = (
+        _pass(grad, reading, first, wants_importance, wants_weights), reading.pool, reading.dtype,
     )  # fmt: skip
-    wide, threads = ITEMS[pool.dtype][2], made.threads
+    wide, threads = ITEMS[dtype][2], made.threads
     found = torch.empty(0, dtype=torch.int64)
-    if not sparse and _fits(pool, threads):
+    if reading.codes:
+        made.others()
+        sums = torch.empty((0, pool.shape[1]), dtype=wide)
+    elif not sparse and _fits(pool, threads):
         sums = torch.empty(pool.shape, dtype=wide)
         made.private(sums, torch.empty((threads - 1, pool.numel()), dtype=wide))
     else:
@@ -454,16 +447,17 @@ def backward(
         sums = torch.zeros(shape, dtype=wide)
         made.owned(sums.data_ptr(), slots, 0, 0, 0)
         made.others()
-    factors = made.factors.sum(0)
-    return found, sums.to(pool.dtype), factors.to(pool.dtype), made.shares.to(pool.dtype)
+    return found, sums.to(dtype), made.factors.sum(0).to(dtype), made.shares.to(dtype)
 
 
-def move(grad: Tensor, pool: Tensor, *words: Any, how: Move) -> tuple[Tensor, Tensor]:
+def move(grad: Tensor, reading: Reading, *rest: Any, how: Move) -> tuple[Tensor, Tensor]:
     """A backward pass that moves the pool's rows instead of returning their gradient.
 
     Args:
-        grad: and all that follows, as for `backward` but without `sparse`.
-        how: the optimizer's words; its weight is `pool`, in float32.
+        grad: of the vectors.
+        reading: the lookup.
+        rest: as for `backward`, without `sparse`.
+        how: the optimizer's words; its weight is the pool, in float32.
 
     Returns:
         The gradients of the learned factors and of the per-sample weights, as `backward`'s.
@@ -471,16 +465,16 @@ def move(grad: Tensor, pool: Tensor, *words: Any, how: Move) -> tuple[Tensor, Te
     from bitfold.kernels.updates import update, update_lists
 
     check_move(how)
+    pool = reading.pool
     if not isinstance(pool, Tensor):
         raise refused("the weight", described(pool), "a tensor")
     if pool.dtype is not torch.float32 or how.weight.data_ptr() != pool.data_ptr():
         raise refused("the moved weight", described(how.weight), "the float32 table that is read")
     if pool.shape != how.weight.shape:
         raise refused("the moved weight", described(how.weight), f"{list(pool.shape)}")
-    made = _pass(grad, pool, *words)
+    made = _pass(grad, reading, *rest)
     threads = made.threads
-    ids, packed = words[1], words[4]
-    lookups = ids.numel() * int(packed[MOST])  # at most
+    lookups = reading.ids.numel() * int(reading.packed[MOST])  # at most
     # Sums of a whole pool cost a walk over it, which few lookups are not worth.
     if _fits(pool, threads) and pool.shape[0] <= ROWS_A_LOOKUP * lookups:
         sums, others = _sums(pool, threads)
@@ -488,7 +482,7 @@ def move(grad: Tensor, pool: Tensor, *words: Any, how: Move) -> tuple[Tensor, Te
         update(how, None, sums, threads)
         return made.factors.sum(0), made.shares
     made.others()
-    few = int(packed[FEW])
+    few = int(reading.packed[FEW])
     if few > lookups:  # to clear and walk them would cost more than their rows' turns are worth
         few = 0
     lists = _lists(pool, threads, min(pool.shape[0], lookups) + few + 2)

@@ -11,27 +11,20 @@ from torch import Tensor
 
 from bitfold.errors import BitfoldError
 from bitfold.kernels.choice import DIRECT
+from bitfold.kernels.reading import LENGTH, Reading, spelled
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
 
 _library = torch.library.Library("bitfold", "DEF")
+_library.define(f"lookup({spelled(after='bool sparse')}) -> Tensor")
+_library.define(f"lookup_firsts({spelled(after='Tensor top')}) -> Tensor")
 _library.define(
-    "lookup(Tensor pool, Tensor? importance, Tensor ids, Tensor? offsets, Tensor? weights, "
-    "Tensor packed, int fusion, int pooling, int? padding, int fields, int dim, int room, "
-    "bool raw, bool sparse) -> Tensor"
-)
-_library.define(
-    "lookup_firsts(Tensor pool, Tensor? importance, Tensor ids, Tensor offsets, Tensor packed, "
-    "int fusion, int? padding, int fields, int dim, int room, bool raw, Tensor top) -> Tensor"
-)
-_library.define(
-    "lookup_backward(Tensor grad, Tensor pool, Tensor? importance, Tensor ids, Tensor? offsets, "
-    "Tensor? weights, Tensor packed, int fusion, int pooling, int? padding, int fields, int dim, "
-    "int room, bool raw, Tensor? first, bool sparse, bool wants_importance, bool wants_weights) "
-    "-> (Tensor, Tensor, Tensor, Tensor)"
+    f"lookup_backward({spelled(before='Tensor grad', after='Tensor? first, bool sparse')}, "
+    "bool wants_importance, bool wants_weights) -> (Tensor, Tensor, Tensor, Tensor)"
 )
 # The numbers of `bitfold.kernels.walk`, which this module must not import: see above.
 FUSIONS = {"sum": 0, "concat": 0, "mean": 1, "product": 2, "weighted": 3}
+TENSORS = 6  # of a reading, before its numbers; its scales are its last but one
 READ = "read"  # single ids, whose padding id is read like any other and learns nothing
 POOLINGS = {None: 0, "sum": 1, "mean": 2, "max": 3, READ: 5}
 MAX = POOLINGS["max"]  # whose gradient is that of the first id that reaches it
@@ -45,17 +38,17 @@ def _kernels() -> Any:
 
 
 def _lookup(*given: Any) -> Tensor:
-    found: Tensor = _kernels().forward(*given[:-1])  # `sparse`, the last, is the gradient's matter
+    found: Tensor = _kernels().forward(Reading(*given[:-1]))  # `sparse` is the gradient's matter
     return found
 
 
-def _lookup_firsts(*args: Any) -> Tensor:
-    found: Tensor = _kernels().firsts(*args)
+def _lookup_firsts(*given: Any) -> Tensor:
+    found: Tensor = _kernels().firsts(Reading(*given[:-1]), given[-1])
     return found
 
 
-def _lookup_backward(*args: Any) -> Gradients:
-    found: Gradients = _kernels().backward(*args)
+def _lookup_backward(grad: Tensor, *given: Any) -> Gradients:
+    found: Gradients = _kernels().backward(grad, Reading(*given[:LENGTH]), *given[LENGTH:])
     return found
 
 
@@ -65,120 +58,86 @@ _library.impl("lookup_backward", _lookup_backward, "CPU")
 
 
 @torch.library.register_fake("bitfold::lookup", lib=_library)
-def _(
-    pool: Tensor,
-    importance: Tensor | None,
-    ids: Tensor,
-    offsets: Tensor | None,
-    weights: Tensor | None,
-    packed: Tensor,
-    fusion: int,
-    pooling: int,
-    padding: int | None,
-    fields: int,
-    dim: int,
-    room: int,
-    raw: bool,
-    sparse: bool,
-) -> Tensor:
-    rows = ids.shape[0] if offsets is None else (offsets.shape[0] - 1) // fields
-    return pool.new_empty(rows, fields, dim)
+def _(*given: Any) -> Tensor:
+    reading = Reading(*given[:-1])
+    shape = reading.rows, reading.fields, reading.dim
+    return reading.pool.new_empty(shape, dtype=reading.dtype)
 
 
 @torch.library.register_fake("bitfold::lookup_firsts", lib=_library)
-def _(
-    pool: Tensor,
-    importance: Tensor | None,
-    ids: Tensor,
-    offsets: Tensor,
-    packed: Tensor,
-    fusion: int,
-    padding: int | None,
-    fields: int,
-    dim: int,
-    room: int,
-    raw: bool,
-    top: Tensor,
-) -> Tensor:
+def _(*given: Any) -> Tensor:
+    top = given[-1]
     return torch.empty_like(top, dtype=torch.float64 if top.dtype == torch.float64 else torch.float)
 
 
 @torch.library.register_fake("bitfold::lookup_backward", lib=_library)
-def _(
-    grad: Tensor,
-    pool: Tensor,
-    importance: Tensor | None,
-    ids: Tensor,
-    offsets: Tensor | None,
-    weights: Tensor | None,
-    packed: Tensor,
-    fusion: int,
-    pooling: int,
-    padding: int | None,
-    fields: int,
-    dim: int,
-    room: int,
-    raw: bool,
-    first: Tensor | None,
-    sparse: bool,
-    wants_importance: bool,
-    wants_weights: bool,
-) -> Gradients:
+def _(grad: Tensor, *given: Any) -> Gradients:
+    pool, importance, ids, *_ = reading = Reading(*given[:LENGTH])
+    _, sparse, wants_importance, wants_weights = given[LENGTH:]
     found = torch.library.get_ctx().new_dynamic_size() if sparse else 0
     lookups = importance.shape[0] if wants_importance and importance is not None else 0
+    rows = 0 if reading.codes else found if sparse else pool.shape[0]
     return (
         ids.new_empty(found),
-        pool.new_empty(found, pool.shape[1]) if sparse else torch.empty_like(pool),
-        pool.new_empty(lookups),
-        pool.new_empty(ids.shape[0] if wants_weights else 0),
+        pool.new_empty(rows, pool.shape[1], dtype=reading.dtype),
+        pool.new_empty(lookups, dtype=reading.dtype),
+        pool.new_empty(ids.shape[0] if wants_weights else 0, dtype=reading.dtype),
     )
 
 
+def _saved(reading: Reading, first: Tensor | None) -> tuple[Any, ...]:
+    """The tensors of a reading, and what else its gradient needs.
+
+    Centres and steps are copied: a refresh between a forward and its backward writes into them.
+    """
+    scales = (None if each is None else each.clone() for each in (reading.centres, reading.steps))
+    return *reading[:TENSORS], first, *scales
+
+
+def _restored(saved: tuple[Any, ...], words: tuple[Any, ...]) -> tuple[Reading, Tensor | None]:
+    *given, first, centres, steps = saved
+    return Reading._make((*given, *words[:-1], centres, steps, words[-1])), first
+
+
+def _words(reading: Reading) -> tuple[Any, ...]:
+    """What of a reading is no tensor."""
+    return (*reading[TENSORS : LENGTH - 3], reading.bits)
+
+
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    pool, importance, ids, offsets, weights, packed, fusion, pooling, *rest, sparse = inputs
-    top = output if pooling == MAX else None
-    ctx.save_for_backward(pool, importance, ids, offsets, weights, packed, top)
-    ctx.words = fusion, pooling, *rest
-    ctx.sparse = sparse
+    reading, ctx.sparse = Reading(*inputs[:-1]), inputs[-1]
+    ctx.save_for_backward(*_saved(reading, output if reading.pooling == MAX else None))
+    ctx.words = _words(reading)
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """The gradient in a graph: by operators."""
-    pool, importance, ids, offsets, weights, packed, top = ctx.saved_tensors
-    wants, (fusion, pooling, padding, *shape) = ctx.needs_input_grad, ctx.words
-    first = None
-    if pooling == MAX:
-        first = torch.ops.bitfold.lookup_firsts(
-            pool, importance, ids, offsets, packed, fusion, padding, *shape, top
-        )
-    found = torch.ops.bitfold.lookup_backward(
-        grad, pool, importance, ids, offsets, weights, packed, *ctx.words, first, ctx.sparse,
-        wants[1], wants[4],
-    )  # fmt: skip
-    return _gradients(found, pool, importance, weights, wants, ctx.sparse)
+    reading, top = _restored(ctx.saved_tensors, ctx.words)
+    wants, first = ctx.needs_input_grad, None
+    if reading.pooling == MAX:
+        first = torch.ops.bitfold.lookup_firsts(*reading, top)
+    found = torch.ops.bitfold.lookup_backward(grad, *reading, first, ctx.sparse, wants[1], wants[4])
+    return _gradients(found, reading, wants, ctx.sparse)
 
 
 def _gradients(
-    found: Gradients,
-    pool: Tensor,
-    importance: Tensor | None,
-    weights: Tensor | None,
-    wants: tuple[bool, ...],
-    sparse: bool,
+    found: Gradients, reading: Reading, wants: tuple[bool, ...], sparse: bool
 ) -> tuple[Tensor | None, ...]:
     """What `lookup_backward` found as the gradients of the operator's inputs."""
     rows, values, factors, shares = found
+    importance, weights = reading.importance, reading.weights
     if sparse:
         values = torch.sparse_coo_tensor(
-            rows.unsqueeze(0), values, pool.shape, is_coalesced=True, check_invariants=False
-        )
+            rows.unsqueeze(0), values, reading.pool.shape, is_coalesced=True,
+            check_invariants=False,
+        )  # fmt: skip
     return (
         values if wants[0] else None,
         factors.to(importance.dtype) if importance is not None and wants[1] else None,
         None,
         None,
         shares.to(weights.dtype) if weights is not None and wants[4] else None,
-        *[None] * 9,
+        *[None] * (LENGTH - 4),
     )
 
 
@@ -217,46 +176,41 @@ class _Lookup(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, pool: Tensor, *given: Any) -> Tensor:
+    def forward(ctx: Any, *given: Any) -> Tensor:
         """Vectors, and what their gradient needs."""
-        importance, ids, offsets, weights, packed, fusion, pooling, padding, *shape = given[:-2]
-        out: Tensor = _kernels().forward(pool, *given[:-2])
-        first = None
-        if pooling == MAX:
-            first = _kernels().firsts(
-                pool, importance, ids, offsets, packed, fusion, padding, *shape, out
-            )
+        reading = Reading(*given[:-2])
+        ctx.sparse, ctx.mover = given[-2:]
+        out: Tensor = _kernels().forward(reading)
+        first = _kernels().firsts(reading, out) if reading.pooling == MAX else None
         wants = ctx.needs_input_grad
-        values = wants[1] or wants[4] or _kernels().needs_values(packed, fusion)
-        ctx.save_for_backward(
-            pool if values else None, importance, ids, offsets, weights, packed, first
-        )
-        ctx.pool, ctx.weight = pool.detach(), pool
-        ctx.words, ctx.sparse, ctx.mover = (fusion, pooling, padding, *shape), given[-2], given[-1]
+        values = wants[1] or wants[4] or _kernels().needs_values(reading.packed, reading.fusion)
+        pool, *others = _saved(reading, first)
+        ctx.save_for_backward(pool if values else None, *others)
+        ctx.pool, ctx.weight = reading.pool.detach(), reading.pool
+        ctx.words = _words(reading)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients, or moved rows."""
-        saved, importance, ids, offsets, weights, packed, first = ctx.saved_tensors
-        pool = ctx.pool if saved is None else saved
+        saved, *others = ctx.saved_tensors
+        reading, first = _restored((ctx.pool if saved is None else saved, *others), ctx.words)
         wants, second = ctx.needs_input_grad, torch.is_grad_enabled()
-        given = (pool, importance, ids, offsets, weights, packed, *ctx.words, first)
         if ctx.mover is not None and wants[0]:
-            ctx.mover.move_at_end(ctx.weight, grad, given)
+            ctx.mover.move_at_end(ctx.weight, grad, (reading, first))
             if not wants[1] and not wants[4]:
-                return (None,) * 16
+                return (None,) * (LENGTH + 2)
             wants = (False, *wants[1:])
         with torch.no_grad():
-            found = _kernels().backward(grad, *given, ctx.sparse, wants[1], wants[4])
+            found = _kernels().backward(grad, reading, first, ctx.sparse, wants[1], wants[4])
         if second:  # a graph of the gradient is wanted
             sources = [
                 each
-                for each in (grad, saved, importance, weights)
+                for each in (grad, saved, reading.importance, reading.weights)
                 if each is not None and each.requires_grad
             ]
             found = (found[0], *_Once.apply(len(sources), *sources, *found[1:]))
-        return *_gradients(found, pool, importance, weights, wants, ctx.sparse), None
+        return *_gradients(found, reading, wants, ctx.sparse), None
 
 
 def vectors(
@@ -269,13 +223,16 @@ def vectors(
     way: int,
     sparse: bool = False,
     mover: Any = None,
+    rounding: tuple[Any, ...] = (),
 ) -> Tensor:
     """Vectors `[B, F, D]`, see `bitfold.kernels.lookup.forward`, by the shortest way there is.
 
     Eagerly it is a call; under a compiler, a tracer or a mode an operator, and so of tensors that
-    are no plain ones. `words` are those of the operator, from `packed` to `raw`; `way` is that of
-    `choice.way_of`; `mover`, an optimizer, moves the pool's rows in an eager backward pass.
+    are no plain ones. `words` are those of a reading, from `packed` to `raw`; `way` is that of
+    `choice.way_of`; `mover`, an optimizer, moves the pool's rows in an eager backward pass;
+    `rounding` is the pool's (`bitfold.pool.rounding.Rounding`), of few bits.
     """
+    reading = Reading(pool, importance, ids, offsets, weights, *words, *rounding)
     if way != DIRECT or type(ids) is not Tensor:
         if torch.onnx.is_in_onnx_export():
             raise BitfoldError(
@@ -284,15 +241,13 @@ def vectors(
                 expected="a graph of plain torch operations",
                 fix="export within `with bitfold.plain_torch():`",
             )
-        result: Tensor = torch.ops.bitfold.lookup(
-            pool, importance, ids, offsets, weights, *words, sparse
-        )
+        result: Tensor = torch.ops.bitfold.lookup(*reading, sparse)
     elif torch.is_grad_enabled() and (
         pool.requires_grad
         or (importance is not None and importance.requires_grad)
         or (weights is not None and weights.requires_grad)
     ):
-        result = _Lookup.apply(pool, importance, ids, offsets, weights, *words, sparse, mover)
+        result = _Lookup.apply(*reading, sparse, mover)
     else:
-        result = _kernels().forward(pool, importance, ids, offsets, weights, *words)
+        result = _kernels().forward(reading)
     return result

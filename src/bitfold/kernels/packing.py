@@ -7,6 +7,7 @@ are that short (four to a vector register) and b = 63 otherwise (the upper half 
 code, its bits at the top of the word, times the divisor (lower half), times the radix (upper half).
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,14 +16,15 @@ from numpy.typing import NDArray
 from bitfold.address import Lookup, Mixed, Program, Raw, Source
 from bitfold.address.codes import byte_tables
 from bitfold.address.mixing import shift_of
+from bitfold.errors import BitfoldError
 
 FIELDS, CHUNKS, LOOKUPS, MOST, FEW = range(5)  # the head
 HEAD = 5
 # The columns of the words.
 FLAGS, SALT, SHIFT, MASK, DROP, TABLE, BYTES = range(7)
 DIVISOR, DIVISOR_SHIFT, RADIX, RADIX_FACTOR, RADIX_SHIFT, OFFSET, SPAN, BASE = range(7, 15)
-FEW_BASE = 15
-COLUMNS = 16
+FEW_BASE, GROUP = 15, 16  # GROUP: which of a pool's slices of few bits is read
+COLUMNS = 17
 # The flags.
 NEW, MIXED, DEALT, POWER, SHORT, DIVIDED, REDUCED, TURNED, LEADING, AMONG_FEW = (
     1 << n for n in range(10)
@@ -47,7 +49,9 @@ def scratch_words(program: Program, dim: int) -> int:
     return (SCRATCH + most) * BLOCK + AHEAD + BLOCK + program.lookups + dim
 
 
-def pack(program: Program, limits: Sequence[int]) -> NDArray[np.int64]:
+def pack(
+    program: Program, limits: Sequence[int], slices: Sequence[int] = (0,)
+) -> NDArray[np.int64]:
     """A program as one array: a head, starts, limits, words, byte tables.
 
     The head holds F, C, L, the most lookups of a field and the number of the few rows; then come
@@ -57,6 +61,10 @@ def pack(program: Program, limits: Sequence[int]) -> NDArray[np.int64]:
     Args:
         program: what to run.
         limits: the number of dense ids of each field, 0 for hashed ids.
+        slices: the first row of each run of rows that shares centres and steps.
+
+    Raises:
+        BitfoldError: a lookup reads rows of several slices.
     """
     kinds = _kinds(program)
     counts = [len(lookups) for lookups in program.fields]
@@ -67,6 +75,7 @@ def pack(program: Program, limits: Sequence[int]) -> NDArray[np.int64]:
         before = None
         for lookup in lookups:
             row = _row(lookup, limit, lookup.source != before, kinds)
+            row[GROUP] = _group(lookup, slices)
             if lookup.base in few:
                 row[FLAGS] |= AMONG_FEW
                 row[FEW_BASE] = few[lookup.base]
@@ -103,6 +112,19 @@ def _few(program: Program) -> tuple[dict[int, int], int]:
         few[base] = number
         number += end - base
     return few, number
+
+
+def _group(lookup: Lookup, slices: Sequence[int]) -> int:
+    """The slice that a lookup reads."""
+    found = bisect_right(slices, lookup.base) - 1
+    last = bisect_right(slices, lookup.base + lookup.span - 1) - 1
+    if found != last or found < 0:
+        raise BitfoldError(
+            "a lookup reads rows of several slices",
+            got=f"rows {lookup.base} to {lookup.base + lookup.span - 1}",
+            expected=f"within one of the slices from {list(slices[:8])} on",
+        )
+    return found
 
 
 def _kinds(program: Program) -> list[tuple[int, int]]:

@@ -5,7 +5,7 @@ instructions; a loop over the sixteen floats of a row keeps a counter, a remaind
 cost more than the row. Here a piece of a row *is* one value, of the type `<lanes x float>`, and
 LLVM lowers it to whatever registers the processor has.
 
-Pools of float32, float64, and bfloat16 (as the uint16 that holds its bits); bfloat16 is computed
+Numbers of float32, float64, and bfloat16 (as the uint16 that holds its bits); bfloat16 is computed
 in float32 and rounded to nearest even on the way back.
 
 Lanes and bits travel in the type: a kernel makes one `zero(lanes, bits)` from constants, and what
@@ -165,15 +165,56 @@ def zero(typingctx: Any, lanes: Any, bits: Any) -> Any:
     return kind(lanes, bits), build
 
 
+def loaded(builder: Any, address: Any, index: Any, item: Any, lanes: int) -> Any:
+    """The instructions that load `lanes` of an address' elements, of Numba's type `item`."""
+    place = builder.gep(address, [index])
+    stored = ir.VectorType(address.type.pointee, lanes)
+    return builder.load(builder.bitcast(place, stored.as_pointer()), align=item.bitwidth // 8)
+
+
+def loaded_floats(builder: Any, address: Any, index: Any, item: Any, lanes: int) -> Any:
+    """As `loaded`, with bfloat16, kept as uint16, widened to float32."""
+    raw = loaded(builder, address, index, item, lanes)
+    return _widen(builder, raw, lanes) if item == types.uint16 else raw
+
+
 @intrinsic
 def load(typingctx: Any, address: Any, index: Any, like: Any) -> Any:
     """The vector of `like`'s type that begins at element `index`."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place = builder.gep(args[0], [args[1]])
-        stored = ir.VectorType(context.get_data_type(address.dtype), like.lanes)
-        raw = builder.load(builder.bitcast(place, stored.as_pointer()), align=_size(address))
-        return _widen(builder, raw, like.lanes) if address.dtype == types.uint16 else raw
+        return loaded_floats(builder, args[0], args[1], address.dtype, like.lanes)
+
+    return like(address, types.uint64, like), build
+
+
+@intrinsic
+def load_halves(typingctx: Any, address: Any, index: Any, like: Any) -> Any:
+    """The vector of float16 numbers, kept as uint16, that begins at element `index`, as float32.
+
+    By arithmetic on their bits: processors without float16 do it too, and none takes its small
+    numbers for zeros.
+    """
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if like.bits != 32:  # typed in walks that do not get here
+            return ir.Constant(like.llvm, ir.Undefined)
+        words = ir.VectorType(ir.IntType(32), like.lanes)
+
+        def each(number: int) -> Any:
+            return ir.Constant(words, [number] * like.lanes)
+
+        raw = builder.zext(loaded(builder, args[0], args[1], types.uint16, like.lanes), words)
+        size = builder.and_(raw, each(0x7FFF))
+        shifted = builder.shl(size, each(13))
+        special = builder.icmp_unsigned(">=", size, each(0x7C00))
+        normal = builder.add(shifted, builder.select(special, each(224 << 23), each(112 << 23)))
+        least = ir.Constant(like.llvm, [2.0**-14] * like.lanes)
+        small = builder.bitcast(builder.or_(shifted, each(113 << 23)), like.llvm)
+        small = builder.bitcast(builder.fsub(small, least), words)
+        found = builder.select(builder.icmp_unsigned("<", size, each(0x400)), small, normal)
+        sign = builder.shl(builder.and_(raw, each(0x8000)), each(16))
+        return builder.bitcast(builder.or_(found, sign), like.llvm)
 
     return like(address, types.uint64, like), build
 
@@ -279,6 +320,11 @@ def _larger(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.or_(more, builder.fcmp_unordered("uno", a, a)), a, b)
 
 
+def _where_positive(builder: Any, a: Any, b: Any) -> Any:
+    zeros = ir.Constant(a.type, [0.0] * a.type.count)
+    return builder.select(builder.fcmp_ordered(">", b, zeros), a, zeros)
+
+
 def _same(builder: Any, a: Any, b: Any) -> Any:
     return builder.uitofp(builder.fcmp_ordered("==", a, b), a.type)
 
@@ -292,11 +338,13 @@ def _root(builder: Any, a: Any) -> Any:
 
 
 add = _elementwise("add", "a + b", 2, lambda builder, a, b: builder.fadd(a, b))
+sub = _elementwise("sub", "a - b", 2, lambda builder, a, b: builder.fsub(a, b))
 div = _elementwise("div", "a / b", 2, lambda builder, a, b: builder.fdiv(a, b))
 root = _elementwise("root", "The square root of a.", 1, _root)
 mul = _elementwise("mul", "a * b", 2, lambda builder, a, b: builder.fmul(a, b))
 fma = _elementwise("fma", "a * b + c, rounded once where the processor can", 3, _fma)
 larger = _elementwise("larger", "The larger of a and b, lane by lane; NaN wins.", 2, _larger)
+where_positive = _elementwise("where_positive", "a where b is above 0, else 0.", 2, _where_positive)
 same = _elementwise("same", "1 where a equals b, else 0.", 2, _same)
 
 

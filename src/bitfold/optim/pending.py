@@ -32,7 +32,7 @@ def move_at_end(
         optimizer: whose step it is.
         weight: the table.
         grad: of the vectors, `[B, F, D]`.
-        given: what `bitfold.kernels.lookup.backward` takes, from `pool` to `first`.
+        given: the lookup's reading and `first`, as `bitfold.kernels.lookup.backward` takes them.
     """
     number = torch._C._current_graph_task_id()
     found = _passes.get(number)

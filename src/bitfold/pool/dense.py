@@ -42,7 +42,12 @@ class DensePool(nn.Module):
     def make_sparse(self, flag: bool) -> None:
         """Whether gradients are sparse tensors from now on."""
         self.sparse = flag
-        self.__class__ = SparsePool if flag else DensePool
+        self.__class__ = self.kinds()[flag]
+
+    @classmethod
+    def kinds(cls) -> tuple[type["DensePool"], type["DensePool"]]:
+        """The classes of pools whose gradients are dense, and sparse."""
+        return DensePool, SparsePool
 
     def forward(self, cells: Tensor | Callable[[Tensor], Tensor]) -> Tensor:
         """Read the rows at `cells`, or let a function read the weight while it is there."""

@@ -1,0 +1,87 @@
+"""What a lookup is told, once for all who pass it on: operators, autograd, kernels."""
+
+from typing import Any, NamedTuple, get_type_hints
+
+import torch
+from torch import Tensor
+
+_SPELLED = {
+    Tensor: "Tensor",
+    Tensor | None: "Tensor?",
+    int: "int",
+    int | None: "int?",
+    bool: "bool",
+}
+
+
+class Reading(NamedTuple):
+    """A lookup: what is read, of which ids, and how.
+
+    Shapes: R pool rows, w width of a row, B rows of the batch, F fields, T ids, L lookups, D width
+    of a vector, S slices.
+
+    Args:
+        pool: the trained numbers `[R, w]`, or packed rows, uint8 `[R, bytes]`.
+        importance: a learned factor for each lookup, `[L]`.
+        ids: int64 `[B, F]`, or `[T]` with offsets.
+        offsets: int64 `[F * B + 1]`, field by field, where bags begin.
+        weights: what each id of a bag counts, `[T]`.
+        packed: the program (`packing.pack`).
+        fusion, pooling: by the numbers of `ops`.
+        padding: an id that counts nothing.
+        fields, dim: `F` and `D`.
+        room: words of scratch that a thread needs (`packing.scratch_words`).
+        raw: whether no code is mixed, dealt or read from its leading end.
+        centres: float16 `[S, w]`, of a pool of few bits.
+        steps: float16 `[S, w]`, its steps.
+        bits: of a number; 0 for floats.
+    """
+
+    pool: Tensor
+    importance: Tensor | None
+    ids: Tensor
+    offsets: Tensor | None
+    weights: Tensor | None
+    packed: Tensor
+    fusion: int
+    pooling: int
+    padding: int | None
+    fields: int
+    dim: int
+    room: int
+    raw: bool
+    centres: Tensor | None = None
+    steps: Tensor | None = None
+    bits: int = 0
+
+    @property
+    def codes(self) -> bool:
+        """Whether rows are packed codes, which nothing trains."""
+        return self.pool.dtype == torch.uint8
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the vectors."""
+        return torch.float32 if self.codes else self.pool.dtype
+
+    @property
+    def rows(self) -> int:
+        """`B`, the rows of the batch."""
+        if self.offsets is None:
+            return self.ids.shape[0]
+        return (self.offsets.shape[0] - 1) // self.fields
+
+
+LENGTH = len(Reading._fields)
+
+
+def spelled(before: str = "", after: str = "") -> str:
+    """The arguments of an operator that takes a reading, in the language of torch's schemas.
+
+    Example:
+        >>> spelled(before="Tensor grad")[:30]
+        'Tensor grad, Tensor pool, Tens'
+    """
+    kinds: dict[str, Any] = get_type_hints(Reading)
+    own = [f"{_SPELLED[kinds[name]]} {name}" for name in Reading._fields]
+    return ", ".join(part for part in (before, *own, after) if part)

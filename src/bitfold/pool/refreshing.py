@@ -1,0 +1,77 @@
+"""When centres and steps follow their weights: at some forwards of training, never in between.
+
+Fresh weights move far in their first steps, so the first refreshes come early: at forwards 0, 1,
+2, 4, 8, ..., then at every multiple of `every`. Under a compiler the same is an operator, since a
+graph cannot depend on a number that it counts.
+"""
+
+import torch
+from torch import Tensor
+
+from bitfold.kernels.choice import looked_on, transformed
+from bitfold.pool.rounding import scales_of
+
+
+def due(forwards: int, every: int) -> bool:
+    """Whether the steps are refreshed at this forward, counted from 0.
+
+    Example:
+        >>> [n for n in range(50) if due(n, 16)]
+        [0, 1, 2, 4, 8, 16, 32, 48]
+    """
+    return forwards % every == 0 or (forwards < every and forwards & (forwards - 1) == 0)
+
+
+@torch.no_grad()
+def refresh(
+    weight: Tensor, centres: Tensor, steps: Tensor | None, slices: tuple[int, ...], bits: int
+) -> None:
+    """Write the centres and steps that follow from a weight `[R, w]`, in place."""
+    ends = [*slices[1:], len(weight)]
+    for number, (begin, end) in enumerate(zip(slices, ends, strict=True)):
+        centre, step = scales_of(weight[begin:end], bits)
+        centres[number] = centre
+        if steps is not None:
+            steps[number] = step
+
+
+@torch.no_grad()
+def count_forward(
+    weight: Tensor, centres: Tensor, steps: Tensor | None, forwards: Tensor,
+    slices: tuple[int, ...], bits: int, every: int,
+) -> None:  # fmt: skip
+    """Count a forward of training, and refresh where it is due.
+
+    Under `torch.func`'s transforms nothing is counted: a function may not write.
+    """
+    if weight.is_meta or transformed():
+        return
+    given = weight, centres, steps, forwards, slices, bits, every
+    if looked_on():
+        torch.ops.bitfold.count_forward(*given)
+    else:
+        _count(*given)
+
+
+def _count(
+    weight: Tensor, centres: Tensor, steps: Tensor | None, forwards: Tensor,
+    slices: tuple[int, ...], bits: int, every: int,
+) -> None:  # fmt: skip
+    if due(int(forwards), every):
+        refresh(weight, centres, steps, slices, bits)
+    forwards += 1
+
+
+_library = torch.library.Library("bitfold", "FRAGMENT")
+_library.define(
+    "count_forward(Tensor weight, Tensor(a!) centres, Tensor(b!)? steps, Tensor(c!) forwards, "
+    "int[] slices, int bits, int every) -> ()"
+)
+_library.impl(
+    "count_forward",
+    lambda weight, centres, steps, forwards, slices, *rest: _count(
+        weight, centres, steps, forwards, tuple(slices), *rest
+    ),
+    "CompositeExplicitAutograd",
+)
+torch.library.register_fake("bitfold::count_forward", lambda *given: None, lib=_library)
