@@ -127,7 +127,7 @@ def lookups(fusion, pooling, hashed):
         pool.refresh()
         rounding = pool.told()
         if random.random() < 0.5:
-            weight, rounding = pool.serving().weights, pool.serving().told()
+            weight, rounding = pool.serving().weight, pool.serving().told()
     return {
         "pool": weight, "importance": importance, "ids": ids, "offsets": offsets,
         "weights": weights, "packed": packed, "fusion": number, "pooling": pooling,

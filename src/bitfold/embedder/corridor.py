@@ -25,7 +25,7 @@ from bitfold.fuse import fusion_named
 from bitfold.fuse.bags import bags_of, check_bags
 from bitfold.kernels.choice import DIRECT, PLAIN, way_of
 from bitfold.kernels.ops import FUSIONS, POOLINGS, READ, vectors
-from bitfold.kernels.packing import pack, runs, scratch_words
+from bitfold.kernels.packing import in_one_slice, pack, runs, scratch_words
 from bitfold.planning.plan import Plan
 from bitfold.planning.statistics import Statistics
 from bitfold.pool import pool_of
@@ -82,13 +82,18 @@ class Corridor(WithConstants, Embedder):
         self.place_constants(device)
         # What the kernels are told, beside the program itself.
         learned = type(self).factors is not Embedder.factors
-        self.by_kernels = runs(program) and not learned and not group.pools[0].step
+        slices = group.pools[0].slices or (0,)
+        one = runs(program) and not learned and in_one_slice(program, slices)
+        self.by_kernels = one and self.pool.read_by_kernels(self.pool.weight)
+        self.rounds = any(spec.packed for spec in group.pools)
         room = scratch_words(program, group.width)
         self.fusion = FUSIONS[group.fusion]
         self.shape = self.num_fields, group.width, room, program.raw
         self.weighted = group.fusion == "weighted"
         with torch.inference_mode(False):  # the kernels' alone, so it stays on the CPU
-            words = pack(program, self._limits()) if runs(program) else np.empty(0, np.int64)
+            words = np.empty(0, np.int64)
+            if runs(program):
+                words = pack(program, self._limits(), slices if one else (0,))
             self.packed = torch.from_numpy(words)
         # What a lookup without padding and bags is told, made once: it costs a tenth of it.
         self.plainly = (self.packed, self.fusion, POOLINGS[None], None, *self.shape)
@@ -114,6 +119,7 @@ class Corridor(WithConstants, Embedder):
         for number, pool in enumerate(self.pools()):
             weight = pool.weight if pool.weight.dim() == 2 else pool.weight.unsqueeze(1)
             self.fuse.init_(weight, self.program, std, generator, number)
+            pool.refresh()
         if self.head is not None:
             self.head.draw(generator)
 
@@ -177,7 +183,7 @@ class Corridor(WithConstants, Embedder):
         within its own forward alone, so the reading happens there.
         """
         pool: Any = self._modules["pool"]
-        weight = pool._parameters.get("weight")
+        weight = pool._parameters.get("weight", pool._buffers.get("weight"))
         if weight is None or pool._forward_pre_hooks:
             found: Tensor = pool(reading)
             return found
@@ -222,7 +228,9 @@ class Corridor(WithConstants, Embedder):
         weight = pool._parameters.get("weight")
         if weight is None or pool._forward_pre_hooks:
             found: Tensor = self.read(lambda weight: self._single(weight, ids, padding_idx))
-        elif padding_idx is None and self.by_kernels and way_of(weight) == DIRECT:
+        elif (
+            padding_idx is None and self.by_kernels and not self.rounds and way_of(weight) == DIRECT
+        ):
             found = self._by_kernel(DIRECT, weight, ids, None, None, None, None)
         else:
             found = self._single(weight, ids, padding_idx)
@@ -235,6 +243,7 @@ class Corridor(WithConstants, Embedder):
         return lifted.masked_fill((ids == padding_idx).unsqueeze(-1), 0.0)
 
     def _way(self, weight: Tensor) -> int:
+        """How lookups are made, before the first one of a forward."""
         if self.waits:
             raise BitfoldError(
                 "the maps of this embedding's ids are not built yet",
@@ -242,7 +251,11 @@ class Corridor(WithConstants, Embedder):
                 expected="statistics of the training part, or a state dict",
                 fix="call prepare(stats) first, or give stats to EmbeddingCollection",
             )
-        return way_of(weight) if self.by_kernels else PLAIN
+        if self.rounds:
+            for pool in self.pools():
+                pool.count_forward(weight if pool is self.pool else pool.weight)
+        by_kernels = self.by_kernels and self.pool.read_by_kernels(weight)
+        return way_of(weight) if by_kernels else PLAIN
 
     def _single(self, weight: Tensor, ids: Tensor, padding_idx: int | None) -> Tensor:
         """`forward` before the head, with the pool's weight at hand."""
@@ -278,8 +291,9 @@ class Corridor(WithConstants, Embedder):
             words = (self.packed, self.fusion, POOLINGS[mode], padding_idx, *self.shape)
         try:
             return vectors(
-                weight, learned, ids, offsets, weights, words, way, pool.sparse, pool.moved_by
-            )
+                weight, learned, ids, offsets, weights, words, way, pool.sparse, pool.moved_by,
+                pool.told(),
+            )  # fmt: skip
         except IdOutOfRange:
             field = None
             if offsets is not None:
@@ -318,7 +332,9 @@ class Corridor(WithConstants, Embedder):
     ) -> Tensor:
         """`forward_bags`, with the pool's weight at hand."""
         bags = offsets.shape[0] - 1
-        way = PLAIN if mode == "max" and self.head is not None else self._way(weight)
+        way = self._way(weight)
+        if mode == "max" and self.head is not None:
+            way = PLAIN
         if way != PLAIN:  # the kernel holds the offsets against the ids
             # Bags of one id each are ids, which take a third of the time.
             single = way == DIRECT and self.num_fields == 1 and weights is None

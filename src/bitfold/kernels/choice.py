@@ -10,7 +10,7 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
-DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.uint8)  # uint8: packed rows
 PLAIN, OPERATOR, DIRECT = range(3)
 
 _forced = {"plain": False}

@@ -51,8 +51,7 @@ from bitfold.kernels.packing import (
     TURNED,
     reciprocal,
 )
-from bitfold.kernels.readers import lanes_of_packed
-from bitfold.kernels.reading import Reading
+from bitfold.kernels.reading import Reading, lanes_of_packed
 from bitfold.pool.rounding import BITS
 
 WORD, HALF = (1 << 64) - 1, (1 << 32) - 1

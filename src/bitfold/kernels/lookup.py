@@ -35,8 +35,8 @@ from bitfold.kernels.held import (
 )
 from bitfold.kernels.move import Move, check_move
 from bitfold.kernels.packing import FEW, HEAD, MOST
-from bitfold.kernels.readers import FLOATS, PACKED, ROUNDED, lanes_of_packed, scale_words
-from bitfold.kernels.reading import Reading
+from bitfold.kernels.readers import FLOATS, PACKED, ROUNDED, scale_words
+from bitfold.kernels.reading import Reading, lanes_of_packed
 from bitfold.kernels.vectors import lanes_of
 from bitfold.kernels.walk import FIRST, ONE, POOL_MAX, PRODUCT, READ, WEIGHTED
 from bitfold.pool.pages import ask_for_large_pages

@@ -114,10 +114,20 @@ def _few(program: Program) -> tuple[dict[int, int], int]:
     return few, number
 
 
+def in_one_slice(program: Program, slices: Sequence[int]) -> bool:
+    """Whether each lookup reads rows of one slice alone: what the kernels can."""
+    return all(first == last for first, last in (_reach(each, slices) for each in program))
+
+
+def _reach(lookup: Lookup, slices: Sequence[int]) -> tuple[int, int]:
+    """The first and the last slice that a lookup reads."""
+    last = lookup.base + lookup.span - 1
+    return bisect_right(slices, lookup.base) - 1, bisect_right(slices, last) - 1
+
+
 def _group(lookup: Lookup, slices: Sequence[int]) -> int:
     """The slice that a lookup reads."""
-    found = bisect_right(slices, lookup.base) - 1
-    last = bisect_right(slices, lookup.base + lookup.span - 1) - 1
+    found, last = _reach(lookup, slices)
     if found != last or found < 0:
         raise BitfoldError(
             "a lookup reads rows of several slices",

@@ -10,7 +10,6 @@ float32: three vectors of a row's width for each lookup. Every call makes them a
 that is stored; copies that are kept could be old ones.
 """
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ from bitfold.kernels.vectors import (
     div,
     get,
     inner,
-    lanes_of,
     load_halves,
     loaded,
     loaded_floats,
@@ -41,20 +39,6 @@ from bitfold.kernels.walk import lookups_of, program_of
 
 FLOATS, ROUNDED, PACKED = range(3)
 SCALES = 3  # vectors of a lookup: lowest value, step, inverse
-MOST_LANES = 64  # of packed rows that no other number of lanes reads in whole bytes
-
-
-@cache
-def lanes_of_packed(width: int, bits: int) -> int:
-    """The lanes that packed rows are read in: as `lanes_of`, in whole bytes; 0 where none are.
-
-    Example:
-        >>> lanes_of_packed(16, 4), lanes_of_packed(40, 1), lanes_of_packed(37, 3)
-        (16, 8, 37)
-    """
-    known = [lanes for lanes in range(1, lanes_of(width) + 1) if width % lanes == 0]
-    whole = [lanes for lanes in known if lanes * bits % 8 == 0 or lanes == width]
-    return max(whole, default=width if width <= MOST_LANES else 0)
 
 
 def scale_words(lookups: int, width: int) -> int:

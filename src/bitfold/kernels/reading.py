@@ -1,9 +1,13 @@
 """What a lookup is told, once for all who pass it on: operators, autograd, kernels."""
 
+from functools import cache
 from typing import Any, NamedTuple, get_type_hints
 
 import torch
 from torch import Tensor
+
+LANES = 32  # of a piece at most, as `vectors.lanes_of` has it
+MOST_LANES = 64  # of a row that no other number of lanes reads in whole bytes
 
 _SPELLED = {
     Tensor: "Tensor",
@@ -70,6 +74,20 @@ class Reading(NamedTuple):
         if self.offsets is None:
             return self.ids.shape[0]
         return (self.offsets.shape[0] - 1) // self.fields
+
+
+@cache
+def lanes_of_packed(width: int, bits: int) -> int:
+    """The lanes that packed rows are read in: pieces of whole bytes; 0 where there are none.
+
+    Example:
+        >>> lanes_of_packed(16, 4), lanes_of_packed(40, 1), lanes_of_packed(37, 3)
+        (16, 8, 37)
+    """
+    if width <= LANES:
+        return width
+    whole = [lanes for lanes in range(LANES, 0, -1) if width % lanes == lanes * bits % 8 == 0]
+    return max(whole, default=width if width <= MOST_LANES else 0)
 
 
 LENGTH = len(Reading._fields)

@@ -8,8 +8,10 @@ from bitfold.errors import BitfoldError
 from bitfold.planning.spec import PoolSpec
 from bitfold.pool.dense import DensePool
 from bitfold.pool.flat import FlatPool
+from bitfold.pool.lowbit import LowBitPool
+from bitfold.pool.packed import PackedPool
 
-__all__ = ["DensePool", "FlatPool", "pool_of"]
+__all__ = ["DensePool", "FlatPool", "LowBitPool", "PackedPool", "pool_of"]
 
 
 def pool_of(
@@ -25,7 +27,16 @@ def pool_of(
         BitfoldError: there is no such pool.
     """
     if spec.packed:
-        raise BitfoldError("no pool keeps such numbers", got=spec.numbers, expected="a float type")
+        if spec.step:
+            raise BitfoldError(
+                "no flat array keeps its numbers in few bits",
+                got=f"numbers={spec.numbers}, step={spec.step}",
+                expected="a float type, or rows",
+            )
+        return LowBitPool(
+            spec.rows, spec.width, spec.bits, spec.slices, scale=spec.scale, sparse=sparse,
+            device=device, dtype=dtype,
+        )  # fmt: skip
     if spec.step:
         return FlatPool(spec.rows, spec.width, device=device, dtype=dtype)
     return DensePool(spec.rows, spec.width, sparse=sparse, device=device, dtype=dtype)

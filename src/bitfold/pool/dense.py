@@ -59,11 +59,25 @@ class DensePool(nn.Module):
         """Pieces of a weight at cells."""
         return F.embedding(cells, weight, sparse=self.sparse)
 
-    def serving(self) -> "DensePool":
+    def read_by_kernels(self, weight: Tensor) -> bool:
+        """Whether the kernels can read it, whatever `choice.way_of` says of the weight."""
+        return True
+
+    def told(self) -> tuple[Any, ...]:
+        """What the kernels need beside the weight."""
+        return ()
+
+    def refresh(self) -> None:
+        """Nothing follows from the rows."""
+
+    def count_forward(self, weight: Tensor) -> None:
+        """Nothing follows from the rows."""
+
+    def serving(self) -> Any:
         """The pool itself: numbers are served as they are trained."""
         return self
 
-    def resume(self) -> "DensePool":
+    def resume(self) -> Any:
         """The pool itself."""
         return self
 

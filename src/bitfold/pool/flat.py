@@ -65,6 +65,16 @@ class FlatPool(WithConstants):
             return cells(self.weight)
         return self.at(self.weight, cells)
 
+    def read_by_kernels(self, weight: Tensor) -> bool:
+        """Whether the kernels can read it."""
+        return False
+
+    def refresh(self) -> None:
+        """Nothing follows from the numbers."""
+
+    def count_forward(self, weight: Tensor) -> None:
+        """Nothing follows from the numbers."""
+
     def serving(self) -> "FlatPool":
         """The pool itself: numbers are served as they are trained."""
         return self
