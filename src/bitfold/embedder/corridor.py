@@ -18,7 +18,7 @@ from bitfold.embedder import plain
 from bitfold.embedder.contract import Embedder, Progress, Table
 from bitfold.embedder.draws import drawn_seed
 from bitfold.embedder.head import Head
-from bitfold.embedder.preparing import build_maps, empty, maps_of, unseen_places
+from bitfold.embedder.preparing import build_maps, maps_of, unbuilt, unseen_places
 from bitfold.embedder.ranges import as_int64, out_of_range
 from bitfold.errors import BitfoldError, IdOutOfRange
 from bitfold.fuse import fusion_named
@@ -66,7 +66,7 @@ class Corridor(WithConstants, Embedder):
         self.unseen: dict[int, Tensor] = {}
         self.address = Address(program, device)
         self.stored = StoredTables(((each.name, each.bytes) for each in group.stored), device)
-        self.waits = bool(maps_of(program))  # for maps that are not built yet
+        self.waits = bool(maps_of(program))  # for its maps to be built
         self.pool = pool_of(group.pools[0], device=device, dtype=dtype, sparse=sparse)
         self.more = tuple(spec.name for spec in group.pools[1:])
         for spec in group.pools[1:]:
@@ -359,7 +359,13 @@ class Corridor(WithConstants, Embedder):
         return kinds
 
     def resume(self) -> "Corridor":
-        """A copy that can be trained on; the inverse of `serving`."""
+        """A copy that can be trained on; the inverse of `serving`.
+
+        Raises:
+            BitfoldError: with a step for each row, which would follow from other numbers.
+        """
+        if any(spec.packed and spec.scale == "row" for spec in self.plan.group.pools):
+            super().resume()
         made = copy.deepcopy(self).train().requires_grad_(True)
         made.pool = made.pool.resume()
         for name in self.more:
@@ -398,9 +404,8 @@ class Corridor(WithConstants, Embedder):
             elif strict:
                 missing.append(key)
         super()._load_from_state_dict(state_dict, prefix, local, strict, missing, *rest)
-        own = [each for each in state_dict if each.startswith(f"{prefix}stored.")]
-        if self.waits and own:  # what the tables are about to be
-            self.waits = any(empty(state_dict[each]) for each in own)
+        if self.waits:  # tables are read after their module, so what they are about to be
+            self.waits = unbuilt(self.program, state_dict, f"{prefix}stored.")
         weight = state_dict.get(f"{prefix}pool.weight", self.limits)
         if self.limits.is_meta and not weight.is_meta:
             self._place_all(weight.device)

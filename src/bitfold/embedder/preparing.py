@@ -1,6 +1,6 @@
 """What a corridor learns of a training part beforehand: its maps, and which rows stay unread."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -22,9 +22,10 @@ def maps_of(program: Program) -> dict[int, Mapped]:
     return found
 
 
-def empty(table: Tensor) -> bool:
-    """Whether a map holds nothing yet: every id would read the rows of ids that it lacks."""
-    return not table.is_meta and not bool(table.any())
+def unbuilt(program: Program, state_dict: Mapping[str, Tensor], prefix: str) -> bool:
+    """Whether a state dict lacks a map, or has an empty one: all ids would read the same rows."""
+    tables = [state_dict.get(prefix + source.table) for source in maps_of(program).values()]
+    return any(each is None or (not each.is_meta and not bool(each.any())) for each in tables)
 
 
 def build_maps(

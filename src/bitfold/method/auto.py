@@ -13,7 +13,7 @@ Hashed ids are given places of their own first, by a compact map, where statisti
 build it and it takes a small part of the budget; elsewhere their codes have digits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -61,37 +61,32 @@ class Auto(Method):
         return known if map_bytes(ask, known) <= MAP_SHARE * ask.budget else ()
 
     def _chosen(self, ask: Ask) -> Group:
-        """Whole if that fits, else one pool of first digits; the budget is there."""
-        if all(not field.hashed for field in ask.fields):
-            for recipe, of_bits in self._whole(ask):
-                with suppress(BudgetTooSmall):
-                    return recipe.plan(of_bits)
-        bits = self.bits or self._bits(ask)
-        shared = BinaryCode(std=self.std, bits=bits, scale=self.scale, sharing="first")
-        few = replace(ask, numbers=f"q{bits}", scale=self.scale)
-        try:
-            return shared.plan(few)
-        except BudgetTooSmall as error:
+        """The first of what may be chosen that fits; the budget is there."""
+        refusals: list[BudgetTooSmall] = []
+        for recipe, numbers in self._choices(ask):
             try:
-                return replace(shared, sharing="fields").plan(few)
-            except BudgetTooSmall as other:
-                raise min(error, other, key=lambda each: each.minimum) from None
+                return recipe.plan(replace(ask, numbers=numbers, scale=self.scale))
+            except BudgetTooSmall as error:
+                refusals.append(error)
+        raise min(refusals, key=lambda each: each.minimum)
+
+    def _choices(self, ask: Ask) -> Iterator[tuple[Method, str]]:
+        """What may be chosen, the best first, and what its numbers are kept in."""
+        if all(not field.hashed for field in ask.fields):
+            if self.bits is None:
+                yield Full(std=self.std), ask.dtype
+            for bits in WHOLE_BITS if self.bits is None else (self.bits,):
+                yield Full(std=self.std, bits=bits, scale=self.scale), f"q{bits}"
+        bits = self.bits or self._bits(ask)
+        for sharing in ("first", "fields"):
+            shared = BinaryCode(std=self.std, bits=bits, scale=self.scale, sharing=sharing)
+            yield shared, f"q{bits}"
 
     def _bits(self, ask: Ask) -> int:
         """Bits of a number where ids share rows."""
         ids = sum(field.size or 0 for field in ask.fields)
         rows = (ask.budget or 0) // replace(ask, numbers=f"q{CROWDED_BITS}").row_bytes()
         return CROWDED_BITS if ids > CROWD * rows else SHARED_BITS
-
-    def _whole(self, ask: Ask) -> list[tuple[Full, Ask]]:
-        """The full tables to try, the best first."""
-        if self.bits is not None:
-            return [(Full(std=self.std, bits=self.bits, scale=self.scale), ask)]
-        found = [(Full(std=self.std), ask)]
-        for bits in WHOLE_BITS:
-            few = replace(ask, numbers=f"q{bits}", scale=self.scale)
-            found.append((Full(std=self.std, bits=bits, scale=self.scale), few))
-        return found
 
     def reasons(self, ask: Ask, groups: Sequence[Group]) -> tuple[str, ...]:
         """What was chosen, and by which rule."""
