@@ -73,7 +73,7 @@ def going_on(args: Sequence[str]) -> str:
 
 def _resumable(out: Path, file: str, *, forced: bool) -> bool:
     from bitfold.outputs import hidden
-    from bitfold.outputs.place import UNFINISHED
+    from bitfold.outputs.hiding import UNFINISHED
 
     real = Path(os.path.realpath(out))
     places = [hidden(real) / UNFINISHED] if forced else [hidden(real) / UNFINISHED, real]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bitfold.errors import BitfoldError
 
-# A temporary file beside its place (bitfold.files.atomic), and a hidden folder (place.hidden).
+# A temporary file beside its place (bitfold.files.atomic), and a hidden folder (hiding.hidden).
 _PART = re.compile(r"\.(?P<name>.+)\.\d+\.part")
 _HIDDEN = re.compile(r"\..+\.bitfold")
 

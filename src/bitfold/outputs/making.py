@@ -9,7 +9,8 @@ from bitfold.errors import BitfoldError
 from bitfold.files import whole
 from bitfold.outputs.kinds import Kind
 from bitfold.outputs.overlap import refuse_overlap
-from bitfold.outputs.place import check_movable, hold, refusals
+from bitfold.outputs.place import hold
+from bitfold.outputs.refusals import check_movable, refusals
 
 Inputs = Iterable[str | Path | None]
 

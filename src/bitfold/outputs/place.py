@@ -15,37 +15,18 @@ that is held keeps all others away. If NAME is a symbolic link, all this happens
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from bitfold.errors import BitfoldError
-from bitfold.files import cannot_write, remove_parts, sync_folder, write_json
+from bitfold.files import remove_parts, sync_folder, write_json
+from bitfold.outputs.hiding import BESIDE, LOCK, MAKING, OLD, PLACING, SUFFIX, UNFINISHED, hidden
 from bitfold.outputs.kinds import Kind
+from bitfold.outputs.refusals import check_text
 from bitfold.outputs.renames import exchange, rename_new
-
-SUFFIX = ".bitfold"
-LOCK, MAKING, UNFINISHED, BESIDE = "lock", "making", "unfinished", "beside"
-OLD, PLACING = "old", "placing"
-_UNFINISHED = re.compile(r"(?<=/)\.([^/]+)\.bitfold/unfinished(?=/|$)")
-_LONGEST = 200  # bytes of a name that can bear our prefix and suffix
-
-
-def hidden(out: Path) -> Path:
-    """The hidden folder of an output.
-
-    Example:
-        >>> hidden(Path("runs/ads")).as_posix()
-        'runs/.ads.bitfold'
-    """
-    name = out.name
-    if len(os.fsencode(name)) > _LONGEST:
-        name = hashlib.sha256(os.fsencode(name)).hexdigest()
-    return out.with_name(f".{name}{SUFFIX}")
 
 
 class Place:
@@ -178,19 +159,6 @@ class Place:
         sync_folder(self.out.parent)
 
 
-def check_text(out: str | Path) -> None:
-    """Raise unless the libraries that write can spell the output's path: it must be UTF-8."""
-    try:
-        str(out).encode()
-    except UnicodeEncodeError:
-        raise BitfoldError(
-            f"the path {out} is no UTF-8, so it cannot be written to",
-            got=str(out),
-            expected="a path in UTF-8",
-            fix="name another output, or change into its folder and name it from there",
-        ) from None
-
-
 @contextlib.contextmanager
 def hold(out: str | Path, *, wait: bool = False) -> Iterator[Place]:
     """Hold the place of an output: nobody else can, until the block ends.
@@ -238,32 +206,6 @@ def settle(out: str | Path) -> None:
 
 def _output_of(folder: Path) -> Path:
     return folder.with_name(folder.name[1 : -len(SUFFIX)])
-
-
-def settled(path: str) -> str:
-    """What a path in unfinished work will be called once the work has taken its place.
-
-    Example:
-        >>> settled("/a/.board.bitfold/unfinished/log")
-        '/a/board/log'
-    """
-    return _UNFINISHED.sub(r"\1", path)
-
-
-def unsettled(path: str, within: Path) -> str:
-    """The inverse of `settled`, for work that is done in `within`.
-
-    Example:
-        >>> unsettled("/a/board/log", Path("/a/.board.bitfold/unfinished/runs/x"))
-        '/a/.board.bitfold/unfinished/log'
-        >>> unsettled("/a/board/log", Path("/a/board/runs/x"))
-        '/a/board/log'
-    """
-    for folder in (within, *within.parents):
-        final = settled(str(folder))
-        if folder.name == UNFINISHED and final != str(folder) and path.startswith(final + "/"):
-            return str(folder) + path[len(final) :]
-    return path
 
 
 def _lock(place: Place, wait: bool) -> int:
@@ -339,49 +281,3 @@ def _in_the_way(out: Path) -> BitfoldError:
         got="a folder" if out.is_dir() else "a file",
         fix="move it, or name another output",
     )
-
-
-def check_movable(out: Path) -> None:
-    """Check that a folder can take the place of `out`.
-
-    Raises:
-        BitfoldError: a mount point never changes places, and a process that stands in a folder
-            would stand nowhere.
-    """
-    here = Path.cwd()
-    if out.is_mount():
-        problem, got = f"{out} is a mount point, so no folder can take its place", "a mount point"
-    elif out in (here, *here.parents):
-        problem, got = f"the output {out} is the working directory, or holds it", f"{here}"
-    else:
-        return
-    raise BitfoldError(
-        problem,
-        got=got,
-        expected="a folder that can be made in one step",
-        fix=f"name a folder in it, such as {out / 'out'}",
-    )
-
-
-@contextlib.contextmanager
-def refusals(out: str | Path) -> Iterator[None]:
-    """Tell a system's refusal to write `out` in one message; others (of an input) pass.
-
-    Raises:
-        BitfoldError: no room, no permission, no such folder.
-    """
-    try:
-        yield
-    except OSError as error:
-        if not _concerns(error, Path(os.path.realpath(out))):
-            raise
-        raise cannot_write(out, error) from error
-
-
-def _concerns(error: OSError, out: Path) -> bool:
-    """Whether an error is about writing `out`: its place, a folder above it, or no name at all."""
-    if not isinstance(error.filename, str | bytes | os.PathLike):
-        return True
-    path = Path(os.path.realpath(os.fsdecode(error.filename)))
-    mine = (out, hidden(out))
-    return path in (*mine, *out.parents) or any(each in path.parents for each in mine)

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bitfold.errors import BitfoldError
+from bitfold.outputs.hiding import UNFINISHED, hidden
 from bitfold.outputs.kinds import Kind
 from bitfold.outputs.making import check_kind, is_free
-from bitfold.outputs.place import UNFINISHED, Place, check_movable, hidden, hold, refusals, settle
+from bitfold.outputs.place import Place, hold, settle
+from bitfold.outputs.refusals import check_movable, refusals
 
 
 class Work:

@@ -16,7 +16,8 @@ from bitfold.errors import BitfoldError
 from bitfold.files import flush, read_json, write_json
 from bitfold.outputs.kinds import Kind
 from bitfold.outputs.making import is_free
-from bitfold.outputs.place import Place, check_movable, hold
+from bitfold.outputs.place import Place, hold
+from bitfold.outputs.refusals import check_movable
 
 if TYPE_CHECKING:
     from bitfold.data.synth.log import Chunk
