@@ -302,8 +302,8 @@ class Results(Kind):
 
 def make_comparison(folder: Path, **words: Any) -> None:
     """A finished comparison in `folder/board`."""
-    from bitfold.comparison.board import CompareConfig
     from bitfold.comparison.compare import compare
+    from bitfold.comparison.config import CompareConfig
 
     said = CompareConfig(budgets=("512B",), seeds=1, **words)
     train = training(method="hash", budget=None, epochs=1, width=2)
@@ -390,8 +390,8 @@ class Cells(Kind):
         return json.dumps([values["results"], values["references"]], sort_keys=True)
 
     def attempt(self, rng: random.Random, folder: Path, work: Path) -> str:
-        from bitfold.comparison.board import CompareConfig
         from bitfold.comparison.compare import compare
+        from bitfold.comparison.config import CompareConfig
 
         board = shutil.copytree(folder / "board", work / "board")
         names = sorted((board / "cells").iterdir())

@@ -7,15 +7,14 @@ from typing import Any
 
 import pytest
 
-from bitfold.comparison.board import (
+from bitfold.comparison.board import lines, write_results
+from bitfold.comparison.config import (
     Cell,
     CompareConfig,
     Variant,
     cell_options,
     cells,
-    lines,
     parse_variant,
-    write_results,
 )
 from bitfold.comparison.records import read_results
 from bitfold.errors import BitfoldError, UnknownName

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from bitfold.cli.options import build, file_options, options, read_config
-from bitfold.comparison.board import CompareConfig
+from bitfold.comparison.config import CompareConfig
 from bitfold.config import option, to_json
 from bitfold.data.config import DataConfig
 from bitfold.data.synth.log import SynthConfig

@@ -11,7 +11,7 @@ from rich.console import Console
 import bitfold as package
 from bitfold import EmbeddingCollection, Field
 from bitfold.cli.quotes import bar, plan_parts, quote_tables
-from bitfold.comparison.board import CompareConfig
+from bitfold.comparison.config import CompareConfig
 from bitfold.comparison.quotes import quotes, training_bytes
 from bitfold.data.prepared import PreparedLog
 from bitfold.data.vocabulary import Vocabulary

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bitfold import training
-from bitfold.comparison.board import CompareConfig
 from bitfold.comparison.compare import compare
+from bitfold.comparison.config import CompareConfig
 from bitfold.data.config import DataConfig
 from bitfold.errors import BitfoldError
 from bitfold.records import sealed

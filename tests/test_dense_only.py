@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import bitfold
-from bitfold.comparison.board import CompareConfig
+from bitfold.comparison.config import CompareConfig
 from bitfold.comparison.quotes import quotes
 from bitfold.method import registry
 

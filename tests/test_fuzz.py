@@ -10,7 +10,7 @@ from fuzz.kinds import KINDS, RIGHT, TOLD, attempt
 from fuzz.mutate import change_bytes, change_json, text_of
 
 from bitfold.cli.options import build, read_config
-from bitfold.comparison.board import CompareConfig
+from bitfold.comparison.config import CompareConfig
 from bitfold.config import to_json
 from bitfold.data.config import DataConfig
 from bitfold.data.synth.log import SynthConfig

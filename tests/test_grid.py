@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bitfold import training
-from bitfold.comparison.board import Cell, CompareConfig, Variant
+from bitfold.comparison.config import Cell, CompareConfig, Variant
 from bitfold.comparison.grid import Grid
 from bitfold.errors import BitfoldError, Diverged
 from bitfold.runs.options import TrainConfig

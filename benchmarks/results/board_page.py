@@ -1,6 +1,6 @@
 """`docs/results/BOARD.md`: all that was measured on one board."""
 
-from bitfold.comparison.board import HASH
+from bitfold.comparison.config import HASH
 from bitfold.comparison.floors import LOGISTIC
 
 from .boards import FINAL, GRID, REMEDIES, Board

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bitfold.comparison.board import FULL
+from bitfold.comparison.config import FULL
 from bitfold.comparison.differences import interval
 from bitfold.comparison.floors import LOGISTIC
 

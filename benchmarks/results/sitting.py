@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitfold.comparison.board import Cell
 from bitfold.comparison.compare import CELLS, compare
+from bitfold.comparison.config import Cell
 from bitfold.comparison.floors import FILE as FLOORS_FILE
 from bitfold.comparison.floors import LOGISTIC
 from bitfold.comparison.folder import OPTIONS_FILE, said_options

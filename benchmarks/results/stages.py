@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bitfold.comparison.board import FULL, Cell, CompareConfig, cells
+from bitfold.comparison.config import FULL, Cell, CompareConfig, cells
 from bitfold.comparison.floors import logistic_cell
 from bitfold.method.registry import method_kinds
 

@@ -182,8 +182,8 @@ def compare(
         >>> [(line.method, line.budget) for line in found.lines]
         [('full', '1x'), ('hash', '2x')]
     """
-    from bitfold.comparison.board import CompareConfig
     from bitfold.comparison.compare import compare as job
+    from bitfold.comparison.config import CompareConfig
     from bitfold.report import page_of
     from bitfold.training import TrainConfig
 

@@ -10,7 +10,7 @@ from bitfold.cli.compared import differences_table, grid_note, grid_table, unsee
 from bitfold.cli.options import ConfigCommand, build, file_options, options
 from bitfold.cli.plugins import plugins
 from bitfold.cli.tables import board_table, is_narrow, show
-from bitfold.comparison.board import CompareConfig
+from bitfold.comparison.config import CompareConfig
 from bitfold.data.asked import check_settled
 from bitfold.data.config import DataConfig
 from bitfold.runs.options import TrainConfig

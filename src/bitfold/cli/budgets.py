@@ -12,7 +12,7 @@ from bitfold.cli.options import ConfigCommand, build, file_options, options
 from bitfold.cli.plugins import plugins
 from bitfold.cli.quotes import plan_parts, quote_tables
 from bitfold.cli.tables import is_narrow, show, table
-from bitfold.comparison.board import CompareConfig
+from bitfold.comparison.config import CompareConfig
 from bitfold.data.config import DataConfig
 from bitfold.errors import BitfoldError
 from bitfold.runs.options import TrainConfig

@@ -17,55 +17,44 @@ What makes it fair is in files of its own: `grid` (the same search for everybody
 (equal bytes), `differences` (over seeds), `floors` (what the figures lie between).
 """
 
-import dataclasses
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from bitfold.comparison.board import (
+from bitfold.comparison.board import Line, lines, write_results
+from bitfold.comparison.config import (
     FULL,
     FULL_BUDGET,
-    HASH,
     Cell,
     CompareConfig,
-    Line,
-    Variant,
     cell_options,
-    cells,
-    lines,
-    write_results,
 )
 from bitfold.comparison.differences import differences
 from bitfold.comparison.floors import logistic_cell, reference_lines, references
-from bitfold.comparison.folder import CELLS, LOGS, OPTIONS_FILE, RUNS, claim, said_options
+from bitfold.comparison.folder import CELLS, OPTIONS_FILE, RUNS, claim, said_options
 from bitfold.comparison.grid import Grid
-from bitfold.comparison.opponents import Key, opponents
-from bitfold.comparison.records import CELL, OPTIONS, read_cell, read_results, save
-from bitfold.config import to_json
+from bitfold.comparison.records import OPTIONS, read_results, save
 from bitfold.data.config import DataConfig
 from bitfold.data.formats import with_defaults
 from bitfold.data.frames import MemoryLog
-from bitfold.data.vocabulary import Vocabulary
-from bitfold.errors import BitfoldError, BudgetTooSmall
-from bitfold.files import without_nan
-from bitfold.method.planner import plan
+from bitfold.errors import BitfoldError
 from bitfold.notes import note, once
-from bitfold.planning.statistics import Promised
 from bitfold.progress import Progress, reading, silent
 from bitfold.ranking.config import RankConfig, check_rank
 from bitfold.showing import Shown
 from bitfold.training.parts import check_parts
 from bitfold.training.processes import only_one
-from bitfold.training.rows import needs_map
 from bitfold.training.unseen import unseen_shares
 
 if TYPE_CHECKING:
     from bitfold.comparison.survey import Survey
     from bitfold.data.prepared import PreparedLog
-    from bitfold.planning.field import Field
     from bitfold.training import TrainConfig
+
+from bitfold.comparison.cells import kept, survey_of, trained_cell
+from bitfold.comparison.planned import Planned, option_names, plan_cells
 
 PageOf: TypeAlias = Callable[[Path, Path], Path | None]
 """Draws the page of a comparison in one folder, which will be called as the other; its path, or
@@ -158,7 +147,7 @@ def compare(
                 note(text)
             grid = Grid.of(config, train)
             grid.check(log)
-            planned = _planned(config, train, options, log)
+            planned = plan_cells(config, train, options, log)
         except Exception:
             if work.fresh:
                 work.discard()
@@ -175,28 +164,27 @@ def _compare(
     options: Mapping[str, dict[str, str]],
     log: "PreparedLog",
     grid: Grid,
-    planned: tuple[list[Cell], list[dict[str, Any]], dict[Key, Key]],
+    planned: Planned,
     out: Path,
     name: Path,
     tell: Progress,
     draw: PageOf | None,
 ) -> Comparison:
     """Every cell of a comparison in `out`, which will be called `name`."""
-    possible, refused, facing = planned
     results: list[Mapping[str, Any]] = []
     floor, floor_training = logistic_cell(train)
-    total, done = grid.trainings([*possible, *[floor] * config.floors]), 0
+    total, done = grid.trainings([*planned.cells, *[floor] * config.floors]), 0
     between: dict[str, Any] = {}
     surveyed: Survey | None = None
 
     def trained(cell: Cell, mine: "TrainConfig") -> dict[str, Any]:
         nonlocal done, surveyed
-        row = _kept(out, cell, mine)
+        row = kept(out, cell, mine)
         if row is None:
             tell("cells", done, total, now=cell.title)
             if config.diagnosis:
-                surveyed = surveyed or _survey(log, tell)
-            row = _run(cell, log, surveyed, mine, out, tell, keep=config.keep_runs)
+                surveyed = surveyed or survey_of(log, tell)
+            row = trained_cell(cell, log, surveyed, mine, out, tell, keep=config.keep_runs)
         done += 1
         return row
 
@@ -205,17 +193,17 @@ def _compare(
     def found(*, whole: bool = False) -> Comparison:
         more = {
             "grid": grid.to_json(),
-            "differences": differences(results, facing),
+            "differences": differences(results, planned.facing),
             "references": between,
             "unseen": unseen_shares(log),
         }
         if whole or len(results) >= there:  # resumed: what is there says more, until all is read
-            write_results(out, results, refused, more)
-        return Comparison(out, tuple(results), tuple(refused), more)
+            write_results(out, results, planned.refused, more)
+        return Comparison(out, tuple(results), tuple(planned.refused), more)
 
     found()
     try:
-        for cell in possible:
+        for cell in planned.cells:
             mine = replace(
                 train,
                 method=cell.variant.method,
@@ -247,13 +235,6 @@ def _rows_there(out: Path) -> int:
         return 0
 
 
-def option_names(method: str) -> tuple[str, ...]:
-    """The options that a method has; an unknown method raises and names the nearest."""
-    from bitfold.method.registry import method_kind
-
-    return tuple(field.name for field in dataclasses.fields(method_kind(method)))
-
-
 def _log(
     paths: Sequence[str | Path] | MemoryLog,
     data: DataConfig,
@@ -273,87 +254,6 @@ def _log(
     return prepare_or_open(paths, out / "log", data, progress=reading(tell))
 
 
-def _planned(
-    config: CompareConfig,
-    train: "TrainConfig",
-    options: Mapping[str, Mapping[str, Any]],
-    log: "PreparedLog",
-) -> tuple[list[Cell], list[dict[str, Any]], dict[Key, Key]]:
-    """The cells that can be built, a row for each method and budget that cannot, and the line of
-    the hash trick that weighs as much as each other line.
-    """
-    fields = _fields(config, log, options)
-    refused: dict[Key, dict[str, Any]] = {}
-    sizes: dict[Key, int] = {}
-
-    def weigh(variant: Variant, budget: str) -> int | None:
-        """Serving bytes; None, and a row in `refused`, where nothing fits."""
-        key = (variant.name, budget)
-        if key in sizes or key in refused:
-            return sizes.get(key)
-        try:
-            sizes[key] = plan(
-                fields[variant.name],
-                train.vector_width,
-                method=variant.method,
-                budget=budget,
-                stats=Promised(),
-                **options[variant.name],
-            ).bytes
-        except BudgetTooSmall as error:
-            refused[key] = {
-                "method": variant.name,
-                "budget": budget,
-                "minimum": error.minimum,
-                "reason": f"needs {error.minimum:,} bytes or more",
-            }
-        return sizes.get(key)
-
-    wanted = cells(config, train.seed)
-    possible = [
-        cell
-        for cell in wanted
-        if cell.variant.method == FULL or weigh(cell.variant, cell.budget) is not None
-    ]
-    hashed = next((variant for variant in config.variants if variant.method == HASH), None)
-    facing: dict[Key, Key] = {}
-    if hashed is not None:
-        facing, more = opponents(
-            dict(sizes), hashed.name, config.equal_within, lambda budget: weigh(hashed, budget)
-        )
-        possible += [
-            Cell(hashed, budget, train.seed + step)
-            for step in range(config.seeds)
-            for budget in more
-        ]
-    return sorted(possible, key=lambda cell: cell.seed), list(refused.values()), facing
-
-
-def _fields(
-    config: CompareConfig, log: "PreparedLog", options: Mapping[str, Mapping[str, str]]
-) -> "dict[str, list[Field]]":
-    """What each entry of a budget embeds: through a map to dense ids where it needs one."""
-    fields = log.schema.embedding_fields()
-    entries = {each.name: each.method for each in config.variants if each.method != FULL}
-    mapped = {
-        name for name, method in entries.items() if needs_map(method, fields, options.get(name))
-    }
-    if not mapped:
-        return dict.fromkeys(entries, fields)
-    dense = Vocabulary.fit(log, log.schema.config.min_count).fields(fields)
-    return {name: dense if name in mapped else fields for name in entries}
-
-
-def _kept(out: Path, cell: Cell, training: "TrainConfig") -> dict[str, Any] | None:
-    """The figures of a finished cell."""
-    path = out / CELLS / f"{cell.slug}.json"
-    if not path.is_file():
-        return None
-    names = {"method": cell.variant.name, "budget": cell.budget, "seed": cell.seed}
-    rates = {"lr": training.lr, "embedding_decay": training.embedding_decay}
-    return read_cell(path, names | rates)
-
-
 def _page(
     draw: PageOf | None, out: Path, results: Sequence[Mapping[str, Any]], name: Path
 ) -> tuple[Path | None, str | None]:
@@ -368,61 +268,3 @@ def _page(
     except Exception as error:  # of any kind: the trainings are done
         problem = getattr(error, "problem", None) or f"{type(error).__name__}: {error}"
         return None, f"{problem} ({error.got})" if isinstance(error, BitfoldError) else problem
-
-
-def _survey(log: "PreparedLog", tell: Progress) -> "Survey":
-    """What the diagnosis of every cell needs of the log."""
-    from bitfold.comparison.survey import survey
-
-    tell("reading ids", 0)
-    return survey(log)
-
-
-def _run(
-    cell: Cell,
-    log: "PreparedLog",
-    known: "Survey | None",
-    training: "TrainConfig",
-    out: Path,
-    tell: Progress,
-    *,
-    keep: bool,
-) -> dict[str, Any]:
-    """Train one cell and write its figures; without a survey it is not diagnosed."""
-    from bitfold.comparison.diagnosis import diagnose
-    from bitfold.training import train
-
-    def inside(stage: str, done: int, total: int | None = None, **facts: object) -> None:
-        tell(f"{cell.title}: {stage}", done, total, **facts)
-
-    run = out / RUNS / cell.slug
-    run.parent.mkdir(exist_ok=True)
-    result = train(
-        [log.path],
-        log.schema.config,
-        training,
-        run,
-        resume=True,
-        floors=False,
-        progress=inside,
-    )
-    row = {
-        "method": cell.variant.name,
-        "budget": cell.budget,
-        "seed": cell.seed,
-        **without_nan(result.metrics),
-        "embedding": cell.variant.method,
-        "options": dict(training.set),
-        "width": training.vector_width,
-        "network": training.network,
-        "lr": training.lr,
-        "embedding_decay": training.embedding_decay,
-        "data": to_json(log.schema.config),
-        **(diagnose(run, log, known, inside) if known is not None else {}),
-    }
-    if not keep and training.log == "tensorboard":  # before the cell is known as finished
-        shutil.copytree(run / LOGS, out / LOGS / cell.slug, dirs_exist_ok=True)
-    save(out / CELLS / f"{cell.slug}.json", CELL, row)
-    if not keep:
-        shutil.rmtree(run)
-    return row

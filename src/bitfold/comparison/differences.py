@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bitfold.comparison.board import FULL
+from bitfold.comparison.config import FULL
 
 CONFIDENCE = 0.95
 METRICS = {"auc": 1, "logloss": -1}

@@ -12,17 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitfold.comparison.board import (
-    CHANCE,
-    FULL,
-    FULL_BUDGET,
-    NO_BUDGET,
-    Cell,
-    Line,
-    Variant,
-    ranking_figures,
-    shares_of,
-)
+from bitfold.comparison.board import CHANCE, NO_BUDGET, Line, ranking_figures, shares_of
+from bitfold.comparison.config import FULL, FULL_BUDGET, Cell, Variant
 from bitfold.comparison.records import FLOORS, read_floors, save
 from bitfold.progress import Progress
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitfold import outputs
-from bitfold.comparison.board import CompareConfig
+from bitfold.comparison.config import CompareConfig
 from bitfold.comparison.grid import GRID_WORDS
 from bitfold.comparison.records import OPTIONS, read_options, save
 from bitfold.config import renamed, to_json

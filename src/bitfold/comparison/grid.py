@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from bitfold.comparison.board import Cell, CompareConfig
+from bitfold.comparison.config import Cell, CompareConfig
 from bitfold.errors import BitfoldError, Diverged
 
 if TYPE_CHECKING:

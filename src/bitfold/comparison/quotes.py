@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bitfold.comparison.board import FULL, FULL_BUDGET, CompareConfig, cell_options
-from bitfold.comparison.compare import option_names
+from bitfold.comparison.config import FULL, FULL_BUDGET, CompareConfig, cell_options
+from bitfold.comparison.planned import option_names
 from bitfold.data.vocabulary import FIRST, KEY_BYTES
 from bitfold.errors import BudgetTooSmall
 from bitfold.method.planner import plan

@@ -4,7 +4,7 @@ import dataclasses
 import shlex
 from typing import Any
 
-from bitfold.comparison.board import CompareConfig
+from bitfold.comparison.config import CompareConfig
 from bitfold.data.config import DataConfig
 from bitfold.report.reading import Row
 from bitfold.runs.options import TrainConfig

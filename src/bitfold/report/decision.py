@@ -3,14 +3,8 @@
 import shlex
 from collections.abc import Mapping
 
-from bitfold.comparison.board import (
-    CHANCE,
-    FULL,
-    Line,
-    parse_variant,
-    ranking_columns,
-    ranking_figures,
-)
+from bitfold.comparison.board import CHANCE, Line, ranking_columns, ranking_figures
+from bitfold.comparison.config import FULL, parse_variant
 from bitfold.comparison.floors import LOGISTIC, nonsense
 from bitfold.config import RENAMED
 from bitfold.data.config import DataConfig

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bitfold.comparison.board import FULL, FULL_BUDGET, CompareConfig, Line, cells, lines
+from bitfold.comparison.board import Line, lines
+from bitfold.comparison.config import FULL, FULL_BUDGET, CompareConfig, cells
 from bitfold.comparison.records import read_options, read_results
 from bitfold.config import from_json
 from bitfold.errors import BitfoldError

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from bitfold.comparison.board import FULL_BUDGET
+from bitfold.comparison.config import FULL_BUDGET
 from bitfold.report import curves, frequencies, parts, sentences, sizes
 from bitfold.report.findings import found, real
 from bitfold.report.layout import Chart, Part, Section, Table, chart_of, table_of

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bitfold.comparison.board import FULL_BUDGET, Line
+from bitfold.comparison.board import Line
+from bitfold.comparison.config import FULL_BUDGET
 from bitfold.report.numbers import auc_text, byte_count, difference_text, share_text, size
 from bitfold.report.reading import Board, Row, is_ratio
 from bitfold.report.sizes import field_rows
