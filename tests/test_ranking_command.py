@@ -163,7 +163,7 @@ def test_a_model_below_the_floor_is_told_first(tmp_path: Path) -> None:
 def test_train_counts_no_more_ids_than_fit(
     log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bitfold.training.fit.MOST_IDS", 10)
+    monkeypatch.setattr("bitfold.training.measuring.MOST_IDS", 10)
     out = bitfold("train", log, *TRAINING, "--budget", "4KiB", "--out", tmp_path / "run")
     assert out.code == 0, out.err
     assert "floors" not in json.loads((tmp_path / "run" / "metrics.json").read_text())

@@ -173,17 +173,37 @@ def read_tensors(
         BitfoldError: the file is missing, may not be read, is truncated, damaged, or not what was
             saved.
     """
+    with _opened(path) as file:
+        notes = file.metadata() or {}
+        names = list(file.keys())
+        if shapes is not None:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            _check_shapes(path, found, shapes)
+        tensors = {name: file.get_tensor(name) for name in names}
+    if sealed:
+        check_seal(path, tensors, notes)
+    return tensors, notes
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """The notes of a safetensors file alone; whoever reads its tensors checks its digest.
+
+    Raises:
+        BitfoldError: the file is missing, may not be read, or is damaged.
+    """
+    with _opened(path) as file:
+        return dict(file.metadata() or {})
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file; what is wrong with it while it is read is told in our words."""
     import safetensors
 
     file_size(path)  # a missing file, and one that may not be read, are told as such
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            notes = file.metadata() or {}
-            names = list(file.keys())
-            if shapes is not None:
-                found = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-                _check_shapes(path, found, shapes)
-            tensors = {name: file.get_tensor(name) for name in names}
+            yield file
     except PermissionError as error:
         raise unreadable(path, error) from None
     except BitfoldError:
@@ -196,9 +216,6 @@ def read_tensors(
         raise BitfoldError(
             f"{path} is damaged", got=got, expected="a whole safetensors file"
         ) from None
-    if sealed:
-        check_seal(path, tensors, notes)
-    return tensors, notes
 
 
 def check_seal(path: Path, tensors: Mapping[str, "Tensor"], notes: dict[str, str]) -> None:

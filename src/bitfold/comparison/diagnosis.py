@@ -125,12 +125,13 @@ def _shares(group: Group) -> list[float]:
         return [size / len(group.fields)] * len(group.fields)
     out = [0.0] * len(group.fields)
     for number, pool in enumerate(group.pools):
-        for field, share in enumerate(_shares_of_pool(group.program, number, pool.row_bytes)):
+        found = _shares_of_pool(group.program, number, pool.mean_row_bytes)
+        for field, share in enumerate(found):
             out[field] += share
     return out
 
 
-def _shares_of_pool(program: Program, number: int, row: int) -> list[float]:
+def _shares_of_pool(program: Program, number: int, row: float) -> list[float]:
     spans = [
         (lookup.base, lookup.base + lookup.span, field)
         for field, lookups in enumerate(program.fields)

@@ -44,7 +44,8 @@ class Embedder(nn.Module):
     """The contract of a group of fields: `B` rows, `F` fields, `T` ids in bags, `D` width.
 
     Life cycle, driven by `bitfold.training.lifecycle` or by hand, all of it optional: `prepare`
-    once, before the first step; `observe` with each step's gradient; `maintain` between steps.
+    once, before the first step; `observe` with each step's gradient; `maintain` between steps;
+    `inherit` where a phase follows another (`bitfold.training.phases`).
     """
 
     plan: Plan
@@ -53,6 +54,7 @@ class Embedder(nn.Module):
     observes: bool = False  # whether `observe` wants to be called
     every: int = 0  # how many steps lie between two `maintain`s; 0: an epoch
     multiplies: bool = False  # whether matrices are multiplied, so that batches decide last bits
+    exact: bool = True  # whether it serves the very vectors that it trains: not while it searches
     fills_unseen: bool = True  # whether rows that no training id reads get the mean of the others
 
     @property
@@ -143,3 +145,6 @@ class Embedder(nn.Module):
     def maintain(self, at: Progress) -> Sequence[RowMove]:
         """Put the tables in order between two steps; returns the rows that changed places."""
         return ()
+
+    def inherit(self, before: "Embedder") -> None:
+        """Take over what the embedder of the phase before has found, beside what its plan says."""

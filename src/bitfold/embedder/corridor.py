@@ -27,6 +27,7 @@ from bitfold.kernels.choice import DIRECT, PLAIN, way_of
 from bitfold.kernels.ops import FUSIONS, POOLINGS, READ, vectors
 from bitfold.kernels.packing import in_one_slice, pack, runs, scratch_words
 from bitfold.planning.plan import Plan
+from bitfold.planning.spec import PoolSpec
 from bitfold.planning.statistics import Statistics
 from bitfold.pool import pool_of
 from bitfold.pool.dtypes import DTYPES
@@ -67,10 +68,11 @@ class Corridor(WithConstants, Embedder):
         self.address = Address(program, device)
         self.stored = StoredTables(((each.name, each.bytes) for each in group.stored), device)
         self.waits = bool(maps_of(program))  # for its maps to be built
-        self.pool = pool_of(group.pools[0], device=device, dtype=dtype, sparse=sparse)
+        how: dict[str, Any] = {"device": device, "dtype": dtype, "sparse": sparse}
+        self.pool = self.new_pool(group.pools[0], **how)
         self.more = tuple(spec.name for spec in group.pools[1:])
         for spec in group.pools[1:]:
-            self.add_module(spec.name, pool_of(spec, device=device, dtype=dtype, sparse=sparse))
+            self.add_module(spec.name, self.new_pool(spec, **how))
         self.fuse = fusion_named(group.fusion, program, device=device, dtype=dtype)
         self.num_fields = len(plan.fields)
         self.width = group.width
@@ -98,6 +100,10 @@ class Corridor(WithConstants, Embedder):
         # What a lookup without padding and bags is told, made once: it costs a tenth of it.
         self.plainly = (self.packed, self.fusion, POOLINGS[None], None, *self.shape)
         self.reset_parameters()
+
+    def new_pool(self, spec: PoolSpec, **how: Any) -> Any:
+        """The pool of a spec, for `pool_of`'s device, dtype and sparse gradients."""
+        return pool_of(spec, **how)
 
     def pools(self) -> list[Any]:
         """The pools, as lookups number them."""

@@ -129,6 +129,11 @@ class Grouped(WithConstants, Embedder):
         for part, _ in self._each():
             part.sparse = flag
 
+    @property
+    def exact(self) -> bool:  # type: ignore[override]
+        """Whether every part serves the very vectors that it trains."""
+        return all(part.exact for part, _ in self._each())
+
     def check(self, ids: Tensor) -> None:
         """Raise `IdOutOfRange` for a dense id of `[B, F]` that has no vector."""
         for part, columns in self._each():

@@ -51,7 +51,8 @@ class Phase:
     Args:
         name: unique among the method's phases.
         share: of the epochs, between 0 and 1.
-        start: `carry` goes on with the weights, `fresh` draws them anew.
+        start: `carry` goes on with the weights of the phase before, the network's too, `fresh`
+            draws them anew.
     """
 
     name: str
@@ -135,7 +136,10 @@ class Method(ABC):
         return ()
 
     def advance(self, group: Group, embedder: Embedder, phase: Phase) -> Group:
-        """The group at the end of a phase: what it trained is in the embedder."""
+        """The group that the next phase begins with: what this one trained is in the embedder.
+
+        What no group can say, a mask for example, the next embedder takes by `Embedder.inherit`.
+        """
         return group
 
     def whole(self, ask: Ask) -> Group | None:

@@ -13,6 +13,7 @@ BUILT_IN = {
     "unified": "bitfold.method.unified:Unified",
     "robe": "bitfold.method.robe:Robe",
     "hash-embeddings": "bitfold.method.hash_embeddings:HashEmbeddings",
+    "pep": "bitfold.method.pep:Pep",
 }
 GROUP = "bitfold.methods"
 

@@ -209,7 +209,7 @@ def _rows(group: Group, fields: list[Field]) -> list[dict[str, Any]]:
                 "rows": rows,
                 "lookups": len(lookups),
                 "radices": [lookup.radix for lookup in lookups],
-                "bytes": rows * group.pools[0].row_bytes,
+                "bytes": int(rows * group.pools[0].mean_row_bytes),
                 "ids_per_row": None if None in readers else sum(filter(None, readers)) / rows,
                 "vectors": math.prod(radix for _, _, radix in digits),
             }

@@ -41,6 +41,7 @@ class _Pool(msgspec.Struct, forbid_unknown_fields=True):
     step: Count
     slices: list[Count]
     scale: Name
+    kept: Annotated[int, Meta(ge=1, le=2**62)] | None = None
 
 
 class _Stored(msgspec.Struct, forbid_unknown_fields=True):
@@ -112,7 +113,7 @@ def _fields(found: list[dict[str, Any]], where: object) -> tuple[Field, ...]:
 def _group(found: _Group, where: object) -> Group:
     pools = (
         PoolSpec(each.name, each.rows, each.width, each.numbers, each.step, tuple(each.slices),
-                 each.scale)
+                 each.scale, each.kept)
         for each in found.pools
     )  # fmt: skip
     stored = (StoredSpec(each.name, each.length, each.bits, each.kind) for each in found.stored)

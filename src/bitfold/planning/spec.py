@@ -6,6 +6,7 @@ from typing import Any
 
 from bitfold.address.program import Program
 from bitfold.errors import BitfoldError
+from bitfold.planning.kept import index_of
 
 BITS = {
     "float64": 64,
@@ -44,10 +45,13 @@ class PoolSpec:
         slices: with few bits, the first row of each run of rows that shares a centre and a step
             for each column; the first is 0.
         scale: with few bits, `slice`, or `row` for a step a row beside each slice's centre.
+        kept: how many numbers are kept of a pruned pool, beside an index of which; None for all.
 
     Example:
         >>> PoolSpec("pool", 1000, 16).bytes
         64000
+        >>> PoolSpec("pool", 1000, 16, kept=160).by_kind()
+        {'weights': 640, 'mask': 172}
         >>> PoolSpec("pool", 1000, 16, "q2", slices=(0, 900)).by_kind()
         {'weights': 4000, 'steps': 128}
     """
@@ -59,8 +63,10 @@ class PoolSpec:
     step: int = 0
     slices: tuple[int, ...] = ()
     scale: str = "slice"
+    kept: int | None = None
 
     def __post_init__(self) -> None:
+        some = 1 <= (self.kept or 0) <= self.rows * self.width and not (self.step or self.packed)
         ordered = all(a < b for a, b in zip(self.slices, self.slices[1:], strict=False))
         for name, got, good, expected in (
             ("rows", self.rows, self.rows >= 0, "0 or more"),
@@ -68,6 +74,7 @@ class PoolSpec:
             ("numbers", self.numbers, self.numbers in BITS, " or ".join(BITS)),
             ("step", self.step, self.step in (0, 1), "0 or 1"),
             ("scale", self.scale, self.scale in SCALES, " or ".join(SCALES)),
+            ("kept", self.kept, self.kept is None or some, "1 to all floats of a pool of rows"),
             (
                 "slices",
                 self.slices[:8],
@@ -94,8 +101,16 @@ class PoolSpec:
         numbers = 1 if self.step else self.width
         return -(-numbers * self.bits // 8)
 
+    @property
+    def mean_row_bytes(self) -> float:
+        """Bytes of a row of which not all numbers are kept, on average."""
+        return self.row_bytes if self.kept is None else self.bytes / self.rows
+
     def by_kind(self) -> dict[str, int]:
         """Serving bytes by kind."""
+        if self.kept is not None:
+            index = index_of(self.rows * self.width, self.kept)
+            return {"weights": self.kept * self.bits // 8, "mask": index.bytes}
         weights = -(-self.rows * self.bits // 8) if self.step else self.rows * self.row_bytes
         kinds = {"weights": weights}
         if self.packed:

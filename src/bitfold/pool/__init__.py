@@ -10,8 +10,11 @@ from bitfold.pool.dense import DensePool
 from bitfold.pool.flat import FlatPool
 from bitfold.pool.lowbit import LowBitPool
 from bitfold.pool.packed import PackedPool
+from bitfold.pool.pruned import MaskedPool, PrunedPool
 
-__all__ = ["DensePool", "FlatPool", "LowBitPool", "PackedPool", "pool_of"]
+__all__ = [
+    "DensePool", "FlatPool", "LowBitPool", "MaskedPool", "PackedPool", "PrunedPool", "pool_of",
+]  # fmt: skip
 
 
 def pool_of(
@@ -37,6 +40,10 @@ def pool_of(
             spec.rows, spec.width, spec.bits, spec.slices, scale=spec.scale, sparse=sparse,
             device=device, dtype=dtype,
         )  # fmt: skip
+    if spec.kept is not None:
+        return MaskedPool(
+            spec.rows, spec.width, spec.kept, sparse=sparse, device=device, dtype=dtype
+        )
     if spec.step:
         return FlatPool(spec.rows, spec.width, device=device, dtype=dtype)
     return DensePool(spec.rows, spec.width, sparse=sparse, device=device, dtype=dtype)

@@ -29,6 +29,11 @@ def embedders(module: nn.Module) -> list[Embedder]:
     return [part for part in module.modules() if isinstance(part, Embedder)]
 
 
+def exact(module: nn.Module) -> bool:
+    """Whether a module serves the very vectors that it trains: not while it searches for some."""
+    return all(part.exact for part in embedders(module))
+
+
 def by_kernels(module: nn.Module) -> bool:
     """Whether a module's lookups are run by the kernels."""
     return all(

@@ -20,7 +20,15 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from bitfold.errors import BitfoldError
-from bitfold.files import check_seal, read_tensors, remove_parts, without_nan, write_tensors
+from bitfold.files import (
+    check_seal,
+    read_notes,
+    read_tensors,
+    remove_parts,
+    without_nan,
+    write_tensors,
+)
+from bitfold.planning.plan import Plan
 from bitfold.records import Count, Number, broken, build, inside, parse_object
 
 FORMAT = 3
@@ -41,6 +49,7 @@ class Position:
     steps; `seconds` the whole time, validation included. Losses are summed over
     rows, each times its weight, in the epoch and since the last line of the log.
     `sealed`: the best weights have a digest. `log_digest`: of the prepared log's manifest.
+    The best epoch is that of the phase, where a method trains in several.
     """
 
     epoch: Count = 0
@@ -82,8 +91,12 @@ def save(
     model: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
     random: dict[str, Tensor],
+    plan: Plan | None = None,
 ) -> None:
-    """Write the checkpoint in `folder`, and remove what it no longer names."""
+    """Write the checkpoint in `folder`, and remove what it no longer names.
+
+    A plan is kept where it is not the one that training began with.
+    """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     scalars: dict[str, Any] = {}
     for which, optimizer in enumerate(optimizers):
@@ -99,6 +112,8 @@ def save(
         "position": json.dumps(without_nan(dataclasses.asdict(position))),
         "optimizer": json.dumps(scalars),
     }
+    if plan is not None:
+        notes["plan"] = json.dumps(plan.to_json())
     write_tensors(folder / FILE, tensors, notes, seal=True)
     for old in folder.glob("best-*.safetensors"):
         if old.name != position.best_file:
@@ -123,6 +138,19 @@ def load_best(folder: Path, position: Position, model: nn.Module) -> None:
 def exists(folder: Path) -> bool:
     """Whether there is a checkpoint to go on from."""
     return (folder / FILE).is_file()
+
+
+def plan_of(folder: Path) -> Plan | None:
+    """The plan of the checkpoint's model, where an earlier phase has ended in it.
+
+    Raises:
+        BitfoldError: the checkpoint is damaged.
+    """
+    path = folder / FILE
+    text = read_notes(path).get("plan")
+    if text is None:
+        return None
+    return Plan.from_json(parse_object(text.encode(), path, fix=ANEW), path)
 
 
 def load(

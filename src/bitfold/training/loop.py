@@ -16,6 +16,7 @@ from bitfold.errors import BitfoldError, Diverged
 from bitfold.kernels.lookup import moving_bytes
 from bitfold.nets.model import ClickModel, click_loss
 from bitfold.optim import OPTIMIZERS as ROW_KINDS
+from bitfold.planning.plan import Plan
 from bitfold.progress import Progress
 from bitfold.runs.options import SAME, TrainConfig
 from bitfold.runs.scoring import EVALUATION_ROWS, score
@@ -23,6 +24,7 @@ from bitfold.training import checkpoint
 from bitfold.training.checkpoint import Position
 from bitfold.training.lifecycle import Lifecycle
 from bitfold.training.logs import TrainingLog
+from bitfold.training.phases import Stage
 from bitfold.training.rows import TrainingRows
 
 if TYPE_CHECKING:
@@ -97,7 +99,8 @@ class Trainer:
     """A training under way.
 
     `module` and `fabric_optimizers` are what Fabric made of `model` and `optimizers`;
-    `life` drives the embedders, in every process.
+    `life` drives the embedders, in every process; `stage` is the phase that is trained, and `plan`
+    the one that an earlier phase has ended in.
     """
 
     fabric: "Fabric"
@@ -112,15 +115,17 @@ class Trainer:
     lines: TrainingLog | None
     progress: Progress
     life: Lifecycle
+    stage: Stage
+    plan: Plan | None = None
     negative_rate: float | None = None
     steps: int = 0  # of this process
 
     def run(self) -> None:
-        """Train to the end, or to where early stopping ends it."""
+        """Train to the end of the stage, or to where early stopping ends the training."""
         from bitfold.kernels.denormals import no_denormals
 
         with no_denormals():
-            while not self.position.finished:
+            while not self.position.finished and self.position.epoch < self.stage.until:
                 self._epoch()
                 self._validate()
                 self._checkpoint()
@@ -282,7 +287,7 @@ class Trainer:
         at.worse_epochs = 0 if better else at.worse_epochs + 1
         if better:
             at.best_epoch = at.epoch
-            if fabric.is_global_zero:
+            if fabric.is_global_zero and self.stage.last:
                 checkpoint.save_best(self.folder, at, self.model)
         at.seconds += time.perf_counter() - began
         self._line(figures["loss"], figures)
@@ -297,7 +302,8 @@ class Trainer:
         )
         at.batch = at.epoch_rows = 0
         at.epoch_loss = at.epoch_weight = 0.0
-        at.finished = at.epoch >= config.epochs or 0 < config.patience <= at.worse_epochs
+        if self.stage.last:
+            at.finished = at.epoch >= config.epochs or 0 < config.patience <= at.worse_epochs
 
     def _line(self, loss: float, valid: dict[str, Any] | None = None) -> None:
         """Write a line of the log."""
@@ -331,7 +337,7 @@ class Trainer:
             random["cuda"] = _gather(fabric, torch.cuda.get_rng_state(fabric.device))
         if fabric.is_global_zero:
             at.log_size = self.lines.size() if self.lines else 0
-            checkpoint.save(self.folder, at, self.model, self.optimizers, random)
+            checkpoint.save(self.folder, at, self.model, self.optimizers, random, self.plan)
         fabric.barrier()
 
     def _show(
