@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from bitfold.errors import BitfoldError, UnknownName
-from bitfold.nets.networks import NETWORKS, build_network, network_options
+from bitfold.nets.building import NETWORKS, build_network, network_options
 
 NAMES = sorted(NETWORKS)
 

@@ -20,7 +20,7 @@ from bitfold.config import to_json
 from bitfold.data.prepare import prepare
 from bitfold.errors import BitfoldError
 from bitfold.files import read_tensors
-from bitfold.nets.networks import NETWORKS, build_network
+from bitfold.nets.building import NETWORKS, build_network
 from bitfold.training import train
 from bitfold.training.processes import agreed, place_of_process
 from click_log import DATA, TINY, columns, write

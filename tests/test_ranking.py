@@ -17,8 +17,8 @@ from bitfold.data.prepare import prepare
 from bitfold.data.prepared import PreparedLog
 from bitfold.embedding import EmbeddingCollection
 from bitfold.errors import BitfoldError
+from bitfold.nets.building import build_network
 from bitfold.nets.model import ClickModel
-from bitfold.nets.networks import build_network
 from bitfold.ranking import RankConfig, Ranking, Ranks, figures
 from bitfold.ranking.figures import mean_by_group
 from test_negatives import columns

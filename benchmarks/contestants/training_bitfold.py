@@ -13,8 +13,8 @@ from process import answer
 from turns import Contestant
 
 import bitfold
+from bitfold.nets.building import build_network
 from bitfold.nets.model import ClickModel
-from bitfold.nets.networks import build_network
 from bitfold.optim import LazyAdam
 
 

@@ -26,8 +26,8 @@ from bitfold.data.vocabulary import Vocabulary
 from bitfold.embedding import EmbeddingCollection
 from bitfold.errors import BitfoldError
 from bitfold.files import read_tensors, write_json, write_tensors
+from bitfold.nets.building import build_network, network_options
 from bitfold.nets.model import ClickModel
-from bitfold.nets.networks import build_network, network_options
 from bitfold.planning.plan import Plan
 from bitfold.records import broken, file_size, read_object
 from bitfold.remote import fetched, is_remote, local_path

@@ -10,7 +10,7 @@ from bitfold.data.folder import looks_prepared
 from bitfold.data.frames import MemoryLog
 from bitfold.errors import BitfoldError
 from bitfold.method.registry import method_kind, plugin_files
-from bitfold.nets.networks import build_network, network_options
+from bitfold.nets.building import build_network, network_options
 from bitfold.runs.config import RunConfig
 from bitfold.runs.folder import load
 from bitfold.runs.ids import READING
