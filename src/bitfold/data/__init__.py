@@ -5,7 +5,7 @@
 
 - `config`, `syntax`, `formats`: what the user says.   - `reading`: raw rows, out of
 - `files`, `logfile`, `sources` (bytes), `lines`, `header`, `text`, `ragged` (text), `parquet`.
-- `frames`, `columns_of`, `records`, `single`: rows in memory.   - `types`: how values were spelt.
+- `frames`, `columns_of`, `records`, `single`: rows in memory.   - `types`, `spellers`: how values were spelt.
 - `columns`, `labels`, `times`, `rows`: chunks to ids and numbers.   - `splits`: train, valid, test.
 - `dealing`, `fitting`, `writing`, `prepare`: the three passes.   - `spill`: rows on the disk.
 - `statistics`, `frequent`, `balance`, `vocabulary`, `schema`, `manifest`: what is learned and kept.
