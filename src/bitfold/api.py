@@ -18,7 +18,8 @@ from bitfold.config import RENAMED, to_json
 from bitfold.data.asked import check_settled
 from bitfold.data.config import DataConfig
 from bitfold.data.folder import looks_prepared
-from bitfold.data.frames import Data, MemoryLog, in_memory
+from bitfold.data.frames import Data, in_memory
+from bitfold.data.memory_log import MemoryLog
 from bitfold.data.prepared import PreparedLog
 from bitfold.errors import BitfoldError, unknown_name
 from bitfold.listening import Drawing, listening

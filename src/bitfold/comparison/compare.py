@@ -38,7 +38,7 @@ from bitfold.comparison.grid import Grid
 from bitfold.comparison.records import OPTIONS, read_results, save
 from bitfold.data.config import DataConfig
 from bitfold.data.formats import with_defaults
-from bitfold.data.frames import MemoryLog
+from bitfold.data.memory_log import MemoryLog
 from bitfold.errors import BitfoldError
 from bitfold.notes import note, once
 from bitfold.progress import Progress, reading, silent

@@ -12,7 +12,8 @@ from bitfold.comparison.grid import GRID_WORDS
 from bitfold.comparison.records import OPTIONS, read_options, save
 from bitfold.config import renamed, to_json
 from bitfold.data.config import DataConfig
-from bitfold.data.frames import MemoryLog, paths_of
+from bitfold.data.frames import paths_of
+from bitfold.data.memory_log import MemoryLog
 from bitfold.errors import BitfoldError
 from bitfold.files import remove_parts
 

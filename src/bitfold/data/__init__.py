@@ -4,8 +4,10 @@
     schema --writing--> prepared log --prepared--> batches
 
 - `config`, `syntax`, `formats`: what the user says.   - `reading`: raw rows, out of
-- `files`, `logfile`, `sources` (bytes), `lines`, `header`, `text`, `ragged` (text), `parquet`.
-- `frames`, `columns_of`, `records`, `single`: rows in memory.   - `types`, `spellers`: how values were spelt.
+- `files`, `logfile`, `sources` (bytes), `parquet`,
+- `lines`, `quotes`, `header`, `text`, `ragged` (text).
+- `frames`, `memory_log`, `columns_of`, `records`, `single`: rows in memory.
+- `canonical`, `hashing`: values to ids.   - `types`, `spellers`: how values were spelt.
 - `columns`, `labels`, `times`, `rows`: chunks to ids and numbers.   - `splits`: train, valid, test.
 - `dealing`, `fitting`, `writing`, `prepare`: the three passes.   - `spill`: rows on the disk.
 - `statistics`, `frequent`, `balance`, `vocabulary`, `schema`, `manifest`: what is learned and kept.

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitfold.data.columns import Encoder
-from bitfold.data.frames import MemoryLog
+from bitfold.data.memory_log import MemoryLog
 from bitfold.data.reading import Progress, count_rows, read_chunks, total_bytes
 from bitfold.data.rows import Rows
 from bitfold.data.spill import append_frame

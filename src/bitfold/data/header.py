@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from bitfold.data.config import DataConfig
 from bitfold.data.formats import LAYOUTS, MOVIELENS_HEADER
-from bitfold.data.lines import BLOCK_BYTES, Dialect, find_quotes, row_ends, too_long
+from bitfold.data.lines import BLOCK_BYTES, too_long
 from bitfold.data.logfile import LogFile
+from bitfold.data.quotes import Dialect, find_quotes, row_ends
 from bitfold.data.ragged import bad_utf8
 from bitfold.errors import BitfoldError
 

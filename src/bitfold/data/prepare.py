@@ -14,8 +14,9 @@ from bitfold.data.fitting import fit
 from bitfold.data.folder import PREPARED
 from bitfold.data.forks import need_polars
 from bitfold.data.formats import with_defaults
-from bitfold.data.frames import MemoryLog, paths_of
+from bitfold.data.frames import paths_of
 from bitfold.data.interactions import Interactions
+from bitfold.data.memory_log import MemoryLog
 from bitfold.data.negatives import add_negatives
 from bitfold.data.newness import Watch
 from bitfold.data.prepared import PreparedLog, is_prepared

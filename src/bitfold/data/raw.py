@@ -10,7 +10,8 @@ from bitfold.data.columns import Encoder
 from bitfold.data.config import DataConfig
 from bitfold.data.finishing import table_of
 from bitfold.data.forks import need_polars, polars_is_lost
-from bitfold.data.frames import MemoryLog, in_memory
+from bitfold.data.frames import in_memory
+from bitfold.data.memory_log import MemoryLog
 from bitfold.data.newness import Watch
 from bitfold.data.reading import Progress, read_chunks, total_bytes
 from bitfold.data.records import values_of

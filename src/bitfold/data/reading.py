@@ -6,8 +6,8 @@ from typing import Protocol
 
 from bitfold.data.config import DataConfig
 from bitfold.data.files import find_files, pick
-from bitfold.data.frames import MemoryLog
 from bitfold.data.logfile import LogFile
+from bitfold.data.memory_log import MemoryLog
 from bitfold.data.parquet import open_parquet, parquet_columns, read_parquet
 from bitfold.data.rows import Rows
 from bitfold.data.sequences import Sequences, estimate_pairs, read_sequences, sequence_layout

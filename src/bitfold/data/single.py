@@ -15,8 +15,8 @@ from bitfold.data.canonical import NUMBER, number_of, text_of, utf8
 from bitfold.data.columns import FieldSpec, field_specs
 from bitfold.data.columns_of import bag_of
 from bitfold.data.finishing import assemble
-from bitfold.data.frames import check_row
 from bitfold.data.hashing import missing_id
+from bitfold.data.memory_log import check_row
 from bitfold.data.schema import Schema
 from bitfold.data.table import Bags, Table
 from bitfold.data.types import speller

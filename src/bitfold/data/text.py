@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from bitfold.data.config import DataConfig
 from bitfold.data.header import first_cells, name_columns, quote_of
-from bitfold.data.lines import BLOCK_BYTES, Block, Dialect, blocks
+from bitfold.data.lines import BLOCK_BYTES, Block, blocks
 from bitfold.data.logfile import LogFile
+from bitfold.data.quotes import Dialect
 from bitfold.data.ragged import why_parsing_failed
 from bitfold.data.rows import frame_of
 from bitfold.data.sources import ahead, broken_packing, open_bytes, peek

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitfold.data.config import DataConfig
-from bitfold.data.frames import MemoryLog
+from bitfold.data.memory_log import MemoryLog
 from bitfold.errors import BitfoldError, Diverged
 from bitfold.outputs import Work
 from bitfold.progress import Progress, silent

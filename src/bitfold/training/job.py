@@ -9,8 +9,8 @@ import torch
 
 from bitfold.config import to_json
 from bitfold.data.formats import with_defaults
-from bitfold.data.frames import MemoryLog
 from bitfold.data.manifest import MANIFEST_FILE
+from bitfold.data.memory_log import MemoryLog
 from bitfold.data.newness import watch_log
 from bitfold.data.prepared import PreparedLog
 from bitfold.data.vocabulary import Vocabulary

@@ -7,7 +7,7 @@ from pathlib import Path
 from bitfold.config import parse_options, to_json
 from bitfold.data.config import DataConfig
 from bitfold.data.folder import looks_prepared
-from bitfold.data.frames import MemoryLog
+from bitfold.data.memory_log import MemoryLog
 from bitfold.errors import BitfoldError
 from bitfold.method.registry import method_kind, plugin_files
 from bitfold.nets.building import build_network, network_options
