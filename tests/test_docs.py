@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import bitfold
-from bitfold import optim
+from bitfold import extending, optim
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 SHOWN = re.compile(r"^\.\. auto\w+:: (\S+)$", re.MULTILINE)
@@ -17,6 +17,18 @@ def test_the_reference_has_every_public_name() -> None:
     public |= {f"bitfold.optim.{kind.__name__}" for kind in optim.OPTIMIZERS.values()}
 
     assert not public - shown
+
+
+def test_the_reference_has_all_that_methods_are_written_with() -> None:
+    page = (DOCS / "reference" / "extending.md").read_text(encoding="utf-8")
+    shown = {name.removeprefix("bitfold.extending.") for name in SHOWN.findall(page)}
+    assert set(extending.__all__) == (shown - {"bitfold.extending"}) | (
+        set(extending.__all__) & set(bitfold.__all__)
+    )
+    named = set(re.findall(r"`(\w+)`", extending.__doc__ or ""))
+    assert set(extending.__all__) == named
+    for name in extending.__all__:
+        assert (getattr(extending, name).__doc__ or "").strip(), name
 
 
 def test_every_public_name_has_a_docstring() -> None:

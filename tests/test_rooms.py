@@ -27,12 +27,12 @@ ROOMS = {
     "embedder": "address planning pool fuse kernels",
     "method": "address planning pool fuse embedder",
     "embedding": "planning fuse embedder method",
-    "testing": "planning fuse pool kernels optim embedder method embedding",
     "data": "outputs planning",
     "nets": "",
     "ranking": "data",
     "runs": "outputs planning method embedding data nets ranking",
     "training": "outputs planning kernels optim embedder method embedding data nets ranking runs",
+    "testing": "planning fuse pool kernels optim embedder method embedding training",
     "comparison": "outputs address planning optim method embedding data ranking runs training",
     "report": "outputs planning data runs comparison",
     "cli": "outputs planning method data runs training comparison report",
@@ -43,7 +43,7 @@ COMMON = {
     *("settings", "showing", "terminal", "threads"),
 }
 # What stands on all rooms: the public functions. Nothing imports them.
-FACES = {"", "__main__", "api", "listening", "sklearn"}
+FACES = {"", "__main__", "api", "extending", "listening", "sklearn"}
 
 
 def room_of(module: str) -> str:

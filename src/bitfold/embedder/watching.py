@@ -5,13 +5,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from bitfold.embedder.contract import Embedder
 from bitfold.fuse.bags import bags_of
+from bitfold.kernels.choice import transformed
 
 
 def watch(embedder: Embedder, ids: Tensor, offsets: Tensor | None, vectors: Tensor) -> None:
     """Have an embedder observe the gradient of vectors `[B, F, D]` when it comes.
+
+    Under a compiler, and in transforms of `torch.func`, nothing is observed: what an embedder
+    notes there would be lost, or noted once for all steps.
 
     Args:
         embedder: one that `observes`.
@@ -19,13 +24,15 @@ def watch(embedder: Embedder, ids: Tensor, offsets: Tensor | None, vectors: Tens
         offsets: int64 `[F * B + 1]`, field by field.
         vectors: what it made of them; nothing happens if they need no gradient.
     """
-    if vectors.requires_grad:
+    if vectors.requires_grad and not is_compiling() and not transformed():
         found: Any = vectors
         found.register_hook(partial(_seen, embedder, ids, offsets))
 
 
 @torch.no_grad()
-def _seen(embedder: Embedder, ids: Tensor, offsets: Tensor | None, grad: Tensor) -> None:
+def _seen(embedder: Embedder, ids: Tensor, offsets: Tensor | None, grad: Tensor | None) -> None:
+    if grad is None:  # nothing came
+        return
     rows, fields, width = grad.shape
     if offsets is None:
         field = torch.arange(fields, device=ids.device).expand(rows, fields)

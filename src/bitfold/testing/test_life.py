@@ -1,72 +1,64 @@
 """Every method through the life of a training: prepared, observing, maintained, in phases."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from bitfold.config import from_json
-from bitfold.embedder.contract import Embedder, Progress
 from bitfold.embedding import EmbeddingCollection
 from bitfold.method.registry import method_kind
 from bitfold.optim.moves import carry
 from bitfold.pool.moved import RowMove
 from bitfold.testing.cases import DIM, Case, bags_by_field, counts, random_bags
 from bitfold.testing.checks import embedders, exact, optimizer_named, state_bytes
+from bitfold.training import lifecycle
+from bitfold.training.lifecycle import Lifecycle
 
 EPOCHS, STEPS = 3, 4
 
 
-class Life:
-    """The life of a collection's embedders, as `bitfold.training.lifecycle` drives it."""
+class Life(NamedTuple):
+    """A collection, what trains it, and what drives its embedders."""
 
-    def __init__(self, collection: EmbeddingCollection, optimizer: torch.optim.Optimizer) -> None:
-        self.collection, self.optimizer = collection, optimizer
-        self.parts = [part for part in embedders(collection) if not hasattr(part, "parts")]
-        self.step = self.epoch = 0
-        self.moves: list[RowMove] = []
-        for part in self.parts:
-            part.prepare(counts(part.plan.fields))
-
-    def stepped(self) -> None:
-        self.step += 1
-        for part in self.parts:
-            if part.every and self.step % part.every == 0:
-                self._maintain(part)
-
-    def ended(self) -> None:
-        self.epoch += 1
-        for part in self.parts:
-            self._maintain(part)
-
-    def _maintain(self, part: Embedder) -> None:
-        moves = part.maintain(Progress(self.step, self.epoch, EPOCHS))
-        carry([self.optimizer], moves)
-        self.moves += moves
+    collection: EmbeddingCollection
+    optimizer: torch.optim.Optimizer
+    cycle: Lifecycle
 
 
 def begun(case: Case, kind: str) -> Life:
     torch.manual_seed(0)
     collection = case.collection(seed=1)
-    return Life(collection, optimizer_named(kind, collection, lr=0.1))
+    optimizer = optimizer_named(kind, collection, lr=0.1)
+    cycle = Lifecycle(collection, [optimizer], epochs=EPOCHS)
+    cycle.prepare(counts(collection.fields))
+    return Life(collection, optimizer, cycle)
 
 
 def lived(case: Case, life: Life, epochs: int) -> Life:
-    for epoch in range(life.epoch, epochs):
+    for epoch in range(life.cycle.epoch, epochs):
         for step in range(STEPS):
             ids = case.ids(64, seed=epoch * STEPS + step)
             life.optimizer.zero_grad()
             (life.collection(ids) - 0.1 * step).square().sum().backward()
             life.optimizer.step()
-            life.stepped()
-        life.ended()
+            life.cycle.step()
+        life.cycle.epoch_ended()
     return life
 
 
-def test_a_life_leaves_bytes_and_vectors_whole(case: Case) -> None:
+def test_a_life_leaves_bytes_and_vectors_whole(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    moves: list[RowMove] = []
+
+    def seen(optimizers: list[torch.optim.Optimizer], moved: Sequence[RowMove]) -> None:
+        moves.extend(moved)
+        carry(optimizers, moved)
+
+    monkeypatch.setattr(lifecycle, "carry", seen)
     life = lived(case, begun(case, "adagrad"), EPOCHS)
     collection, ids = life.collection, case.ids(9)
     vectors = collection(ids)
@@ -75,8 +67,9 @@ def test_a_life_leaves_bytes_and_vectors_whole(case: Case) -> None:
     if exact(collection):
         assert torch.equal(serving(ids), vectors)
     assert state_bytes(serving) == collection.plan.bytes == sum(serving.bytes().values())
-    weights = {id(table.weight): table.weight for p in life.parts for table in p.tables()}
-    for move in life.moves:
+    tables = [table for part in embedders(collection) for table in part.tables()]
+    weights = {id(table.weight): table.weight for table in tables}
+    for move in moves:
         weight = weights[id(move.weight)]
         assert move.source.shape == move.target.shape
         assert move.source.lt(len(weight)).all()
@@ -96,7 +89,7 @@ def test_a_resumed_life_ends_where_the_uninterrupted_one_does(case: Case) -> Non
     states: Any = torch.load(file)
     second.collection.load_state_dict(states[0])
     second.optimizer.load_state_dict(states[1])
-    second.step, second.epoch = first.step, first.epoch
+    second.cycle.at(first.cycle.steps, first.cycle.epoch)
     torch.set_rng_state(random)
     lived(case, second, EPOCHS)
     ids = case.ids(20)
