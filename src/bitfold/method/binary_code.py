@@ -99,6 +99,8 @@ class BinaryCode(Method):
         {"fusion": "sum", "sharing": "fields"},
         {"fusion": "sum", "digits": "residues", "balance": 1.0, "mix": True},
         {"fusion": "sum", "block_bits": 3, "budget": None, "code_bits": 64},
+        {"bits": 4},
+        {"fusion": "sum", "bits": 3, "scale": "row"},
     )
 
     def __post_init__(self) -> None:

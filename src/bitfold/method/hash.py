@@ -30,7 +30,7 @@ class Hash(Method):
     name: ClassVar[str] = "hash"
     summary: ClassVar[str] = "the hash trick: ids that hash alike share one row"
     when: ClassVar[str] = "as the baseline; ids that collide can't be told apart"
-    forms: ClassVar[Forms] = ({}, {"allocation": 0.5})
+    forms: ClassVar[Forms] = ({}, {"allocation": 0.5}, {"bits": 2})
 
     def __post_init__(self) -> None:
         super().__post_init__()

