@@ -1,4 +1,14 @@
-"""Training: the whole job (fit), its loop, checkpoints and logs.
+"""Training: from a log to a run.
+
+fit        the whole job                       job         one training, once its folder is claimed
+resolve    its options, said and saved         folder      its folder: begun, resumed, tidied
+processes  several that train one model        starting    copies of the command, one a process
+loop       steps, validation, early stopping   rows        where its batches come from
+lifecycle  what embedders do between steps     phases      a training that plans anew
+counting   how often ids occur                 unseen      ids that training lacks
+parts      can the log be trained on?          memory      do the tables fit this machine?
+checkpoint all that going on needs             logs        CSV, TensorBoard, MLflow
+measuring  the figures of metrics.json
 
 Names are imported on first use, so that the command can show its options without loading torch.
 """

@@ -8,15 +8,11 @@ When one process fails, it counts up a mark in the group's store before it ends.
 first tells the user; the others find their connection closed, look at the mark, and end in silence.
 """
 
-import atexit
 import inspect
 import logging
 import os
-import socket
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,17 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 from bitfold.errors import BitfoldError
 from bitfold.progress import is_first_process
+from bitfold.training.starting import STARTED, end_others, start, was_started, watch_first
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from bitfold.runs.options import TrainConfig
 
-STARTED = "BITFOLD_STARTED_PROCESSES"  # in the environment of what `start` made
 FAILED = "bitfold/failed"  # the mark in the group's store
 PATIENCE = timedelta(days=7)  # the first process may prepare a log, or measure, for hours
-_OTHERS: list["subprocess.Popen[bytes]"] = []  # that this process started
-GRACE_SECONDS = 30.0  # for the first process to find by itself that another one died
 
 
 class OtherProcessFailed(BitfoldError):
@@ -156,8 +150,8 @@ def make_fabric(config: "TrainConfig") -> "Fabric":
     if several and found is None:
         start(config.devices)
         found = place_of_process()
-    elif several and STARTED in os.environ and not _OTHERS:
-        threading.Thread(target=_watch_first, daemon=True).start()
+    elif several and was_started():
+        threading.Thread(target=watch_first, daemon=True).start()
     nodes = found.nodes if found else 1
     options: dict[str, Any] = {}
     if several:
@@ -209,82 +203,6 @@ def _quiet_lightning() -> Iterator[None]:
         log.setLevel(level)
 
 
-def start(count: int) -> None:
-    """Start `count` - 1 more copies of this script, and make this process the first of all.
-
-    Raises:
-        BitfoldError: there is no script to start, as in a notebook.
-    """
-    command = _this_command()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {
-        STARTED: "1",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(count),
-        "LOCAL_WORLD_SIZE": str(count),
-        "GROUP_RANK": "0",
-    }
-    for rank in range(1, count):
-        own = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        _OTHERS.append(subprocess.Popen(command, env=os.environ | own))
-    os.environ.update(shared | {"RANK": "0", "LOCAL_RANK": "0"})
-    atexit.register(_end_others, GRACE_SECONDS)
-    threading.Thread(target=_watch_others, args=(_OTHERS,), daemon=True).start()
-
-
-def _this_command() -> list[str]:
-    """The command line that started this process."""
-    import __main__
-
-    spec = getattr(__main__, "__spec__", None)
-    if spec is not None:
-        name = spec.name.removesuffix(".__main__")
-        return [sys.executable, "-m", name, *sys.argv[1:]]
-    if not getattr(__main__, "__file__", None):
-        raise BitfoldError(
-            "several processes need a script that each of them runs",
-            got="an interactive session",
-            expected="the command, or a Python file",
-            fix="train with devices=1, or run torchrun --nproc-per-node N -m bitfold train ...",
-        )
-    return [sys.executable, os.path.abspath(sys.argv[0]), *sys.argv[1:]]  # noqa: PTH100
-
-
-def _watch_others(others: list["subprocess.Popen[bytes]"]) -> None:
-    """End this process if another one died and it does not find out by itself."""
-    while not any(other.poll() for other in others):
-        if all(other.returncode == 0 for other in others):
-            return
-        time.sleep(0.5)
-    time.sleep(GRACE_SECONDS)
-    print("bitfold: a process of this training ended", file=sys.stderr, flush=True)
-    _end_others(0.0)
-    os._exit(2)
-
-
-def _watch_first() -> None:
-    """End this process, which `start` made, once the one that started it is gone."""
-    parent = os.getppid()
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    time.sleep(GRACE_SECONDS)
-    os._exit(2)
-
-
-def _end_others(seconds: float) -> None:
-    """Give the processes that this one started some time to end; then end them."""
-    deadline = time.monotonic() + seconds
-    for other in _OTHERS:
-        try:
-            other.wait(max(deadline - time.monotonic(), 0))
-        except subprocess.TimeoutExpired:
-            other.kill()
-            other.wait()
-
-
 @contextmanager
 def together(fabric: "Fabric") -> Iterator[None]:
     """Within it, what one process raises ends all of them, and one of them tells why.
@@ -304,7 +222,7 @@ def together(fabric: "Fabric") -> Iterator[None]:
             raise
         first = _count_failure()
         mine = first == 1 or (first is None and not _of_connection(error))
-        _end_others(0.0 if mine else 5.0)  # another one may be about to tell
+        end_others(0.0 if mine else 5.0)  # another one may be about to tell
         if mine and not _of_connection(error):
             error.told = True  # type: ignore[attr-defined]
             raise
@@ -312,7 +230,7 @@ def together(fabric: "Fabric") -> Iterator[None]:
     except KeyboardInterrupt:
         if is_first_process():  # it says "stopped"
             _count_failure()
-        _end_others(0.0)
+        end_others(0.0)
         raise
 
 
