@@ -18,6 +18,7 @@ GRAPH = graph_of(PACKAGE)
 # models nothing of the command.
 ROOMS = {
     "outputs": "",
+    "remote": "",
     "address": "",
     "planning": "address",
     "pool": "address planning",
@@ -30,16 +31,16 @@ ROOMS = {
     "data": "outputs planning",
     "nets": "",
     "ranking": "data",
-    "runs": "outputs planning method embedding data nets ranking",
+    "runs": "outputs remote planning method embedding data nets ranking",
     "training": "outputs planning kernels optim embedder method embedding data nets ranking runs",
     "testing": "planning fuse pool kernels optim embedder method embedding training",
     "comparison": "outputs address planning optim method embedding data ranking runs training",
     "report": "outputs planning data runs comparison",
-    "cli": "outputs planning method data runs training comparison report",
+    "cli": "outputs remote planning method data runs training comparison report",
 }
 # What every room may import. These files import each other alone.
 COMMON = {
-    *("bars", "config", "errors", "files", "forks", "notes", "progress", "records", "remote"),
+    *("bars", "config", "errors", "files", "forks", "notes", "progress", "records"),
     *("settings", "showing", "terminal", "threads"),
 }
 # What stands on all rooms: the public functions. Nothing imports them.
