@@ -6,6 +6,8 @@ import torch
 import bitfold
 from bitfold import BitfoldError, BudgetTooSmall, EmbeddingCollection, Field
 from bitfold.address.mixing import derive_salt, mix_int
+from bitfold.method.registry import method_kind
+from bitfold.planning.ask import Ask
 from bitfold.planning.plan import Plan
 from bitfold.pool import FlatPool
 
@@ -177,3 +179,71 @@ def test_hash_embeddings_spend_all_and_say_the_least() -> None:
     for share in (0.0, 1.0):
         with pytest.raises(BitfoldError, match="share"):
             planned("hash-embeddings", "10x", share=share)
+
+
+@pytest.mark.parametrize("method", ["low-rank", "mixed-dimensions"])
+def test_narrow_rows_are_lifted_by_a_matrix_of_their_field(method: str) -> None:
+    made = planned(method, "3x")
+    module = EmbeddingCollection.from_plan(made, seed=0)
+    ids = torch.tensor([[6039, 17, 1], [3, 3705, 0]])
+    vectors = module(ids).detach()
+    assert len(made.groups) > 1
+    for group, part in zip(made.groups, module.embedder.parts, strict=True):
+        table, bases = part.pool.weight, part.program.fields
+        assert table.shape[1] == group.width
+        for place, f in enumerate(group.fields):
+            expected = table[bases[place][0].base + ids[:, f]]
+            if group.width < 16:
+                expected = expected @ part.head.weight[place]
+            torch.testing.assert_close(vectors[:, f], expected.detach())
+    first = [part.pool.weight[0, :2] for part in module.embedder.parts]
+    assert not any(torch.equal(one, other) for one in first for other in first if one is not other)
+
+
+def widths_of(made: Plan) -> list[int]:
+    return [row["width"] for row in made.rows()]
+
+
+def test_low_rank_has_one_width_but_for_what_is_left() -> None:
+    for ratio in ("2x", "5x", "10x"):
+        made = planned("low-rank", ratio)
+        user, movie, gender = widths_of(made)
+        assert gender == 16
+        assert abs(user - movie) <= 1
+        assert made.budget - made.bytes < 4 * 3706 + 64
+
+
+def test_widths_fall_with_the_number_of_ids_as_their_power() -> None:
+    fields = [Field("a", 100_000), Field("b", 1000), Field("c", 10)]
+    flat, steep = (
+        bitfold.plan(fields, 64, method="mixed-dimensions", budget="10x", alpha=alpha)
+        for alpha in (0.0, 0.5)
+    )
+    one, _, whole = widths_of(flat)
+    assert (one, whole) == (6, 64)
+    wide, narrow, whole = widths_of(steep)
+    assert (wide, whole) == (5, 64)
+    assert narrow == 64 or narrow == pytest.approx(wide * 10, rel=0.2)
+    assert all(0 <= each.budget - each.bytes < 400_000 + 256 for each in (flat, steep))
+
+
+@pytest.mark.parametrize("method", ["low-rank", "mixed-dimensions"])
+def test_the_least_is_a_number_an_id(method: str) -> None:
+    with pytest.raises(BudgetTooSmall) as error:
+        planned(method, 1000)
+    assert error.value.minimum == 4 * (6040 + 3706 + 2) + 3 * 64
+    made = planned(method, error.value.minimum)
+    assert made.bytes == error.value.minimum
+    assert widths_of(made) == [1, 1, 1]
+    with pytest.raises(BudgetTooSmall):
+        planned(method, error.value.minimum - 1)
+    with pytest.raises(BitfoldError, match="row per id"):
+        bitfold.plan([Field("q", distinct=100)], 8, method=method, budget="2x")
+    with pytest.raises(BitfoldError, match="several ways"):
+        method_kind(method)().plan(Ask((Field("a", 900), Field("b", 9)), 8, 10_000))
+
+
+def test_mixed_dimensions_need_a_power() -> None:
+    for alpha in (-0.1, 2.5):
+        with pytest.raises(BitfoldError, match="alpha"):
+            planned("mixed-dimensions", "3x", alpha=alpha)

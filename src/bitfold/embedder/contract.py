@@ -77,6 +77,13 @@ class Embedder(nn.Module):
         """Vectors `[B, F, D]` of bags: int64 ids `[T]`, offsets `[F * B + 1]`, field-major."""
         raise NotImplementedError
 
+    def vectors(self, ids: Tensor, field: Tensor) -> Tensor:
+        """Vectors `[T, D]` of int64 ids `[T]` that are in range, with the field of each `[T]`.
+
+        In torch's own operations: a graph of several groups reads them in place of bags.
+        """
+        raise NotImplementedError
+
     def bytes(self, phase: str = "serving") -> dict[str, int]:
         """Bytes by kind, to serve or to train (before any optimizer's state)."""
         if phase not in ("serving", "training"):

@@ -349,6 +349,11 @@ class Corridor(WithConstants, Embedder):
             return self._by_kernel(way, weight, ids, offsets, weights, mode, padding_idx)
         return plain.bags(self, weight, ids, offsets, weights, mode, padding_idx)
 
+    def vectors(self, ids: Tensor, field: Tensor) -> Tensor:
+        """Vectors `[T, D]` of ids `[T]` that are in range, with the field of each."""
+        found = self.read(lambda weight: plain.each(self, weight, ids, field))
+        return found if self.head is None else self.head(found, field)
+
     def bytes(self, phase: str = "serving") -> dict[str, int]:
         """Bytes by kind; training adds one gradient for each weight."""
         kinds = super().bytes(phase)

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from bitfold.address.constants import WithConstants
 from bitfold.embedder.contract import Embedder, Progress, Table
-from bitfold.embedder.ranges import as_int64
+from bitfold.embedder.ranges import as_int64, guarded, out_of_range
 from bitfold.errors import BitfoldError
-from bitfold.fuse.bags import check_bags
+from bitfold.fuse.bags import bags_of, check_bags, check_offsets, pool
+from bitfold.kernels.choice import recorded
 from bitfold.planning.plan import Plan
 from bitfold.planning.statistics import Statistics
 from bitfold.pool.moved import RowMove
@@ -24,7 +25,10 @@ class Grouped(WithConstants, Embedder):
         device: where the constants live; with the parts' weights.
     """
 
-    order: Tensor
+    order: Tensor  # where each field's vectors are among those of all parts
+    whose: Tensor  # the part of each field
+    place: Tensor  # its number there
+    limits: Tensor
 
     def __init__(
         self,
@@ -40,11 +44,17 @@ class Grouped(WithConstants, Embedder):
         self.place_constants(device)
 
     def _constants(self) -> dict[str, Tensor]:
-        placed = torch.tensor([number for group in self.plan.groups for number in group.fields])
-        columns = {
-            f"columns_{i}": torch.tensor(each.fields) for i, each in enumerate(self.plan.groups)
-        }
-        return {"order": placed.argsort()} | columns
+        groups = self.plan.groups
+        placed = [
+            (number, place)
+            for number, each in enumerate(groups)
+            for place in range(len(each.fields))
+        ]
+        order = torch.tensor([number for each in groups for number in each.fields]).argsort()
+        whose, place = torch.tensor(placed)[order].unbind(1)
+        columns = {f"columns_{i}": torch.tensor(each.fields) for i, each in enumerate(groups)}
+        limits = torch.tensor([field.num_embeddings or 0 for field in self.plan.fields])
+        return {"order": order, "whose": whose, "place": place, "limits": limits} | columns
 
     def _each(self) -> Iterator[tuple[Embedder, Tensor]]:
         """The parts, with the numbers of their fields."""
@@ -53,7 +63,7 @@ class Grouped(WithConstants, Embedder):
 
     def forward(self, ids: Tensor, padding_idx: int | None = None) -> Tensor:
         """Vectors `[B, F, D]` of int64 ids `[B, F]`; those of `padding_idx` are zero."""
-        ids = as_int64(ids)
+        ids = self._taken(ids)
         if ids.dim() != 2 or ids.shape[1] != self.num_fields:
             raise BitfoldError(
                 "ids of the wrong shape",
@@ -73,22 +83,57 @@ class Grouped(WithConstants, Embedder):
     ) -> Tensor:
         """Vectors `[B, F, D]` of bags; ids equal to `padding_idx` are left out of them."""
         check_bags(ids, offsets, weights, mode, self.num_fields)
+        ids, offsets = self._taken(ids), offsets.long()
+        if torch.compiler.is_compiling() or recorded(offsets):
+            return self._recorded_bags(ids, offsets, weights, mode, padding_idx)
+        check_offsets(offsets, ids.shape[0])
         rows, found = (offsets.shape[0] - 1) // self.num_fields, []
-        for part, columns in self._each():
-            starts, ends = zip(
-                *((offsets[f * rows], offsets[(f + 1) * rows]) for f in columns.tolist()),
-                strict=True,
-            )
-            lengths = [
-                offsets[f * rows + 1 : (f + 1) * rows + 1] - offsets[f * rows : (f + 1) * rows]
-                for f in columns.tolist()
-            ]
+        starts = offsets[::rows].tolist() if rows else [0] * (self.num_fields + 1)
+        for number, (part, _) in enumerate(self._each()):
+            group = self.plan.groups[number]
+            spans = [slice(starts[f], starts[f + 1]) for f in group.fields]
+            lengths = [offsets[f * rows : (f + 1) * rows + 1].diff() for f in group.fields]
             own = torch.cat([offsets.new_zeros(1), torch.cat(lengths).cumsum(0)])
-            spans = [slice(int(a), int(b)) for a, b in zip(starts, ends, strict=True)]
             taken = torch.cat([ids[span] for span in spans])
             counted = None if weights is None else torch.cat([weights[span] for span in spans])
             found.append(part.forward_bags(taken, own, counted, mode, padding_idx))
         return torch.cat(found, 1)[:, self.order]
+
+    def _taken(self, ids: Tensor) -> Tensor:
+        if self.order.device != ids.device:  # weights that went there past `Module.to`
+            self.place_constants(ids.device)
+        return as_int64(ids)
+
+    def _recorded_bags(
+        self,
+        ids: Tensor,
+        offsets: Tensor,
+        weights: Tensor | None,
+        mode: str,
+        padding_idx: int | None,
+    ) -> Tensor:
+        """The same where no shape may follow from the offsets: every part reads all ids.
+
+        Those of other parts' fields read id 0 there, and are left out.
+        """
+        if torch.compiler.is_compiling():
+            check_offsets(offsets, ids.shape[0])
+        bags = offsets.shape[0] - 1
+        rows = bags // self.num_fields
+        bag = bags_of(offsets, ids.shape[0])
+        field = bag // max(rows, 1)
+        inside = guarded(ids, out_of_range(self.plan.fields, self.limits, ids, field))
+        whose, place = self.whose[field], self.place[field]
+        none, found = ids.new_zeros(()), None
+        for number, (part, _) in enumerate(self._each()):
+            here = whose == number
+            vectors = part.vectors(inside.where(here, none), place.where(here, none))
+            found = vectors if found is None else torch.where(here.unsqueeze(-1), vectors, found)
+        assert found is not None, "a plan has groups"
+        keep = None if padding_idx is None else ids != padding_idx
+        pooled = pool(found, bag, bags, mode, weights=weights, keep=keep)
+        by_field = pooled.reshape(self.num_fields, rows, pooled.shape[-1])
+        return by_field.transpose(0, 1).contiguous()
 
     def bytes(self, phase: str = "serving") -> dict[str, int]:
         """Bytes by kind, of all parts together."""

@@ -59,7 +59,19 @@ def bags(
     rows = count // corridor.num_fields
     bag = bags_of(offsets, ids.shape[0])
     field = bag // max(rows, 1)
-    bad = corridor.bad(ids, field)
+    fused = each(corridor, weight, ids, field, corridor.bad(ids, field))
+    if mode == "max" and corridor.head is not None:
+        fused = corridor.head(fused, field)
+    keep = None if padding_idx is None else ids != padding_idx
+    pooled = pool(fused, bag, count, mode, weights=weights, keep=keep)
+    by_field = pooled.reshape(corridor.num_fields, rows, pooled.shape[-1])
+    return by_field.transpose(0, 1).contiguous()
+
+
+def each(
+    corridor: "Corridor", weight: Tensor, ids: Tensor, field: Tensor, bad: Tensor | None = None
+) -> Tensor:
+    """Vectors `[T, w]` of ids `[T]` with the field of each, before the head."""
     cells = corridor.address.cells(ids, field, corridor.stored.named())
     if bad is not None:
         cells = cells.masked_fill(bad[:, None, None], _outside(corridor))
@@ -67,13 +79,8 @@ def bags(
     factors = _factors(corridor, ids, field)
     if factors is not None:
         found = found * factors.unsqueeze(-1)
-    fused = corridor.fuse(found, corridor.address.present(field), field).flatten(-2)
-    if mode == "max" and corridor.head is not None:
-        fused = corridor.head(fused, field)
-    keep = None if padding_idx is None else ids != padding_idx
-    pooled = pool(fused, bag, count, mode, weights=weights, keep=keep)
-    by_field = pooled.reshape(corridor.num_fields, rows, pooled.shape[-1])
-    return by_field.transpose(0, 1).contiguous()
+    fused: Tensor = corridor.fuse(found, corridor.address.present(field), field)
+    return fused.flatten(-2)
 
 
 def pieces(

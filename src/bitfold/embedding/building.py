@@ -2,6 +2,7 @@
 
 import torch
 
+from bitfold.address.mixing import derive_salt
 from bitfold.config import from_json
 from bitfold.embedder.contract import Embedder
 from bitfold.embedder.grouped import Grouped
@@ -19,8 +20,14 @@ def built(
         BitfoldError: if the plan was made by a newer version of a method.
     """
     with torch.inference_mode(False):  # built for inference, and trained later all the same
-        parts = [_part(plan.part(i), seed, device, sparse) for i in range(len(plan.groups))]
-        if len(parts) > 1:
+        several = len(plan.groups) > 1
+        parts = []
+        for number in range(len(plan.groups)):
+            own = seed
+            if several and seed is not None:  # else their first rows would be alike
+                own = derive_salt(seed, number) >> 1
+            parts.append(_part(plan.part(number), own, device, sparse))
+        if several:
             return Grouped(plan, parts, device)
         parts[0].plan = plan  # with its budget, and what was asked for
         return parts[0]

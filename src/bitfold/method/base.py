@@ -142,10 +142,15 @@ class Method(ABC):
         """
         return group
 
-    def whole(self, ask: Ask) -> Group | None:
+    def whole(self, ask: Ask, width: int | None = None) -> Group | None:
         """A row of its own for every id, for budgets that hold it; its address has no fingerprint.
 
-        None with hashed ids, and where an int64 cannot number the rows.
+        Args:
+            ask: what the method was asked for.
+            width: numbers of a row, `D` if not said.
+
+        Returns:
+            None with hashed ids, and where an int64 cannot number the rows.
         """
         sizes = [field.num_embeddings for field in ask.fields]
         known = [size for size in sizes if size is not None]
@@ -154,7 +159,7 @@ class Method(ABC):
             return None
         lookups = zip(known, bases, strict=True)
         program = Program(1, tuple((Lookup(Raw(), size, base),) for size, base in lookups), rows)
-        return self.finish(ask, program, "sum")
+        return self.finish(ask, program, "sum", width=width)
 
     def finish(
         self,
@@ -201,6 +206,22 @@ class Method(ABC):
             width=width,
             dtype=ask.dtype,
         )
+
+
+def only(method: str, groups: Sequence[Group]) -> Group:
+    """The only one of a method's groups.
+
+    Raises:
+        BitfoldError: there are several.
+    """
+    if len(groups) > 1:
+        raise BitfoldError(
+            f"method {method!r} stores these fields in several ways",
+            got=f"{len(groups)} groups",
+            expected="one group",
+            fix="ask for groups() in place of plan()",
+        )
+    return groups[0]
 
 
 def dense_only(method: str, fields: Sequence[Field]) -> None:

@@ -14,6 +14,8 @@ BUILT_IN = {
     "robe": "bitfold.method.robe:Robe",
     "hash-embeddings": "bitfold.method.hash_embeddings:HashEmbeddings",
     "pep": "bitfold.method.pep:Pep",
+    "low-rank": "bitfold.method.low_rank:LowRank",
+    "mixed-dimensions": "bitfold.method.mixed_dimensions:MixedDimensions",
 }
 GROUP = "bitfold.methods"
 

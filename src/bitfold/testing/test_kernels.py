@@ -35,6 +35,11 @@ def compare(
     with plain_torch():
         plain = [each.to(dtype) for each in results(reference, inputs)[:first]]
     assert all(got.dtype == dtype for got in by_kernel)
+    if dtype == torch.bfloat16 and any(part.multiplies for part in embedders(module)):
+        for got, expected in zip(by_kernel, plain, strict=True):  # what is summed was rounded
+            near = 0.02 * float(expected.abs().max())
+            torch.testing.assert_close(got, expected, rtol=0, atol=near)
+        return
     same(by_kernel, plain, **TOLERANCES[dtype])
 
 
