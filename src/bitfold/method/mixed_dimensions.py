@@ -31,7 +31,7 @@ class MixedDimensions(Method):
     summary: ClassVar[str] = "the more ids a field has, the narrower their rows"
     when: ClassVar[str] = "fields of very unlike sizes, and budgets down to a few numbers an id"
     traits: ClassVar[Traits] = Traits(hashed_ids=False)
-    forms: ClassVar[Forms] = ({}, {"budget": "2x", "alpha": 0.6})
+    forms: ClassVar[Forms] = ({"alpha": 0.6},)
 
     def __post_init__(self) -> None:
         super().__post_init__()
