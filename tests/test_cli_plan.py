@@ -228,3 +228,14 @@ def test_a_bar_is_as_long_as_its_share() -> None:
         assert lengths == sorted(lengths)
         assert lengths[0] == 0
         assert bar(1.0, cells) == "█" * cells
+
+
+def test_fields_of_several_widths_have_a_column_of_widths() -> None:
+    asked = ("plan", "--fields", "user=6040,movie=3706,age=7", "--budget", "10x", "--width", 16)
+    shown = bitfold(*asked, "--method", "mixed-dimensions")
+    assert shown.code == 0, shown.err
+    head, *lines = [line.split() for line in shown.out.splitlines() if line.strip()][1:]
+    place = head.index("width")
+    found = {line[0]: int(line[place]) for line in lines if line[0] in ("user", "movie", "age")}
+    assert found["user"] < found["age"] == 16
+    assert "width " not in bitfold(*asked, "--method", "hash").out.replace("width 16", "")

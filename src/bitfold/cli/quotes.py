@@ -42,13 +42,16 @@ def plan_parts(
         if narrow
         else (*left, "lookups", *rest, "bytes", "share of bytes")
     )
-    shown = table(f"{name}, width {made.embedding_dim}, {made.fusion}", columns)
+    rows = made.rows()
+    if any(row["width"] != made.embedding_dim for row in rows):
+        columns = (*columns[:3], "width", *columns[3:])
+    fusion = "+".join(dict.fromkeys(group.fusion for group in made.groups))
+    shown = table(f"{name}, width {made.embedding_dim}, {fusion}", columns)
     if narrow:
         shown.padding = (0, 1, 0, 0)
     radices = shown.columns[columns.index("radices")]
     radices.no_wrap, radices.overflow = False, "fold"
     shown.columns[-1].justify = "left"
-    rows = made.rows()
     total = sum(row["bytes"] for row in rows)
     for row in rows:
         ids = "any" if row["ids"] is None else f"{row['ids']:,}" + " hashed" * row["hashed"]
@@ -58,6 +61,7 @@ def plan_parts(
             "field": row["field"],
             "ids": ids,
             "rows": figure("rows", row["rows"]),
+            "width": figure("width", row["width"]),
             "lookups": figure("lookups", row["lookups"]),
             "radices": " x ".join(f"{radix:,}" for radix in row["radices"]),
             "ids/row": "-" if each is None else f"{each:,.1f}",

@@ -2,9 +2,9 @@
 
 import torch
 
-from bitfold.address.mixing import derive_salt
 from bitfold.config import from_json
 from bitfold.embedder.contract import Embedder
+from bitfold.embedder.draws import part_seed
 from bitfold.embedder.grouped import Grouped
 from bitfold.errors import BitfoldError
 from bitfold.method.registry import method_kind
@@ -23,9 +23,7 @@ def built(
         several = len(plan.groups) > 1
         parts = []
         for number in range(len(plan.groups)):
-            own = seed
-            if several and seed is not None:  # else their first rows would be alike
-                own = derive_salt(seed, number) >> 1
+            own = part_seed(seed, number) if several else seed
             parts.append(_part(plan.part(number), own, device, sparse))
         if several:
             return Grouped(plan, parts, device)
