@@ -29,7 +29,8 @@ def mixed(draw):
 @st.composite
 def mapped(draw, name):
     misses = st.one_of(st.integers(1, 3), st.integers(1, 2**31))
-    return Mapped(name, draw(st.integers(1, 300)), draw(SEEDS), draw(mixed()), draw(misses))
+    of = draw(st.one_of(st.just(Raw()), mixed()))
+    return Mapped(name, draw(st.integers(1, 300)), draw(SEEDS), draw(mixed()), draw(misses), of)
 
 
 @st.composite

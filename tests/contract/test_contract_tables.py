@@ -23,9 +23,9 @@ def collection(case: Case, tables=TABLES, **more) -> TableCollection:
     words = {"seed": 0, "method": case.method, **case.words, **more}
     words.setdefault("budget", None if case.is_table else "2x")
     try:
-        return TableCollection(tables, **words)
+        return case.ready(TableCollection(tables, **words))
     except BudgetTooSmall:
-        return TableCollection(tables, **{**words, "budget": None})
+        return case.ready(TableCollection(tables, **{**words, "budget": None}))
 
 
 def ids_of(rows):

@@ -151,9 +151,9 @@ class Address(WithConstants):
                 for number, source in enumerate(self.sources)
             ]
             every = torch.cat([code.flatten(1), *read], 1)
-            picked = every[:, self.picked]
             # Said in full: of no rows, -1 may be any number, and `len` is a constant of a graph.
-            return picked.reshape(ids.shape[0], self.num_fields, self.chunks * self.most_terms)
+            wanted = self.picked.shape[0] // self.num_fields
+            return every[:, self.picked].reshape(ids.shape[0], self.num_fields, wanted)
         read = [source.code_torch(ids, tables).unsqueeze(1) for source in self.sources]
         every = torch.cat([code, *read], 1)
         return torch.gather(every, 1, self.picked_of_bags[field])

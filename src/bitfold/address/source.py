@@ -143,6 +143,7 @@ class Mapped:
         salt: the map's.
         miss: what the other ids are scaled from.
         misses: how many places they share: `ids..ids+misses-1`.
+        of: what the map holds, if not ids: mixed ones, so that fields with other salts share it.
     """
 
     table: str
@@ -150,6 +151,7 @@ class Mapped:
     salt: int
     miss: Mixed
     misses: int = 1
+    of: Raw | Mixed = Raw()
 
     deal: ClassVar[int] = 1
 
@@ -158,6 +160,8 @@ class Mapped:
             raise senseless(self, "1 to 2**31 ids and 1 to 2**31 places for others")
         if not isinstance(self.miss, Mixed) or self.miss.deal > 1:
             raise senseless(self, "a mixed code for other ids, not dealt")
+        if not isinstance(self.of, Raw | Mixed) or self.of.deal > 1:
+            raise senseless(self, "a map of ids, raw or mixed, and not dealt")
 
     @property
     def map(self) -> CompactMap:
@@ -176,18 +180,20 @@ class Mapped:
 
     def code_int(self, value: int, tables: Tables) -> int:
         """The code of an id of 64 bits: the definition."""
-        place = self.map.place_int(tables[self.table], value)
+        place = self.map.place_int(tables[self.table], self.of.code_int(value, tables))
         return self.ids + self.miss.scaled_int(value, self.misses) if place is None else place
 
     def code_torch(self, ids: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
         """The codes of int64 ids, of any shape."""
-        place = self.map.places_torch(tables[self.table], ids)
+        place = self.map.places_torch(tables[self.table], self.of.code_torch(ids, tables))
         missed = self.ids + self.miss.scaled_torch(ids, self.misses)
         return torch.where(place < 0, missed, place)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"map_version": MAP_VERSION, **asdict(self), "miss": self.miss.to_json()}
+        values = {"map_version": MAP_VERSION, **asdict(self), "miss": self.miss.to_json()}
+        del values["of"]  # of ids, most often
+        return values if self.of == Raw() else values | {"of": self.of.to_json()}
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class _Mapped(msgspec.Struct, forbid_unknown_fields=True):
     salt: int
     miss: dict[str, Any]
     misses: _Size
+    of: dict[str, Any] | None = None
 
 
 class _Stored(msgspec.Struct, forbid_unknown_fields=True):
@@ -50,9 +51,10 @@ def source_from_json(values: dict[str, Any], where: object) -> Source:
                 fix="install the bitfold that wrote it, or a newer one",
             )
         miss = source_from_json(mapped.miss, where)
-        if isinstance(miss, Mixed):
-            return Mapped(mapped.table, mapped.ids, mapped.salt, miss, mapped.misses)
-        raise senseless(miss, "a mixed code for ids that a map does not have")
+        of = Raw() if mapped.of is None else source_from_json(mapped.of, where)
+        if isinstance(miss, Mixed) and isinstance(of, Raw | Mixed):
+            return Mapped(mapped.table, mapped.ids, mapped.salt, miss, mapped.misses, of)
+        raise senseless(values, "a mixed code for other ids, and a map of raw or mixed ones")
     if "table" in values:
         stored = record(values, _Stored, where, fix=_FIX)
         of = source_from_json(stored.of, where)

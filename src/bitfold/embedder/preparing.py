@@ -36,7 +36,8 @@ def build_maps(
 
     for number, source in maps_of(program).items():
         ids, _ = stats.top(fields[number].name, source.ids)
-        stored.put(source.table, torch.from_numpy(build_map(source.map, ids)))
+        keys = source.of.code_torch(torch.from_numpy(ids.copy()), {}).numpy()
+        stored.put(source.table, torch.from_numpy(build_map(source.map, keys)))
 
 
 def unseen_places(

@@ -16,6 +16,8 @@ BUILT_IN = {
     "pep": "bitfold.method.pep:Pep",
     "low-rank": "bitfold.method.low_rank:LowRank",
     "mixed-dimensions": "bitfold.method.mixed_dimensions:MixedDimensions",
+    "hot-cold": "bitfold.method.hot_cold:HotCold",
+    "cafe": "bitfold.method.cafe:Cafe",
 }
 GROUP = "bitfold.methods"
 

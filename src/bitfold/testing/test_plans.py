@@ -105,7 +105,8 @@ def test_a_budget_below_the_least_names_it(case: Case) -> None:
         asked(case, minimum - 1)
     made = asked(case, minimum)
     assert torch.isfinite(case.planned(made)(case.ids(3))).all()
-    assert torch.isfinite(EmbeddingCollection.from_plan(made)(case.ids(3))).all()
+    drawn = case.ready(EmbeddingCollection.from_plan(made))
+    assert torch.isfinite(drawn(case.ids(3))).all()
 
 
 @pytest.mark.first_form

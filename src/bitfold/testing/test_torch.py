@@ -190,7 +190,8 @@ def test_a_subclass_has_parameters_of_its_own(case: Case) -> None:
             return super().forward(ids) * self.scale
 
     said: Any = case.said([Field("ids", 50)])
-    scaled, table = Scaled(50, DIM, seed=1, **said), Embedding(50, DIM, seed=1, **said)
+    scaled = case.ready(Scaled(50, DIM, seed=1, **said))
+    table = case.ready(Embedding(50, DIM, seed=1, **said))
     assert torch.equal(scaled(IDS), table(IDS) * 3)
 
 

@@ -1,0 +1,82 @@
+"""Families that live, through whole trainings: interrupted, saved, scored, gone on from."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bitfold.data.prepare import prepare
+from bitfold.files import read_tensors
+from bitfold.runs import folder as runs
+from bitfold.training import train
+from bitfold.training.loop import Trainer
+from click_log import DATA, TINY, columns, write
+
+BASE = replace(TINY, epochs=3, checkpoint_steps=4)
+LIVES = {
+    "hot-cold": {},
+    "hot-cold, 4 bits": {"bits": 4},
+    "cafe": {"every": 5},
+    "cafe, 4 bits": {"every": 5, "bits": 4},
+}
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("living")
+    return prepare([write(folder / "clicks.csv", columns())], folder / "log", DATA).path
+
+
+@pytest.fixture(scope="module", params=LIVES)
+def words(request):
+    return replace(BASE, method=request.param.split(",")[0], set=LIVES[request.param])
+
+
+@pytest.fixture(scope="module")
+def whole(log, words, tmp_path_factory):
+    return train([log], None, words, tmp_path_factory.mktemp("whole") / "run").path
+
+
+def stopped(log, words, out, steps):
+    step, count = Trainer._step, 0
+
+    def counted(self, batch):
+        nonlocal count
+        count += 1
+        if count > steps:
+            raise Stop
+        return step(self, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_step", counted)
+        with pytest.raises(Stop):
+            train([log], None, words, out)
+
+
+@pytest.mark.parametrize("steps", [5, 14], ids=["in the first epoch", "in the last"])
+def test_an_interrupted_training_gives_the_same_bits(log, words, whole, tmp_path, steps):
+    stopped(log, words, tmp_path / "run", steps)
+    train(None, None, None, tmp_path / "run", resume=True)
+    expected, found = (
+        read_tensors(each / "weights.safetensors")[0] for each in (whole, tmp_path / "run")
+    )
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_run_has_learned_and_weighs_what_its_plan_says(whole):
+    run = runs.load(whole)
+    assert run.metrics["bytes"] == run.plan.bytes <= run.plan.budget
+    assert run.metrics["auc"] > 0.6
+    assert run.metrics["training_bytes"] > run.metrics["bytes"]
+
+
+def test_a_run_is_gone_on_from(log, whole, tmp_path):
+    more = train([log], None, None, tmp_path / "more", from_run=whole)
+    run = runs.load(more.path)
+    assert run.plan == runs.load(whole).plan
+    assert run.metrics["auc"] > 0.6
