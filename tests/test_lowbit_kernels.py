@@ -33,7 +33,7 @@ def read_by_kernels(weight, rounding, width, rows=ROWS, ids=None):
     if ids is None:
         ids = torch.arange(rows)
     pair = torch.stack([ids % SLICES[1], ids % (ROWS - SLICES[1])], 1)
-    found = vectors(weight, None, pair, None, None, words, DIRECT, rounding=rounding)
+    found = vectors(weight, None, pair, None, None, words + rounding, DIRECT)
     return found, pair + torch.tensor(SLICES)
 
 

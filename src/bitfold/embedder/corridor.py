@@ -26,6 +26,7 @@ from bitfold.fuse.bags import bags_of, check_bags
 from bitfold.kernels.choice import DIRECT, PLAIN, way_of
 from bitfold.kernels.ops import FUSIONS, POOLINGS, READ, vectors
 from bitfold.kernels.packing import in_one_slice, pack, runs, scratch_words
+from bitfold.kernels.reading import NO_ROUNDING
 from bitfold.planning.plan import Plan
 from bitfold.planning.spec import PoolSpec
 from bitfold.planning.statistics import Statistics
@@ -98,7 +99,7 @@ class Corridor(WithConstants, Embedder):
                 words = pack(program, self._limits(), slices if one else (0,))
             self.packed = torch.from_numpy(words)
         # What a lookup without padding and bags is told, made once: it costs a tenth of it.
-        self.plainly = (self.packed, self.fusion, POOLINGS[None], None, *self.shape)
+        self.plainly = (self.packed, self.fusion, POOLINGS[None], None, *self.shape, *NO_ROUNDING)
         self.reset_parameters()
 
     def new_pool(self, spec: PoolSpec, **how: Any) -> Any:
@@ -232,10 +233,15 @@ class Corridor(WithConstants, Embedder):
         # `read`, without a call: past `nn.Module`'s attributes, which cost as much as a lookup
         pool: Any = self._modules["pool"]
         weight = pool._parameters.get("weight")
+        if weight is None:  # of codes
+            weight = pool._buffers.get("weight")
         if weight is None or pool._forward_pre_hooks:
             found: Tensor = self.read(lambda weight: self._single(weight, ids, padding_idx))
         elif (
-            padding_idx is None and self.by_kernels and not self.rounds and way_of(weight) == DIRECT
+            padding_idx is None
+            and self.by_kernels
+            and (not self.rounds or (weight.dtype is torch.uint8 and pool.in_pieces))
+            and way_of(weight) == DIRECT
         ):
             found = self._by_kernel(DIRECT, weight, ids, None, None, None, None)
         else:
@@ -257,7 +263,7 @@ class Corridor(WithConstants, Embedder):
                 expected="statistics of the training part, or a state dict",
                 fix="call prepare(stats) first, or give stats to EmbeddingCollection",
             )
-        if self.rounds:
+        if self.rounds and self.training:
             for pool in self.pools():
                 pool.count_forward(weight if pool is self.pool else pool.weight)
         by_kernels = self.by_kernels and self.pool.read_by_kernels(weight)
@@ -294,12 +300,14 @@ class Corridor(WithConstants, Embedder):
         pool: Any = self._modules["pool"]
         words: tuple[Any, ...] = self.plainly
         if mode is not None or padding_idx is not None:
-            words = (self.packed, self.fusion, POOLINGS[mode], padding_idx, *self.shape)
+            before = (self.packed, self.fusion, POOLINGS[mode], padding_idx, *self.shape)
+            words = before + NO_ROUNDING
+        if self.rounds:
+            words = words[: -len(NO_ROUNDING)] + pool.told()
         try:
             return vectors(
-                weight, learned, ids, offsets, weights, words, way, pool.sparse, pool.moved_by,
-                pool.told(),
-            )  # fmt: skip
+                weight, learned, ids, offsets, weights, words, way, pool.sparse, pool.moved_by
+            )
         except IdOutOfRange:
             field = None
             if offsets is not None:

@@ -108,7 +108,7 @@ def _factors(corridor: "Corridor", ids: Tensor, field: Tensor | None = None) -> 
     factors, signs = corridor.factors(ids, field), corridor.address.signs(ids, field)
     if signs is None:
         return factors
-    signs = signs.to(corridor.pool.weight.dtype)
+    signs = signs.to(corridor.pool.dtype)
     return signs if factors is None else factors * signs
 
 

@@ -99,9 +99,8 @@ def backward(
         told, like = pointer(address, np.int64(stamp)), zero(lanes, bits)
         fields, chunks, starts, limits, words, tables = program_of(told)
         loops, width, product = get(told, DIGITS), get(told, WIDTH), get(told, FUSION) == PRODUCT
-        pool = reader(
-            pointer(get(told, POOL), kept), scales_of(told, t, like, lanes, few), kind, few
-        )
+        levels = scales_of(told, t, like, lanes, kind, few)
+        pool = reader(pointer(get(told, POOL), kept), levels, kind, few)
         grad = pointer(get(told, VECTORS), item)
         dim, sums = chunks * width, pointer(get(told, SUMS), one)
         raw, code, place, to, rows = blocks_of(told, t)

@@ -67,9 +67,8 @@ def forward(lanes: int, item: Any, one: Any, kind: int, few: int, bags: bool) ->
     def walk(address, t):
         told, like = pointer(address, np.int64(stamp)), zero(lanes, bits)
         fields, chunks, starts, limits, words, tables = program_of(told)
-        pool = reader(
-            pointer(get(told, POOL), kept), scales_of(told, t, like, lanes, few), kind, few
-        )
+        levels = scales_of(told, t, like, lanes, kind, few)
+        pool = reader(pointer(get(told, POOL), kept), levels, kind, few)
         out = pointer(get(told, VECTORS), item)
         loops, width, product = get(told, DIGITS), get(told, WIDTH), get(told, FUSION) == PRODUCT
         dim, streamed = chunks * width, get(told, STREAMED) != 0

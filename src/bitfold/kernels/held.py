@@ -272,20 +272,28 @@ def check_weight(facts: Facts, reading: Reading) -> None:
     )
 
 
-def scales(facts: Facts, reading: Reading) -> tuple[Tensor, Tensor]:
-    """The centres and steps of a pool of few bits, as a kernel reads them.
+def scales(argument: str, tensor: Tensor | None, facts: Facts, width: int) -> Tensor:
+    """The centres or the steps of a pool of few bits, as a kernel reads them.
 
     Raises:
-        BitfoldError: unless both have a row of float16 for each slice that the program reads.
+        BitfoldError: unless they have a row of float16 for each slice that the program reads.
     """
-    width = reading.dim // facts.chunks
-    found = []
-    for name, tensor in (("centres", reading.centres), ("steps", reading.steps)):
-        tensor = _there(name, tensor)
-        groups = max(tensor.shape[0] if tensor.dim() else 0, facts.groups)
-        check_tensor(name, tensor, (groups, width), torch.float16)
-        found.append(tensor.contiguous().resolve_neg())
-    return found[0], found[1]
+    if (
+        type(tensor) is Tensor
+        and tensor.dtype is torch.float16
+        and tensor.is_cpu
+        and len(shape := tensor.shape) == 2
+        and shape[1] == width
+        and shape[0] >= facts.groups
+        and tensor.is_contiguous()
+        and not tensor.is_neg()
+        and tensor.data_ptr()
+    ):
+        return tensor
+    tensor = _there(argument, tensor)
+    groups = max(tensor.shape[0] if tensor.dim() else 0, facts.groups)
+    check_tensor(argument, tensor, (groups, width), torch.float16)
+    return tensor.contiguous().resolve_neg()
 
 
 def check_words(facts: Facts, reading: Reading) -> None:

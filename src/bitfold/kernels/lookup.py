@@ -108,7 +108,7 @@ class _Ready(NamedTuple):
     """A lookup whose weight and words were held against its program (`bitfold.kernels.held`).
 
     The first six are what a call is compared with; `version` is that of the packed program.
-    `spare` is the scratch that the scales of few bits take, in words.
+    `spare` is the scratch that the scales of few bits take, in words; vectors are made `like`.
     """
 
     packed: Tensor
@@ -126,6 +126,7 @@ class _Ready(NamedTuple):
     learned: bool
     facts: Facts
     wide: torch.dtype
+    like: Tensor
     kind: tuple[int, Any, Any, int, int]
 
 
@@ -149,6 +150,8 @@ def _make_ready(reading: Reading) -> _Ready:
     lanes = lanes_of_packed(width, bits) if kind == PACKED else lanes_of(width)
     how = lanes, item, one, kind, bits
     ids, bags = (vectors(*how, each) for each in (False, True))
+    with torch.inference_mode(False):
+        like = torch.empty(0, dtype=reading.dtype, device="cpu")
     if len(_ready) >= KEPT:
         _ready.clear()
     ready = _ready[packed.data_ptr()] = _Ready(
@@ -156,13 +159,16 @@ def _make_ready(reading: Reading) -> _Ready:
         (reading.fusion, reading.fields, reading.dim, reading.room, reading.raw), bits,
         digits(reading.raw).address, ids, bags, width,
         scale_words(facts.lookups, width) if bits else 0, lanes, reading.fusion == WEIGHTED, facts,
-        wide, how,
+        wide, like, how,
     )  # fmt: skip
     return ready
 
 
-def forward(reading: Reading) -> Tensor:
+def forward(reading: tuple[Any, ...]) -> Tensor:
     """Vectors `[B, F, D]`.
+
+    Args:
+        reading: a `Reading`, or a plain tuple of the same.
 
     Raises:
         IdOutOfRange: for a dense id outside `0..V-1`.
@@ -176,7 +182,7 @@ def forward(reading: Reading) -> Tensor:
     ) = reading  # fmt: skip
     if padding is not None and pooling == READ:
         pooling, padding = ONE, None
-        reading = reading._replace(pooling=pooling, padding=padding)
+        reading = Reading._make(reading)._replace(pooling=pooling, padding=padding)
     at_packed = packed.data_ptr()
     ready = _ready.get(at_packed)
     if (
@@ -188,36 +194,52 @@ def forward(reading: Reading) -> Tensor:
         or ready[5] != bits
         or (ready[1] >= 0 and ready[1] != packed._version)
     ):
-        ready = _make_ready(reading)
-    _, _, _, _, _, _, loops, kernel, bag_kernel, width, spare, lanes, learned, facts, wide, _ = (
-        ready
-    )
+        ready = _make_ready(Reading._make(reading))
+    (
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        loops,
+        kernel,
+        bag_kernel,
+        width,
+        spare,
+        lanes,
+        learned,
+        facts,
+        wide,
+        like,
+        _,
+    ) = ready
     size, bags = ids.shape, offsets is not None or padding is not None
     if not (bags or pooling or learned or importance is not None or weights is not None):
         if len(size) != 2 or size[1] != fields or ids.dtype is not torch.int64 or not ids.is_cpu:
-            check_batch(facts, reading, WEIGHTED)
+            check_batch(facts, Reading._make(reading), WEIGHTED)
     else:
-        check_words(facts, reading)
-        check_batch(facts, reading, WEIGHTED)
+        check_words(facts, Reading._make(reading))
+        check_batch(facts, Reading._make(reading), WEIGHTED)
     ids, pool = ids.contiguous(), pool.contiguous()
     at_pool, at_ids = pool.data_ptr(), ids.data_ptr()
     rows = size[0] if offsets is None else (offsets.shape[0] - 1) // fields
     if not at_pool or (rows and not at_ids and ids.numel()):
-        check_weight(facts, reading)
+        check_weight(facts, Reading._make(reading))
         check_tensor("ids", ids, tuple(size), torch.int64)
     at_centres = at_steps = 0
     if bits:
-        centres, steps = scales(facts, reading)
+        centres = scales("centres", centres, facts, width)
+        steps = scales("steps", steps, facts, width)
         at_centres, at_steps, room = centres.data_ptr(), steps.data_ptr(), room + spare
-    dtype = torch.float32 if bits else pool.dtype
     if not bags:
         numbers = rows * fields * dim
-        out = pool.new_empty(rows, fields, dim, dtype=dtype)
+        out = like.new_empty(rows, fields, dim)
         if numbers > MAPPED_NUMBERS:
             ask_for_large_pages(out)
     else:
         numbers = ids.numel() * dim
-        out = pool.new_zeros(rows, fields, dim, dtype=dtype)
+        out = like.new_zeros(rows, fields, dim)
     threads = 1 if numbers < SERIAL_NUMBERS else threads_for(rows)
     streamed = numbers > 1 << 18 and out.nbytes > cache_bytes() and lanes * out.itemsize % 32 == 0
     at_importance = at_offsets = at_weights = 0
@@ -295,7 +317,8 @@ class _Given(NamedTuple):
         rows, wide = reading.rows, ready.wide
         centres = steps = None
         if reading.bits:
-            centres, steps = scales(ready.facts, reading)
+            centres = scales("centres", reading.centres, ready.facts, ready.width)
+            steps = scales("steps", reading.steps, ready.facts, ready.width)
         made = reading._replace(
             pool=reading.pool.contiguous(),
             importance=_optional(reading.importance, wide),

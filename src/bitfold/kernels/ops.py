@@ -223,16 +223,15 @@ def vectors(
     way: int,
     sparse: bool = False,
     mover: Any = None,
-    rounding: tuple[Any, ...] = (),
 ) -> Tensor:
     """Vectors `[B, F, D]`, see `bitfold.kernels.lookup.forward`, by the shortest way there is.
 
     Eagerly it is a call; under a compiler, a tracer or a mode an operator, and so of tensors that
-    are no plain ones. `words` are those of a reading, from `packed` to `raw`; `way` is that of
-    `choice.way_of`; `mover`, an optimizer, moves the pool's rows in an eager backward pass;
-    `rounding` is the pool's (`bitfold.pool.rounding.Rounding`), of few bits.
+    are no plain ones. `words` are those of a reading, from `packed` to `bits`; `way` is that of
+    `choice.way_of`; `mover`, an optimizer, moves the pool's rows in an eager backward pass.
     """
-    reading = Reading(pool, importance, ids, offsets, weights, *words, *rounding)
+    # A tuple: to make a reading of it costs a tenth of a row's lookup.
+    given = (pool, importance, ids, offsets, weights, *words)
     if way != DIRECT or type(ids) is not Tensor:
         if torch.onnx.is_in_onnx_export():
             raise BitfoldError(
@@ -241,13 +240,13 @@ def vectors(
                 expected="a graph of plain torch operations",
                 fix="export within `with bitfold.plain_torch():`",
             )
-        result: Tensor = torch.ops.bitfold.lookup(*reading, sparse)
+        result: Tensor = torch.ops.bitfold.lookup(*given, sparse)
     elif torch.is_grad_enabled() and (
         pool.requires_grad
         or (importance is not None and importance.requires_grad)
         or (weights is not None and weights.requires_grad)
     ):
-        result = _Lookup.apply(*reading, sparse, mover)
+        result = _Lookup.apply(*given, sparse, mover)
     else:
-        result = _kernels().forward(reading)
+        result = _kernels().forward(given)
     return result

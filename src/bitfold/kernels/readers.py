@@ -229,18 +229,18 @@ def _expanded(builder: Any, rows: Any, place: Any, lanes: int, bits: int) -> Any
 
 
 @inner
-def scales_of(told, t, like, lanes, few):
-    """The scales of thread `t`, for rows of `few` bits; 0 for floats, which have none."""
+def scales_of(told, t, like, lanes, kind, few):
+    """The scales of thread `t`, for readers of a kind of rows of `few` bits."""
     width, lookups = get(told, WIDTH), lookups_of(told)
     end = get(told, SPACE) + 8 * get(told, ROOM) * (t + 1)
     scales = pointer(end - 8 * ((SCALES * lookups * width + 1) // 2), np.float32(0))
-    if few > 0:
-        _fill(told, like, lanes, scales, lookups, width, few)
+    if kind != FLOATS:
+        _fill(told, like, lanes, scales, lookups, width, kind, few)
     return scales
 
 
 @inner
-def _fill(told, like, lanes, scales, lookups, width, few):
+def _fill(told, like, lanes, scales, lookups, width, kind, few):
     _, _, _, _, words, _ = program_of(told)
     centres = pointer(get(told, CENTRES), np.uint16(0))
     steps = pointer(get(told, STEPS), np.uint16(0))
@@ -254,4 +254,5 @@ def _fill(told, like, lanes, scales, lookups, width, few):
             step = load_halves(steps, place, like)
             store(into, np.uint64(at), sub(load_halves(centres, place, like), mul(step, half)))
             store(into, np.uint64(width + at), step)
-            store(into, np.uint64(2 * width + at), where_positive(div(one, step), step))
+            if kind == ROUNDED:
+                store(into, np.uint64(2 * width + at), where_positive(div(one, step), step))

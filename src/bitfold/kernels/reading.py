@@ -54,9 +54,9 @@ class Reading(NamedTuple):
     dim: int
     room: int
     raw: bool
-    centres: Tensor | None = None
-    steps: Tensor | None = None
-    bits: int = 0
+    centres: Tensor | None
+    steps: Tensor | None
+    bits: int
 
     @property
     def codes(self) -> bool:
@@ -91,6 +91,7 @@ def lanes_of_packed(width: int, bits: int) -> int:
 
 
 LENGTH = len(Reading._fields)
+NO_ROUNDING: tuple[Any, ...] = (None, None, 0)  # centres, steps, bits of floats
 
 
 def spelled(before: str = "", after: str = "") -> str:

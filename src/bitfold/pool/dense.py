@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bitfold.kernels.reading import NO_ROUNDING
 from bitfold.pool.pages import ask_for_large_pages
 
 
@@ -65,7 +66,12 @@ class DensePool(nn.Module):
 
     def told(self) -> tuple[Any, ...]:
         """What the kernels need beside the weight."""
-        return ()
+        return NO_ROUNDING
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the pieces."""
+        return self.weight.dtype
 
     def refresh(self) -> None:
         """Nothing follows from the rows."""

@@ -69,6 +69,11 @@ class FlatPool(WithConstants):
         """Whether the kernels can read it."""
         return False
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the pieces."""
+        return self.weight.dtype
+
     def refresh(self) -> None:
         """Nothing follows from the numbers."""
 

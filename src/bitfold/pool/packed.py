@@ -125,7 +125,7 @@ class PackedPool(Sliced):
     ) -> None:
         super().__init__()
         self.describe(rows, width, bits, slices, scale)
-        self.dtype = dtype
+        self.cast(dtype)
         self.moved_by: Any = None
         with torch.inference_mode(False):
             codes = torch.empty(rows, row_bytes(width, bits), dtype=torch.uint8, device=device)
@@ -133,13 +133,17 @@ class PackedPool(Sliced):
         self.add_scales((rows,) if scale == "row" else (len(self.slices), width), device)
         self.place_constants(device)
 
+    def cast(self, dtype: torch.dtype) -> None:
+        """Have pieces of a type from now on; `in_pieces` says whether the kernels can read them."""
+        known = self.scale == "slice" and dtype is torch.float32
+        self.dtype, self.in_pieces = dtype, known and lanes_of_packed(self.width, self.bits) > 0
+
     def make_sparse(self, flag: bool) -> None:
         """There are no gradients."""
 
     def read_by_kernels(self, weight: Tensor) -> bool:
         """Whether the kernels know how its rows are packed."""
-        known = self.scale == "slice" and self.dtype is torch.float32
-        return known and lanes_of_packed(self.width, self.bits) > 0
+        return self.in_pieces
 
     def refresh(self) -> None:
         """Centres and steps are as they were packed."""
@@ -196,5 +200,5 @@ class PackedPool(Sliced):
     def _apply(self, fn: Any, recurse: bool = True) -> "PackedPool":
         """A cast is of the pieces: codes are no numbers."""
         super()._apply(fn, recurse)
-        self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+        self.cast(fn(torch.empty(0, dtype=self.dtype)).dtype)
         return self
