@@ -1,47 +1,29 @@
-"""Trial: frequent ids have rows of their own, found through a compact map; the others share."""
+"""Trial: frequent ids have rows of their own, found through a compact map; the others share.
+
+Maps are built by the corridor, of the statistics that it is prepared with.
+"""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-
 from bitfold.extending import (
     Ask,
-    Corridor,
-    Forms,
     Group,
     Lookup,
     Mapped,
     Method,
     Mixed,
-    Plan,
     Program,
     Raw,
-    Statistics,
     StoredSpec,
     Traits,
     allocate,
-    build_map,
     check_minimum,
     derive_salt,
     field_sizes,
     option,
     place,
 )
-
-
-class HotCold(Corridor):
-    """Maps that are built of the most frequent ids, before the first step."""
-
-    prepares = True
-
-    def prepare(self, stats: Statistics) -> None:
-        """Give the hottest ids the places of the maps."""
-        super().prepare(stats)
-        for field, (lookup, *_) in zip(self.plan.fields, self.program.fields, strict=True):
-            if isinstance(source := lookup.source, Mapped):
-                hot, _ = stats.top(field.name, source.ids)
-                self.stored.put(source.table, torch.from_numpy(build_map(source.map, hot)))
 
 
 @dataclass(frozen=True)
@@ -54,7 +36,6 @@ class TrialHotCold(Method):
     summary: ClassVar[str] = "rows of their own for hot ids, a hash for the others"
     when: ClassVar[str] = "never: a trial of what methods are written with"
     traits: ClassVar[Traits] = Traits(needs_counts=True)
-    forms: ClassVar[Forms] = ({}, {"hot": 0.8})
 
     def plan(self, ask: Ask) -> Group:
         """Rows for every field; two bytes and eight of each are for its map."""
@@ -74,7 +55,3 @@ class TrialHotCold(Method):
                 stored.append(StoredSpec(source.table, source.map.bytes, 8, "map"))
             lookups.append((Lookup(source, given, base),))
         return self.finish(ask, Program(1, tuple(lookups), end), "sum", stored=stored)
-
-    def build(self, plan: Plan, **words: Any) -> HotCold:
-        """The corridor that is prepared."""
-        return HotCold(plan, std=self.std, **words)

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 from bitfold.extending import (
     Ask,
-    Forms,
     Group,
     Lookup,
     Method,
@@ -32,7 +31,6 @@ class TrialQuotientRemainder(Method):
     summary: ClassVar[str] = "remainder and quotient of an id each pick a row"
     when: ClassVar[str] = "never: a trial of what methods are written with"
     traits: ClassVar[Traits] = Traits(hashed_ids=False)
-    forms: ClassVar[Forms] = ({}, {"fusion": "sum"})
 
     def plan(self, ask: Ask) -> Group:
         """The largest divisor with which remainders and quotients fit a field's rows."""

@@ -6,7 +6,6 @@ from typing import ClassVar
 from bitfold.extending import (
     Ask,
     BitfoldError,
-    Forms,
     Group,
     Lookup,
     Method,
@@ -31,7 +30,6 @@ class TrialRobe(Method):
     summary: ClassVar[str] = "signed pieces of one array of numbers"
     when: ClassVar[str] = "never: a trial of what methods are written with"
     traits: ClassVar[Traits] = Traits(narrow=False)
-    forms: ClassVar[Forms] = ({}, {"piece": 3})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -256,6 +256,8 @@ class Corridor(WithConstants, Embedder):
 
     def _way(self, weight: Tensor) -> int:
         """How lookups are made, before the first one of a forward."""
+        if self.waits:  # tables may have come one by one
+            self.waits = unbuilt(self.program, self.stored.named(), "")
         if self.waits:
             raise BitfoldError(
                 "the maps of this embedding's ids are not built yet",

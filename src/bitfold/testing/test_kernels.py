@@ -18,7 +18,15 @@ from bitfold.fuse.bags import MODES
 from bitfold.kernels import lookup
 from bitfold.kernels.choice import plain_torch
 from bitfold.testing.cases import DIM, Case, bags_by_field, random_bags
-from bitfold.testing.checks import TOLERANCES, embedders, need_kernels, of_size_one, results, same
+from bitfold.testing.checks import (
+    TOLERANCES,
+    embedders,
+    narrow,
+    need_kernels,
+    of_size_one,
+    results,
+    same,
+)
 
 types = pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 
@@ -63,6 +71,8 @@ def test_single_ids(case: Case, sums: str, threads: int) -> None:
 def test_single_ids_in_other_types(case: Case, dtype: torch.dtype) -> None:
     collection = case.collection().to(dtype)
     need_kernels(collection)
+    if dtype == torch.bfloat16 and narrow(collection):
+        pytest.skip("of a row that was rounded before, another code may be nearer")
     compare(collection, (case.ids(300),), dtype)
 
 
@@ -90,6 +100,8 @@ def test_bags_in_other_types(case: Case, mode: str, dtype: torch.dtype) -> None:
 def check_bags(case: Case, mode: str, dtype: torch.dtype) -> None:
     collection = case.collection(mode=mode).to(dtype)
     need_kernels(collection)
+    if dtype == torch.bfloat16 and narrow(collection):
+        pytest.skip("of a row that was rounded before, another code may be nearer")
     of_size_one(collection)
     # Rounded to bfloat16, more numbers of a bag are its largest.
     first = 1 if mode == "max" and dtype == torch.bfloat16 else None

@@ -68,7 +68,7 @@ def test_bags_compiled_equal_eager(case: Case) -> None:
 @pytest.mark.first_form
 @pytest.mark.parametrize("path", ["kernels", "plain"])
 def test_an_exported_collection_comes_back_from_a_file(case: Case, path: str) -> None:
-    collection = case.collection().requires_grad_(False)
+    collection = case.collection().eval().requires_grad_(False)
     with on(path):
         exported = torch.export.export(
             collection, (case.ids(4),), dynamic_shapes=({0: Dim("rows")},), strict=False
