@@ -68,7 +68,7 @@ class ClickClassifier(ClassifierMixin, BaseEstimator):
         *,
         fields: Sequence[str] | None = None,
         numeric: Sequence[str] | None = None,
-        method: str = "binary-code",
+        method: str = "auto",
         budget: str | int | None = None,
         width: int = 16,
         network: str = "deepfm",

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from rich.table import Table
@@ -91,29 +91,29 @@ def plan(
     if several:
         _not_twice(board, given)
     config = build(TrainConfig, given, file)
-    found, missing, notes = _log_fields(log) if log is not None else _said_fields(fields or "")
+    asked = _log_fields(log) if log is not None else _said_fields(fields or "")
     if several:
         one = {"methods": given["method"], "budgets": given["budget"]}
         compared = build(CompareConfig, {name: board[name] or one[name] for name in board}, file)
-        _quote(found, missing, notes, compared, config, as_json)
+        _quote(asked, compared, config, as_json)
         return
 
     from bitfold.method.planner import plan as make
     from bitfold.planning.statistics import Promised
 
     made = make(
-        found,
+        asked.fields,
         config.vector_width,
         method=config.method,
         budget=config.budget,
         seed=config.seed,
-        stats=Promised(),
+        stats=Promised(asked.rows),
         **dict[str, Any](config.set),
     )
     if as_json:
         click.echo(json.dumps(made.to_json(), indent=1))
         return
-    show(*plan_parts(made, narrow=is_narrow()), *notes)
+    show(*plan_parts(made, narrow=is_narrow()), *made.why, *asked.notes)
 
 
 def _not_twice(board: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -127,22 +127,18 @@ def _not_twice(board: Mapping[str, Any], given: Mapping[str, Any]) -> None:
             )
 
 
-def _quote(
-    fields: "Sequence[Field]",
-    missing: Collection[str],
-    notes: Sequence[str],
-    compared: CompareConfig,
-    config: TrainConfig,
-    as_json: bool,
-) -> None:
+def _quote(asked: "_Asked", compared: CompareConfig, config: TrainConfig, as_json: bool) -> None:
     """Every method at every budget: each one's fields, then all of them beside each other."""
     from bitfold.comparison.quotes import quotes
 
     width = config.vector_width
-    made = quotes(fields, width, compared, config.set, seed=config.seed, missing=missing)
+    made = quotes(
+        asked.fields, width, compared, config.set,
+        seed=config.seed, missing=asked.missing, rows=asked.rows,
+    )  # fmt: skip
     if as_json:
         figures = {
-            "fields": [asdict(field) for field in fields],
+            "fields": [asdict(field) for field in asked.fields],
             "embedding_dim": width,
             "quotes": [quote.to_json() for quote in made],
         }
@@ -154,14 +150,26 @@ def _quote(
         if quote.plan is not None:
             title = f"{quote.method} at {quote.budget}"
             parts += plan_parts(quote.plan, title, narrow=narrow)
-    show(*parts, *quote_tables(made, narrow=narrow), *notes)
+    show(*parts, *quote_tables(made, narrow=narrow), *asked.notes)
 
 
-# Fields, those that have an id of missing values among their distinct ones, and what to note.
-Fields = tuple["Sequence[Field]", Collection[str], Sequence[str]]
+class _Asked(NamedTuple):
+    """What a plan is made for.
+
+    Args:
+        fields: what is embedded.
+        missing: those that have an id of missing values among their distinct ones.
+        notes: what to say with it.
+        rows: of the training part, where there is a log.
+    """
+
+    fields: "Sequence[Field]"
+    missing: Collection[str] = ()
+    notes: Sequence[str] = ()
+    rows: int | None = None
 
 
-def _log_fields(path: str) -> Fields:
+def _log_fields(path: str) -> _Asked:
     from bitfold.data.prepared import PreparedLog
 
     log = PreparedLog(path)
@@ -172,14 +180,14 @@ def _log_fields(path: str) -> Fields:
     guessed = [info.name for info in schema.fields if not info.exact]
     if guessed:
         notes.append(f"estimated numbers of ids: {', '.join(guessed)}")
-    return schema.embedding_fields(), missing, notes
+    return _Asked(schema.embedding_fields(), missing, notes, log.rows["train"])
 
 
-def _said_fields(text: str) -> Fields:
+def _said_fields(text: str) -> _Asked:
     """Read `user=6040,query=hashed:1000000`.
 
     Example:
-        >>> [field.size for field in _said_fields("user=6040,query=hashed:1e6")[0]]
+        >>> [field.size for field in _said_fields("user=6040,query=hashed:1e6").fields]
         [6040, 1000000]
     """
     from bitfold.planning.field import Field
@@ -199,4 +207,4 @@ def _said_fields(text: str) -> Fields:
             found.append(Field(name, distinct=parse(number, count) if count else None))
         else:
             found.append(Field(name, parse(number, ids)))
-    return found, (), ()
+    return _Asked(found)

@@ -68,7 +68,7 @@ def plan_cells(
                 train.vector_width,
                 method=variant.method,
                 budget=budget,
-                stats=Promised(),
+                stats=Promised(log.rows["train"]),
                 **options[variant.name],
             ).bytes
         except BudgetTooSmall as error:

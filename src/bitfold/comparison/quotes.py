@@ -78,6 +78,7 @@ def quotes(
     *,
     seed: int = 0,
     missing: Collection[str] = (),
+    rows: int | None = None,
 ) -> list[Quote]:
     """A quote for every method and budget of a comparison, budget after budget.
 
@@ -88,6 +89,7 @@ def quotes(
         settings: options as `compare` takes them: `option=value`, `method.option=value`.
         seed: what the hashes are salted from.
         missing: the fields one of whose distinct ids is that of missing values.
+        rows: of the training part, if there is one.
 
     Raises:
         UnknownName: for a method or option that does not exist.
@@ -118,7 +120,7 @@ def quotes(
                 method=variant.method,
                 budget=size,
                 seed=seed,
-                stats=Promised(),
+                stats=Promised(rows),
                 **dict[str, Any](options[variant.name]),
             )
             out.append(replace(quote, plan=made))

@@ -57,7 +57,7 @@ class EmbeddingBag(OneField, nn.EmbeddingBag):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
-        method: str = "binary-code",
+        method: str = "auto",
         budget: int | str | None = None,
         distinct: int | None = None,
         seed: int | None = None,

@@ -59,7 +59,7 @@ class EmbeddingCollection(nn.Module):
         fields: Sequence[Field],
         embedding_dim: int,
         *,
-        method: str = "binary-code",
+        method: str = "auto",
         budget: int | str | None = None,
         seed: int | None = None,
         mode: str = "mean",

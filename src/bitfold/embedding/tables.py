@@ -98,7 +98,7 @@ class TableCollection(nn.Module):
         self,
         tables: Sequence[Table],
         *,
-        method: str = "binary-code",
+        method: str = "auto",
         budget: int | str | None = None,
         seed: int | None = None,
         sparse: bool = False,

@@ -4,10 +4,11 @@ Precision, sharing and composition multiply, and the boards say in which order t
 docs/results.md, "What auto chooses, and why"):
 
 1. all ids whole in their floating type, where the budget has room for it;
-2. all ids whole in 8, 4 or 3 bits a number, the most that fit;
-3. below that, ids share rows: one pool of first digits for all larger fields, and for each field a
-   few rows of its own that they are multiplied by; small fields whole. A number has 3 bits, and 4
-   where more than ten ids share a row: then each row counts for more.
+2. all ids whole at 8 or 4 bits a number, the most that fit;
+3. below that, ids share rows, at 4 bits a number: fewer bits buy more rows and lose more than those
+   are worth. One pool serves the first digits of all larger fields, and each field has a few rows
+   of its own that they are multiplied by; small fields are whole. Where nearly all ids could have a
+   row and training has a hundred rows an id, fields keep to rows of their own.
 
 Hashed ids are given places of their own first, by a compact map, where statistics will be there to
 build it and it takes a small part of the budget; elsewhere their codes have digits.
@@ -26,10 +27,13 @@ from bitfold.method.mapping import map_bytes, mapped, with_places
 from bitfold.planning.ask import Ask
 from bitfold.planning.spec import Group
 
-WHOLE_BITS = (8, 4, 3)
+WHOLE_BITS = (8, 4)
 """Bits of a number in which ids are kept whole, where they fit; the most that fit."""
-SHARED_BITS, CROWDED_BITS, CROWD = 3, 4, 10
-"""Bits of a number where ids share rows; and where more than so many share each."""
+SHARED_BITS = 4
+"""Bits of a number where ids share rows."""
+NEARLY, OFTEN, LARGE = 1.5, 100, 0.05
+"""Fields keep to their own rows with so many ids a row at most, and so many training rows an id;
+large are fields that have such a part of all ids."""
 MAP_SHARE = 0.25
 """The part of a budget that maps may take."""
 
@@ -65,7 +69,7 @@ class Auto(Method):
         refusals: list[BudgetTooSmall] = []
         for recipe, numbers in self._choices(ask):
             try:
-                return recipe.plan(replace(ask, numbers=numbers, scale=self.scale))
+                return recipe.settled(replace(ask, numbers=numbers, scale=self.scale))
             except BudgetTooSmall as error:
                 refusals.append(error)
         raise min(refusals, key=lambda each: each.minimum)
@@ -77,16 +81,12 @@ class Auto(Method):
                 yield Full(std=self.std), ask.dtype
             for bits in WHOLE_BITS if self.bits is None else (self.bits,):
                 yield Full(std=self.std, bits=bits, scale=self.scale), f"q{bits}"
-        bits = self.bits or self._bits(ask)
-        for sharing in ("first", "fields"):
+        bits = self.bits or SHARED_BITS
+        of_bits = replace(ask, numbers=f"q{bits}", scale=self.scale)
+        sharings = ("slices",) * _keeps_apart(of_bits) + ("first", "fields")
+        for sharing in sharings:
             shared = BinaryCode(std=self.std, bits=bits, scale=self.scale, sharing=sharing)
-            yield shared, f"q{bits}"
-
-    def _bits(self, ask: Ask) -> int:
-        """Bits of a number where ids share rows."""
-        ids = sum(field.size or 0 for field in ask.fields)
-        rows = (ask.budget or 0) // replace(ask, numbers=f"q{CROWDED_BITS}").row_bytes()
-        return CROWDED_BITS if ids > CROWD * rows else SHARED_BITS
+            yield shared, of_bits.numbers
 
     def reasons(self, ask: Ask, groups: Sequence[Group]) -> tuple[str, ...]:
         """What was chosen, and by which rule."""
@@ -108,3 +108,13 @@ class Auto(Method):
             elif any(ask.fields[number].hashed for number in group.fields):
                 said.append("hashed ids have codes: maps of them would take too much")
         return tuple(said)
+
+
+def _keeps_apart(ask: Ask) -> bool:
+    """Whether fields keep to rows of their own: nearly all ids have one, and training is rich."""
+    sizes = [field.num_embeddings or 0 for field in ask.fields]
+    if not all(sizes) or ask.budget is None or ask.stats is None or ask.stats.rows is None:
+        return False
+    large = [size for size in sizes if size >= LARGE * sum(sizes)]
+    often = ask.stats.rows * len(large) >= OFTEN * sum(large)
+    return often and sum(sizes) * ask.row_bytes() <= NEARLY * ask.budget

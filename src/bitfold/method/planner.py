@@ -1,7 +1,6 @@
 """From fields, a width, a method and a budget to a plan."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +26,7 @@ def plan(
     fields: Sequence[Field],
     embedding_dim: int,
     *,
-    method: str = "binary-code",
+    method: str = "auto",
     budget: int | str | None = None,
     seed: int = 0,
     dtype: torch.dtype | str | None = None,
@@ -96,20 +95,7 @@ def plan(
 
 
 def _made(recipe: Method, ask: Ask) -> Plan:
-    """A method's plan; of few bits the best use of what steps it turned out not to need."""
-    found = _tried(recipe, ask)
-    if ask.packed and ask.budget is not None:
-        steps = found.by_kind.get("steps", 0)
-        with suppress(BudgetTooSmall):
-            again = _tried(recipe, replace(ask, reserved=steps))
-            if found.bytes < again.bytes <= ask.budget:
-                found = again
-    if ask.budget is not None and found.bytes > ask.budget:
-        raise AssertionError(f"a plan of {recipe.name} exceeds its budget: {found.bytes} bytes")
-    return found
-
-
-def _tried(recipe: Method, ask: Ask) -> Plan:
+    """A method's plan, held against the budget."""
     numbers = [i for i, field in enumerate(ask.fields) if field.hashed] if recipe.map else []
     if numbers:
         found = recipe.groups(with_places(ask, numbers))
@@ -117,7 +103,7 @@ def _tried(recipe: Method, ask: Ask) -> Plan:
     else:
         groups = recipe.groups(ask)
     alone = len(groups) == 1 and groups[0].method == recipe.name
-    return Plan(
+    made = Plan(
         fields=ask.fields,
         embedding_dim=ask.dim,
         budget=ask.budget,
@@ -126,3 +112,6 @@ def _tried(recipe: Method, ask: Ask) -> Plan:
         groups=groups,
         why=recipe.reasons(ask, groups),
     )
+    if ask.budget is not None and made.bytes > ask.budget:
+        raise AssertionError(f"a plan of {recipe.name} exceeds its budget: {made.bytes} bytes")
+    return made

@@ -17,6 +17,10 @@ class Statistics(Protocol):
     Ids are those that an embedding is given: dense ones, or hashed ones of 64 bits.
     """
 
+    @property
+    def rows(self) -> int | None:
+        """How many rows the training part has; None if nobody knows."""
+
     def top(self, field: str, k: int) -> tuple[Ids, Counts]:
         """The `k` most frequent ids of a field, or all there are, and how often each occurs.
 
@@ -31,7 +35,14 @@ class Statistics(Protocol):
 
 
 class Promised:
-    """Statistics that a training will have, for planning before it: nothing is counted yet."""
+    """Statistics that a training will have, for planning before it: nothing is counted yet.
+
+    Args:
+        rows: how many rows the training part has, if that is known.
+    """
+
+    def __init__(self, rows: int | None = None) -> None:
+        self.rows = rows
 
     def top(self, field: str, k: int) -> tuple[Ids, Counts]:
         """Refused."""
@@ -60,6 +71,7 @@ class Counted:
 
     Args:
         counted: for each field its distinct ids, in any order, and how often each occurs.
+        rows: how many rows were counted, if that is known.
 
     Example:
         >>> found = Counted({"user": (np.array([7, 3, 9]), np.array([1, 5, 1]))})
@@ -69,7 +81,8 @@ class Counted:
         array([1, 0])
     """
 
-    def __init__(self, counted: dict[str, tuple[Any, Any]]) -> None:
+    def __init__(self, counted: dict[str, tuple[Any, Any]], rows: int | None = None) -> None:
+        self.rows = rows
         self._by_id: dict[str, tuple[Ids, Counts]] = {}
         for field, (ids, counts) in counted.items():
             ids, counts = np.asarray(ids, np.int64), np.asarray(counts, np.int64)

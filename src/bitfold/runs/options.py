@@ -27,7 +27,7 @@ class TrainConfig:
     """
 
     method: str = option(
-        "binary-code", help="Embedding method; `bitfold methods` lists them.", metavar="METHOD"
+        "auto", help="Embedding method; `bitfold methods` lists them.", metavar="METHOD"
     )
     budget: str | None = option(
         None,

@@ -26,6 +26,7 @@ class LogStatistics:
     def __init__(self, rows: "TrainingRows") -> None:
         self._rows = rows
         self._counted: Counted | None = None
+        self.rows = rows.count("train")
 
     def top(self, field: str, k: int) -> tuple[Ids, Counts]:
         """The `k` most frequent ids and their counts."""
