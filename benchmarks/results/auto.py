@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bitfold.comparison.board import FULL
+from bitfold.comparison.config import FULL
 
 from .boards import AUTO, FAMILIES, Board
 from .figures import Figures, difference, figure, link, paired, table
