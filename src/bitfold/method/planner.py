@@ -10,7 +10,7 @@ from bitfold.config import parse_options, to_json
 from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.method.base import Method
 from bitfold.method.mapping import mapped, with_places
-from bitfold.method.registry import method_kind
+from bitfold.method.registry import method_kind, method_meant
 from bitfold.planning.ask import Ask
 from bitfold.planning.budget import full_bytes, parse_budget
 from bitfold.planning.field import Field
@@ -38,7 +38,7 @@ def plan(
     Args:
         fields: what is embedded.
         embedding_dim: `D`, numbers per vector.
-        method: one of `bitfold.methods()`.
+        method: one of `bitfold.methods()`; `auto` with options of binary-code is binary-code.
         budget: serving bytes: a number, `"64MiB"`, or a ratio to the full float32 table, `"100x"`.
             Without one a method that has a size of its own takes that, but never more than a full
             table of the same type, where the fields' sizes are known.
@@ -68,6 +68,7 @@ def plan(
             "the embedding's width is too small", got=embedding_dim, expected="1 or more numbers"
         )
     size = None if budget is None else parse_budget(budget, fields, embedding_dim)
+    method = method_meant(method, options)
     recipe = parse_options(method_kind(method), options, what=f"option of method {method!r}")
     name = dtype_name(dtype)
     ask = Ask(

@@ -8,7 +8,8 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -40,6 +41,7 @@ class _Plugin(NamedTuple):
     file: PluginFile
 
 
+AUTO, BINARY = "auto", "binary-code"
 _plugins: dict[str, _Plugin] = {}
 
 
@@ -94,6 +96,25 @@ def method_kind(name: str) -> type[Method]:
     if name not in kinds:
         raise unknown_name("method", name, kinds)
     return kinds[name]
+
+
+def method_meant(name: str, options: Iterable[str]) -> str:
+    """The method that a name and the names of options mean.
+
+    `auto` has few options. With those of binary-code, the default before it, binary-code is meant.
+
+    Example:
+        >>> method_meant("auto", ["blocks"]), method_meant("auto", ["bits"])
+        ('binary-code', 'auto')
+    """
+    if name != AUTO:
+        return name
+    foreign = set(options) - _option_names(AUTO)
+    return BINARY if foreign and foreign <= _option_names(BINARY) else name
+
+
+def _option_names(method: str) -> set[str]:
+    return {field.name for field in fields(method_kind(method))}
 
 
 def methods() -> dict[str, MethodInfo]:

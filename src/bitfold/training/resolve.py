@@ -9,7 +9,7 @@ from bitfold.data.config import DataConfig
 from bitfold.data.folder import looks_prepared
 from bitfold.data.memory_log import MemoryLog
 from bitfold.errors import BitfoldError
-from bitfold.method.registry import method_kind, plugin_files
+from bitfold.method.registry import method_kind, method_meant, plugin_files
 from bitfold.nets.building import build_network, network_options
 from bitfold.runs.config import RunConfig
 from bitfold.runs.folder import load
@@ -28,7 +28,7 @@ Paths = str | Path | Sequence[str | Path] | MemoryLog
 def check_options(config: TrainConfig) -> None:
     """Raise for an embedding method, network or option that does not exist, before any work."""
     check_board(config.log)
-    kind = method_kind(config.method)
+    kind = method_kind(method_meant(config.method, config.set))
     parse_options(kind, config.set, what=f"option of method {config.method!r}")
     options = config.network_options(tuple(network_options(config.network)))
     build_network(config.network, 2, 1, 0, **options)
