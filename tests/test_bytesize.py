@@ -111,7 +111,7 @@ def test_bytes_for_people(size, text):
 def tower():
     return nn.ModuleDict(
         {
-            "embeddings": EmbeddingCollection(FIELDS, 16, budget="10x"),
+            "embeddings": EmbeddingCollection(FIELDS, 16, method="binary-code", budget="10x"),
             "history": nn.Sequential(EmbeddingBag(1000, 16, method="hash", budget=4096)),
             "top": nn.Sequential(nn.Linear(32, 8), nn.BatchNorm1d(8)),
         }
@@ -146,7 +146,7 @@ def test_tied_weights_count_once():
 
 
 def test_memory_follows_the_dtype():
-    model = EmbeddingCollection(FIELDS, 16, budget="10x")
+    model = EmbeddingCollection(FIELDS, 16, method="binary-code", budget="10x")
     mark = model.bytes()["fingerprint"]
     whole = bitfold.memory(model).total
     assert bitfold.memory(model.to(torch.bfloat16)).total - mark == (whole - mark) // 2

@@ -111,7 +111,7 @@ def test_the_printed_form_says_method_and_bytes():
     collection = EmbeddingCollection([Field("a", 500)], D, budget="5x")
     assert f"bytes={collection.plan.bytes}" in repr(collection)
     embedding = Embedding(V, D, 3, budget="2x")
-    for part in ("60, 5", "method='binary-code'", "padding_idx=3"):
+    for part in ("60, 5", "method='auto'", "padding_idx=3"):
         assert part in repr(embedding)
     assert "hashed" in repr(Embedding(None, D, budget=4096, distinct=100))
 

@@ -126,7 +126,8 @@ def test_the_ratio_is_full_bytes_over_bytes():
 
 
 def saved(**changes):
-    return {**bitfold.plan(FIELDS, 16, budget="10x").to_json(), **changes}
+    made = bitfold.plan(FIELDS, 16, method="binary-code", budget="10x")
+    return {**made.to_json(), **changes}
 
 
 def group(**changes):
@@ -274,7 +275,10 @@ def test_a_pool_that_int64_cannot_number_is_refused():
 
 
 def test_hashed_ids_of_unknown_number_get_as_wide_a_code_as_the_budget_allows():
-    small, large = (bitfold.plan([Field("q")], 16, budget=size) for size in ("8KiB", "8MiB"))
+    small, large = (
+        bitfold.plan([Field("q")], 16, method="binary-code", budget=size)
+        for size in ("8KiB", "8MiB")
+    )
     for made, least_bits in ((small, 16), (large, 56)):
         radices = [lookup.radix for lookup in made.program.fields[0]]
         assert len(radices) <= 4

@@ -242,7 +242,7 @@ def test_two_hashes_rarely_meet_in_both():
 @pytest.mark.parametrize(("budget", "own"), [("2x", 0.999), ("10x", 0.99), ("1000x", 0.88)])
 def test_few_hashed_ids_share_a_code(budget, own):
     """A code has ceil(log2 n) + 10 bits where two blocks allow it, and at least 2 spare ones."""
-    made = bitfold.plan([Field("q", distinct=50_000)], 16, budget=budget)
+    made = bitfold.plan([Field("q", distinct=50_000)], 16, method="binary-code", budget=budget)
     ids = torch.arange(50_000).unsqueeze(1) * 0x9E3779B97F4A7C15
     cells = Address(made.program).cells(ids).flatten(1)
     assert cells.unique(dim=0).shape[0] >= 50_000 * own

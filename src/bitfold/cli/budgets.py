@@ -111,7 +111,7 @@ def plan(
         **dict[str, Any](config.set),
     )
     if as_json:
-        click.echo(json.dumps(made.to_json(), indent=1))
+        click.echo(json.dumps(made.to_json() | {"by_kind": made.by_kind}, indent=1))
         return
     show(*plan_parts(made, narrow=is_narrow()), *made.why, *asked.notes)
 

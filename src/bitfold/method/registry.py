@@ -101,7 +101,7 @@ def method_kind(name: str) -> type[Method]:
 def method_meant(name: str, options: Iterable[str]) -> str:
     """The method that a name and the names of options mean.
 
-    `auto` has few options. With those of binary-code, the default before it, binary-code is meant.
+    `auto` has few options. With any other, binary-code is meant, the default before it.
 
     Example:
         >>> method_meant("auto", ["blocks"]), method_meant("auto", ["bits"])
@@ -109,8 +109,7 @@ def method_meant(name: str, options: Iterable[str]) -> str:
     """
     if name != AUTO:
         return name
-    foreign = set(options) - _option_names(AUTO)
-    return BINARY if foreign and foreign <= _option_names(BINARY) else name
+    return BINARY if set(options) - _option_names(AUTO) else name
 
 
 def _option_names(method: str) -> set[str]:

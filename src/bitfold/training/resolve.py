@@ -28,8 +28,8 @@ Paths = str | Path | Sequence[str | Path] | MemoryLog
 def check_options(config: TrainConfig) -> None:
     """Raise for an embedding method, network or option that does not exist, before any work."""
     check_board(config.log)
-    kind = method_kind(method_meant(config.method, config.set))
-    parse_options(kind, config.set, what=f"option of method {config.method!r}")
+    method = method_meant(config.method, config.set)
+    parse_options(method_kind(method), config.set, what=f"option of method {method!r}")
     options = config.network_options(tuple(network_options(config.network)))
     build_network(config.network, 2, 1, 0, **options)
 
