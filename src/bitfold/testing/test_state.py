@@ -233,6 +233,16 @@ def test_weights_of_another_address_are_refused(case: Case) -> None:
             )
 
 
+def test_fields_of_one_size_that_change_places_are_refused(case: Case) -> None:
+    """Their shapes say nothing, nor does a program: it knows fields by their number."""
+    fields = [Field("left", 200), Field("right", 200)]
+    one, other = case.collection(fields), case.collection(fields[::-1])
+    if "fingerprint" not in one.plan.by_kind:
+        pytest.skip("no address: ids are rows as they stand, or modules of its own tell")
+    with pytest.raises(BitfoldError, match="another address"):
+        one.load_state_dict(other.state_dict())
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_other_dtypes(case: Case, dtype: torch.dtype) -> None:
     collection, ids = case.collection(mode="mean"), case.ids(5)
