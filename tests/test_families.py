@@ -247,3 +247,26 @@ def test_mixed_dimensions_need_a_power() -> None:
     for alpha in (-0.1, 2.5):
         with pytest.raises(BitfoldError, match="alpha"):
             planned("mixed-dimensions", "3x", alpha=alpha)
+
+
+ROWS = ("quotient-remainder", "unified", "hash-embeddings", "low-rank", "mixed-dimensions")
+
+
+@pytest.mark.parametrize("bits", [4, 2])
+@pytest.mark.parametrize("method", ROWS)
+def test_families_of_rows_are_served_in_few_bits_to_the_byte(method: str, bits: int) -> None:
+    """Trained rounded, so what is packed gives the same vectors."""
+    made = planned(method, "50x", bits=bits)
+    assert made.bytes <= made.budget
+    module = EmbeddingCollection.from_plan(made, seed=0)
+    ids = torch.stack([torch.arange(0, size, size // 2)[:2] for size in (6040, 3706, 2)], 1)
+    steps = torch.optim.Adam(module.parameters(), lr=0.01)
+    for _ in range(3):
+        steps.zero_grad()
+        (module(ids) - 1).square().sum().backward()
+        steps.step()
+    module.eval()
+    served = module.serving()
+    assert torch.equal(served(ids), module(ids))
+    assert sum(tensor.nbytes for tensor in served.state_dict().values()) == made.bytes
+    assert {pool.bits for group in made.groups for pool in group.pools} == {bits}
