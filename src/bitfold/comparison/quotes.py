@@ -169,7 +169,8 @@ def training_bytes(made: Plan) -> dict[str, int]:
             shapes.append((group.program.lookups, 1))
         if group.width != made.embedding_dim:
             shapes.append((len(group.fields) * group.width, made.embedding_dim))
-        shapes += [(1, size // number) for size in group.own.values()]
+        own = [size for kind, size in group.own.items() if kind != "fingerprint"]
+        shapes += [(1, size // number) for size in own]
         for name, kind in OPTIMIZERS.items():
             sizes[name] += sum(
                 2 * rows * width * number + rows * kind.bytes_per_row(width)

@@ -18,7 +18,7 @@ from bitfold.embedder import plain
 from bitfold.embedder.contract import Embedder, Progress, Table
 from bitfold.embedder.draws import drawn_seed
 from bitfold.embedder.head import Head
-from bitfold.embedder.preparing import build_maps, maps_of, unbuilt, unseen_places
+from bitfold.embedder.preparing import build_maps, maps_of, unbuilt, unbuilt_maps, unseen_places
 from bitfold.embedder.ranges import as_int64, out_of_range
 from bitfold.errors import BitfoldError, IdOutOfRange
 from bitfold.fuse import fusion_named
@@ -259,12 +259,7 @@ class Corridor(WithConstants, Embedder):
         if self.waits:  # tables may have come one by one
             self.waits = unbuilt(self.program, self.stored.named(), "")
         if self.waits:
-            raise BitfoldError(
-                "the maps of this embedding's ids are not built yet",
-                got=f"method {self.plan.method!r} before prepare",
-                expected="statistics of the training part, or a state dict",
-                fix="call prepare(stats) first, or give stats to EmbeddingCollection",
-            )
+            raise unbuilt_maps(self.plan.method)
         if self.rounds and self.training:
             for pool in self.pools():
                 pool.count_forward(weight if pool is self.pool else pool.weight)

@@ -9,21 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bitfold.address import Mapped
 from bitfold.address.constants import WithConstants
-from bitfold.address.fingerprint import check_fingerprint
+from bitfold.address.fingerprint import check_fingerprint, fingerprint_of
 from bitfold.address.mixing import signed
+from bitfold.address.tables import StoredTables
 from bitfold.embedder.contract import Embedder, Table
 from bitfold.embedder.draws import drawn_seed
+from bitfold.embedder.preparing import build_maps, maps_of, unbuilt, unbuilt_maps
 from bitfold.embedder.ranges import as_int64, guarded, out_of_range
 from bitfold.errors import BitfoldError
 from bitfold.fuse.bags import bags_of, check_bags, check_offsets, pool
 from bitfold.kernels.choice import recorded
 from bitfold.planning.plan import Plan
 from bitfold.planning.spec import dtype_size
+from bitfold.planning.statistics import Statistics
 from bitfold.pool import pool_of
 from bitfold.pool.dtypes import DTYPES
 
-FLOATING = ("weights", "fusion", "head", "decoder")  # kinds of bytes that a cast changes
+MARK = {"fingerprint"}
 
 
 class OwnEmbedder(WithConstants, Embedder):
@@ -55,6 +59,8 @@ class OwnEmbedder(WithConstants, Embedder):
         self.plan, self.std, self.seed = plan, std, seed
         self.num_fields, self.dim = len(plan.fields), plan.embedding_dim
         self.dtype = DTYPES[plan.dtype]
+        self.stored = StoredTables(((each.name, each.bytes) for each in plan.group.stored), device)
+        self.waits = bool(self._maps())  # for its maps to be built
         for spec in plan.group.pools:
             made = pool_of(spec, device=device, dtype=self.dtype, sparse=sparse)
             self.add_module(spec.name, made)
@@ -69,7 +75,7 @@ class OwnEmbedder(WithConstants, Embedder):
         raise NotImplementedError
 
     def decides(self) -> Any:
-        """What decides an id's numbers, beside the fields: JSON values."""
+        """What decides an id's numbers where no address does, beside the fields: JSON values."""
         raise NotImplementedError
 
     def pools(self) -> list[Any]:
@@ -85,6 +91,7 @@ class OwnEmbedder(WithConstants, Embedder):
                 got=list(ids.shape),
                 expected=f"[B, {self.num_fields}], a column for each field",
             )
+        self._check_maps()
         found = self.vectors(guarded(ids, self.bad(ids)))
         if padding_idx is None:
             return found
@@ -104,6 +111,7 @@ class OwnEmbedder(WithConstants, Embedder):
         # A recording holds them against the ids when it is run; a compiler's graph asserts.
         if torch.compiler.is_compiling() or not recorded(offsets):
             check_offsets(offsets, ids.shape[0])
+        self._check_maps()
         bags = offsets.shape[0] - 1
         rows = bags // self.num_fields
         bag = bags_of(offsets, ids.shape[0])
@@ -129,6 +137,8 @@ class OwnEmbedder(WithConstants, Embedder):
     def _draw(self, std: float, generator: torch.Generator) -> None:
         with torch.device("cpu"):
             self.draw(std, generator)
+        for each in self.pools():
+            each.refresh()
 
     @property
     def sparse(self) -> bool:
@@ -154,16 +164,41 @@ class OwnEmbedder(WithConstants, Embedder):
     def bad(self, ids: Tensor, field: Tensor | None = None) -> Tensor | None:
         """Which dense ids are out of range; see `bitfold.embedder.ranges`."""
         if self.limits.device != ids.device:  # weights that went there past `Module.to`
-            self.place_constants(ids.device)
+            self._place_all(ids.device)
         return out_of_range(self.plan.fields, self.limits, ids, field)
+
+    @property
+    def prepares(self) -> bool:  # type: ignore[override]
+        """Whether there are maps to build."""
+        return bool(self._maps())
+
+    def prepare(self, stats: Statistics) -> None:
+        """Build the maps."""
+        if self.prepares:
+            build_maps(self.plan.program, self.plan.fields, self.stored, stats)
+        self.waits = False
+
+    def _maps(self) -> dict[int, Mapped]:
+        program = self.plan.group.program
+        return {} if program is None else maps_of(program)
+
+    def _check_maps(self) -> None:
+        program = self.plan.group.program
+        if self.waits and program is not None:  # tables may have come one by one
+            self.waits = unbuilt(program, self.stored.named(), "")
+        if self.waits:
+            raise unbuilt_maps(self.plan.method)
 
     def bytes(self, phase: str = "serving") -> dict[str, int]:
         """Bytes by kind, to serve or to train (before any optimizer's state)."""
-        kinds = super().bytes(phase)
+        kinds, group = super().bytes(phase), self.plan.group
+        if phase == "training":  # the weights are all parameters, those of its own too
+            return {kind: size for kind, size in kinds.items() if kind not in {*group.own} - MARK}
         one = next(self.parameters(), None)
-        if phase == "serving" and one is not None and one.dtype != self.dtype:
-            old = dtype_size(self.plan.dtype)  # cast since it was planned
-            for kind in kinds.keys() & {*FLOATING}:
+        if one is not None and one.dtype != self.dtype:  # cast since it was planned
+            old = dtype_size(self.plan.dtype)
+            packed = {"weights"} if any(pool.packed for pool in group.pools) else set()
+            for kind in kinds.keys() & {"weights", *group.own} - MARK - packed:
                 kinds[kind] = kinds[kind] // old * one.element_size()
         return kinds
 
@@ -175,7 +210,13 @@ class OwnEmbedder(WithConstants, Embedder):
         return made
 
     def resume(self) -> "OwnEmbedder":
-        """A copy that can be trained on; the inverse of `serving`."""
+        """A copy that can be trained on; the inverse of `serving`.
+
+        Raises:
+            BitfoldError: with a step for each row, which would follow from other numbers.
+        """
+        if any(spec.packed and spec.scale == "row" for spec in self.plan.group.pools):
+            super().resume()
         made = copy.deepcopy(self).train().requires_grad_(True)
         for spec in self.plan.group.pools:
             setattr(made, spec.name, getattr(made, spec.name).resume())
@@ -184,8 +225,11 @@ class OwnEmbedder(WithConstants, Embedder):
     @property
     def fingerprint(self) -> int:
         """A digest of what decides an id's numbers: in the state dict, but no buffer."""
-        fields = [[field.name, field.num_embeddings] for field in self.plan.fields]
-        text = json.dumps([self.plan.group.method, self.decides(), fields], sort_keys=True)
+        names = [field.name for field in self.plan.fields]
+        program = self.plan.group.program
+        if program is not None:
+            return fingerprint_of(program, names)
+        text = json.dumps([self.plan.group.method, self.decides(), names], sort_keys=True)
         digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
         return signed(int.from_bytes(digest, "little"))
 
@@ -207,9 +251,16 @@ class OwnEmbedder(WithConstants, Embedder):
         elif strict:
             missing.append(f"{prefix}fingerprint")
         super()._load_from_state_dict(state_dict, prefix, local, strict, missing, *rest)
+        program = self.plan.group.program
+        if self.waits and program is not None:  # tables are read after their module
+            self.waits = unbuilt(program, state_dict, f"{prefix}stored.")
         own = (value for key, value in state_dict.items() if key.startswith(prefix))
         first = next(own, self.limits)
         if self.limits.is_meta and not first.is_meta:
-            for part in self.modules():
-                if isinstance(part, WithConstants):
-                    part.place_constants(first.device)
+            self._place_all(first.device)
+
+    def _place_all(self, device: torch.device) -> None:
+        """Make all constants anew where the weights are."""
+        for part in self.modules():
+            if isinstance(part, WithConstants):
+                part.place_constants(device)

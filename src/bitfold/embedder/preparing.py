@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bitfold.address import Mapped, Program
 from bitfold.address.tables import StoredTables
+from bitfold.errors import BitfoldError
 from bitfold.planning.field import Field
 from bitfold.planning.statistics import Statistics
 
@@ -26,6 +27,16 @@ def unbuilt(program: Program, state_dict: Mapping[str, Tensor], prefix: str) -> 
     """Whether a state dict lacks a map, or has an empty one: all ids would read the same rows."""
     tables = [state_dict.get(prefix + source.table) for source in maps_of(program).values()]
     return any(each is None or (not each.is_meta and not bool(each.any())) for each in tables)
+
+
+def unbuilt_maps(method: str) -> BitfoldError:
+    """The error of a lookup before its maps are built."""
+    return BitfoldError(
+        "the maps of this embedding's ids are not built yet",
+        got=f"method {method!r} before prepare",
+        expected="statistics of the training part, or a state dict",
+        fix="call prepare(stats) first, or give stats to EmbeddingCollection",
+    )
 
 
 def build_maps(

@@ -1,6 +1,6 @@
 """Allocation: how many rows each field gets of those that a budget buys."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bitfold.errors import BudgetTooSmall
 
@@ -65,3 +65,19 @@ def check_minimum(method: str, minimum: int, budget: int, fix: str | None = None
             got=f"{budget:,} bytes",
             fix=fix,
         )
+
+
+def largest(fits: Callable[[int], bool]) -> int:
+    """The largest number that fits, of those that do from 1 on.
+
+    Example:
+        >>> largest(lambda n: n * n <= 50)
+        7
+    """
+    low, high = 1, 2
+    while fits(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

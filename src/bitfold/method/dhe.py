@@ -6,7 +6,6 @@ as there; without batch normalization, whose part fresh weights play by their sc
 serves all fields, which salt their hashes: a small budget cannot buy one for each.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -18,7 +17,7 @@ from bitfold.config import option, to_json
 from bitfold.embedder.contract import Embedder
 from bitfold.embedder.decoder import Decoder
 from bitfold.errors import BitfoldError
-from bitfold.method.allocation import check_minimum
+from bitfold.method.allocation import check_minimum, largest
 from bitfold.method.base import Forms, Method, Traits, check_options
 from bitfold.method.hash import field_sizes
 from bitfold.planning.ask import Ask
@@ -42,18 +41,14 @@ class DHE(Method):
     name: ClassVar[str] = "dhe"
     summary: ClassVar[str] = "no table: a network decodes many hashes of an id"
     when: ClassVar[str] = "to compare with; lookups take a network's time, and small budgets little"
-    traits: ClassVar[Traits] = Traits(narrow=False)
+    traits: ClassVar[Traits] = Traits(
+        narrow=False,
+        why_wide="it has no rows; an id reads its whole decoder, whose rounding errors would add "
+        "up in every vector (dtype=bfloat16 halves it)",
+    )
     forms: ClassVar[Forms] = ({}, {"hashes": 9, "layers": 1})
 
     def __post_init__(self) -> None:
-        if self.bits is not None:
-            raise BitfoldError(
-                "dhe has no rows to keep in few bits",
-                got=f"bits={self.bits}",
-                expected="bits=none: an id reads all of its decoder, whose rounding errors add up "
-                "in every vector",
-                fix="a type of 16 bits, as dtype=bfloat16, halves it",
-            )
         super().__post_init__()
         check_options(self.name, vars(self), hashes=1, layers=1, width=1, salt=0)
 
@@ -122,19 +117,3 @@ def count(sizes: tuple[int, ...]) -> int:
         11
     """
     return sum((width + 1) * out for width, out in pairwise(sizes))
-
-
-def largest(fits: Callable[[int], bool]) -> int:
-    """The largest number that fits, of those that do from 1 on.
-
-    Example:
-        >>> largest(lambda n: n * n <= 50)
-        7
-    """
-    low, high = 1, 2
-    while fits(high):
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low

@@ -73,11 +73,13 @@ def mapped(group: Group, ask: Ask, numbers: Sequence[int]) -> Group:
         )
     lookups = list(group.program.fields)
     stored = list(group.stored)
-    for number in numbers:
+    for place, number in enumerate(group.fields):
+        if number not in numbers:
+            continue
         salt = derive_salt(ask.seed, number, 1)
         distinct = ask.fields[number].distinct or 1
         source = Mapped(f"map_{number}", distinct, salt, Mixed(salt), MISSES)
-        lookups[number] = tuple(_over(source, each, group.method) for each in lookups[number])
+        lookups[place] = tuple(_over(source, each, group.method) for each in lookups[place])
         stored.append(StoredSpec(source.table, source.map.bytes, 8, "map"))
     program = replace(group.program, fields=tuple(lookups))
     return replace(group, program=program, stored=tuple(stored))

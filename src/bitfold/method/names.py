@@ -9,6 +9,7 @@ BUILT_IN = {
     "multi-hash": "bitfold.method.multi_hash:MultiHash",
     "binary-code": "bitfold.method.binary_code:BinaryCode",
     "quotient-remainder": "bitfold.method.quotient_remainder:QuotientRemainder",
+    "tensor-train": "bitfold.method.tensor_train:TensorTrainMethod",
     "dhe": "bitfold.method.dhe:DHE",
     "unified": "bitfold.method.unified:Unified",
     "robe": "bitfold.method.robe:Robe",

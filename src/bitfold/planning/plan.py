@@ -194,8 +194,8 @@ def _rows(group: Group, fields: list[Field]) -> list[dict[str, Any]]:
     reads = _reads(group.program, fields)
     out = []
     for each, lookups in zip(fields, group.program.fields, strict=True):
-        slices = {(lookup.base, lookup.span) for lookup in lookups}
-        rows = sum(span for _, span in slices)
+        slices = {(lookup.pool, lookup.base, lookup.span) for lookup in lookups}
+        rows = sum(span for _, _, span in slices)
         readers = [reads[place] for place in slices]
         digits = {(found.source, found.divisor, found.radix) for found in lookups}
         out.append(
@@ -209,7 +209,9 @@ def _rows(group: Group, fields: list[Field]) -> list[dict[str, Any]]:
                 "rows": rows,
                 "lookups": len(lookups),
                 "radices": [lookup.radix for lookup in lookups],
-                "bytes": int(rows * group.pools[0].mean_row_bytes),
+                "bytes": int(
+                    sum(span * group.pools[pool].mean_row_bytes for pool, _, span in slices)
+                ),
                 "ids_per_row": None if None in readers else sum(filter(None, readers)) / rows,
                 "vectors": math.prod(radix for _, _, radix in digits),
             }
@@ -239,12 +241,12 @@ def _own_rows(group: Group, fields: list[Field]) -> list[dict[str, Any]]:
     ]
 
 
-def _reads(program: Program, fields: list[Field]) -> dict[tuple[int, int], int | None]:
+def _reads(program: Program, fields: list[Field]) -> dict[tuple[int, int, int], int | None]:
     """How many ids read each slice of rows, an id once for each of its lookups there."""
-    reads: dict[tuple[int, int], int | None] = {}
+    reads: dict[tuple[int, int, int], int | None] = {}
     for each, lookups in zip(fields, program.fields, strict=True):
         for lookup in lookups:
-            place = (lookup.base, lookup.span)
+            place = (lookup.pool, lookup.base, lookup.span)
             before = reads.get(place, 0)
             known = before is not None and each.size is not None
             reads[place] = (before or 0) + (each.size or 0) if known else None

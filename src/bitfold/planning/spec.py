@@ -24,6 +24,8 @@ FLOATS = ("float32", "float64", "bfloat16", "float16")
 SCALES = ("slice", "row")
 STORED = ("pointers", "map", "mask", "sketch")
 FINGERPRINT_BYTES = 8
+OWN = "own"
+"""The fusion of modules that fuse in a way of their own, from pools of any widths."""
 _HALF = 2  # bytes of a float16, which centres and steps are kept in
 
 
@@ -180,7 +182,7 @@ class Group:
         program: the address; None for modules of their own.
         pools: trained numbers; the first is the one that lookups read unless they say another.
         stored: integers beside them.
-        fusion: the fusion's name.
+        fusion: the fusion's name; `own` for modules that fuse in a way of their own.
         width: numbers of a vector before the head; where it is not the plan's, each field has a
             head `[width, D]`.
         dtype: of the numbers while they are trained.
@@ -219,7 +221,7 @@ class Group:
         width = self.width // self.program.chunks
         rows = tuple(pool.rows for pool in self.pools)
         other = rows != (self.program.rows, *self.program.more_rows)
-        if other or any(pool.width != width for pool in self.pools):
+        if other or (self.fusion != OWN and any(pool.width != width for pool in self.pools)):
             raise BitfoldError(
                 "the plan's pools are not those of its address",
                 got=", ".join(f"{pool.name} [{pool.rows}, {pool.width}]" for pool in self.pools),
