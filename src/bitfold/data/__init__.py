@@ -8,7 +8,8 @@
 - `lines`, `quotes`, `header`, `text`, `ragged` (text).
 - `frames`, `memory_log`, `columns_of`, `records`, `single`: rows in memory.
 - `canonical`, `hashing`: values to ids.   - `types`, `spellers`: how values were spelt.
-- `columns`, `labels`, `times`, `rows`: chunks to ids and numbers.   - `splits`: train, valid, test.
+- `columns`, `fields`, `labels`, `times`, `rows`: chunks to ids and numbers.
+- `splits`: train, valid, test.
 - `dealing`, `fitting`, `writing`, `prepare`: the three passes.   - `spill`: rows on the disk.
 - `statistics`, `frequent`, `balance`, `vocabulary`, `schema`, `manifest`: what is learned and kept.
 - `table`, `finishing`, `batch`, `prepared`, `raw`: rows as tensors.   - `synth`: a log made up.

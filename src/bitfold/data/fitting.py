@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bitfold.data.balance import Balance
-from bitfold.data.columns import FieldSpec
 from bitfold.data.config import DataConfig
 from bitfold.data.dealing import Dealt
+from bitfold.data.fields import FieldSpec
 from bitfold.data.hashing import missing_id
 from bitfold.data.reading import Progress
 from bitfold.data.schema import FieldInfo, NumericInfo, Schema, shape

@@ -214,7 +214,7 @@ class Schema:
 
     def _contradiction(self) -> str | None:
         """What of the fields, numbers and maps does not fit the options; None if all does."""
-        from bitfold.data.columns import field_specs
+        from bitfold.data.fields import field_specs
         from bitfold.data.types import is_type
 
         buckets = self.config.transform.kind == "buckets"

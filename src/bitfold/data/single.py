@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bitfold.data.canonical import NUMBER, number_of, text_of, utf8
-from bitfold.data.columns import FieldSpec, field_specs
 from bitfold.data.columns_of import bag_of
+from bitfold.data.fields import FieldSpec, field_specs
 from bitfold.data.finishing import assemble
 from bitfold.data.hashing import missing_id
 from bitfold.data.memory_log import check_row
