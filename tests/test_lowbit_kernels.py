@@ -14,7 +14,7 @@ from bitfold.kernels.packing import in_one_slice, pack, scratch_words
 from bitfold.kernels.reading import lanes_of_packed
 from bitfold.optim import SGD
 from bitfold.pool import LowBitPool, PackedPool
-from bitfold.pool.rounding import BITS, row_bytes
+from bitfold.pool.rounding import FEW_BITS, row_bytes
 
 ROWS, SLICES = 60, (0, 17)
 # Bits and widths: rows of one piece and of several, codes within a byte and across, odd ends.
@@ -116,7 +116,7 @@ def test_where_tiny_numbers_are_zeros_scales_are_what_they_are():
 
 
 @pytest.mark.parametrize("fusion", ["product", "sum", "mean", "concat", "weighted"])
-@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("bits", FEW_BITS)
 def test_modules_read_alike_rounded_and_packed(bits, fusion):
     fields = [bitfold.Field("a", 3000), bitfold.Field("b", 40), bitfold.Field("c", distinct=500)]
     more = {"blocks": 2} if fusion == "concat" else {}

@@ -5,7 +5,7 @@ import mmap
 import pytest
 import torch
 
-from bitfold.pool import pages
+from bitfold.kernels import pages
 
 
 @pytest.fixture

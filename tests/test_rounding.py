@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from bitfold import BitfoldError
 from bitfold.pool.refreshing import due
 from bitfold.pool.rounding import (
-    BITS,
+    FEW_BITS,
     OF_DEVIATION,
     OF_LARGEST,
     codes_of,
@@ -22,7 +22,7 @@ from bitfold.pool.rounding import (
     values_of,
 )
 
-bits = st.sampled_from(BITS)
+bits = st.sampled_from(FEW_BITS)
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 halves = st.floats(width=16, allow_nan=False, allow_infinity=False)
 steps = st.one_of(st.just(0.0), st.floats(width=16, min_value=2.0**-24, max_value=60_000.0))
@@ -86,7 +86,7 @@ def test_a_number_goes_to_the_nearest_value(bits, seed):
     torch.testing.assert_close(found, nearest, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("bits", FEW_BITS)
 def test_what_is_not_a_number_stays_so_and_is_not_packed(bits):
     numbers = torch.tensor([0.5, float("nan"), float("inf"), -float("inf")])
     values = rounded(numbers, half(0.0), half(1.0), bits)
@@ -96,7 +96,7 @@ def test_what_is_not_a_number_stays_so_and_is_not_packed(bits):
         codes_of(numbers, half(0.0), half(1.0), bits)
 
 
-@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("bits", FEW_BITS)
 def test_the_steps_are_the_best_of_a_gaussian(bits):
     numbers = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
 
@@ -107,7 +107,7 @@ def test_the_steps_are_the_best_of_a_gaussian(bits):
     assert error(1) < min(error(0.8), error(1.25))
 
 
-@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("bits", FEW_BITS)
 def test_a_rows_own_step_is_near_the_best_of_16_gaussians(bits):
     rows = torch.randn(20_000, 16, generator=torch.Generator().manual_seed(0))
     steps = row_steps(rows, half(0.0), bits)

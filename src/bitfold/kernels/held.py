@@ -52,7 +52,7 @@ from bitfold.kernels.packing import (
     reciprocal,
 )
 from bitfold.kernels.reading import Reading, lanes_of_packed
-from bitfold.pool.rounding import BITS
+from bitfold.planning.spec import FEW_BITS
 
 WORD, HALF = (1 << 64) - 1, (1 << 32) - 1
 TABLE_WORDS = 2048  # eight tables of 256
@@ -306,7 +306,7 @@ def check_words(facts: Facts, reading: Reading) -> None:
         ("dim", dim, dim > 0 and dim % facts.chunks == 0, f"a multiple of {facts.chunks}"),
         ("room", reading.room, 0 <= reading.room - facts.room - dim <= SPARE, facts.room + dim),
         ("raw", reading.raw, facts.raw or not reading.raw, False),
-        ("bits", bits, bits in (0, *BITS), f"0 or one of {BITS}"),
+        ("bits", bits, bits in (0, *FEW_BITS), f"0 or one of {FEW_BITS}"),
     ):
         if not good:
             raise refused(argument, got, expected)

@@ -35,11 +35,11 @@ from bitfold.kernels.held import (
 )
 from bitfold.kernels.move import Move, check_move
 from bitfold.kernels.packing import FEW, HEAD, MOST
+from bitfold.kernels.pages import ask_for_large_pages
 from bitfold.kernels.readers import FLOATS, PACKED, ROUNDED, scale_words
 from bitfold.kernels.reading import Reading, lanes_of_packed
 from bitfold.kernels.vectors import lanes_of
 from bitfold.kernels.walk import FIRST, ONE, POOL_MAX, PRODUCT, READ, WEIGHTED
-from bitfold.pool.pages import ask_for_large_pages
 from bitfold.threads import agree, most_threads
 
 SERIAL_NUMBERS = 1 << 15  # outputs below which waking a second thread costs more than it saves

@@ -19,11 +19,9 @@ from bitfold.planning.ask import Ask
 from bitfold.planning.field import Field
 from bitfold.planning.plan import Plan
 from bitfold.planning.slices import slices_of
-from bitfold.planning.spec import SCALES, Group, PoolSpec, StoredSpec
+from bitfold.planning.spec import FEW_BITS, SCALES, Group, PoolSpec, StoredSpec
 
 Forms = tuple[Mapping[str, Any], ...]
-NARROW = (1, 2, 3, 4, 8)
-"""The bits of a number that a pool may be kept in, beside its floating types."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +96,8 @@ class Method(ABC):
             raise BitfoldError("std is out of range", got=self.std, expected="a number above 0")
         if self.bits is None:
             return
-        if self.bits not in NARROW:
-            expected = ", ".join(str(bits) for bits in NARROW)
+        if self.bits not in FEW_BITS:
+            expected = ", ".join(str(bits) for bits in FEW_BITS)
             raise BitfoldError(
                 "bits is out of range", got=self.bits, expected=f"{expected} or none"
             )

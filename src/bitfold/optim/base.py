@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from bitfold.errors import BitfoldError
 from bitfold.kernels.move import Move
+from bitfold.kernels.pages import ask_for_large_pages
 from bitfold.optim import pending
 from bitfold.optim.options import taken
 from bitfold.optim.rows import rows_of, update_plain
 from bitfold.pool import DensePool
-from bitfold.pool.pages import ask_for_large_pages
 
 Words = tuple[float, float, float, float, float, float]
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]

@@ -20,6 +20,8 @@ BITS = {
     "q1": 1,
 }
 """How a pool may keep its numbers, and the bits of one."""
+FEW_BITS = (8, 4, 3, 2, 1)
+"""Of a packed number, `q8` to `q1`."""
 FLOATS = ("float32", "float64", "bfloat16", "float16")
 SCALES = ("slice", "row")
 STORED = ("pointers", "map", "mask", "sketch")

@@ -8,8 +8,7 @@ from bitfold.errors import BitfoldError
 from bitfold.planning.spec import PoolSpec
 from bitfold.pool.dense import DensePool
 from bitfold.pool.flat import FlatPool
-from bitfold.pool.lowbit import LowBitPool
-from bitfold.pool.packed import PackedPool
+from bitfold.pool.lowbit import LowBitPool, PackedPool
 from bitfold.pool.pruned import MaskedPool, PrunedPool
 
 __all__ = [

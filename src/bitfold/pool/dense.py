@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bitfold.kernels.pages import ask_for_large_pages
 from bitfold.kernels.reading import NO_ROUNDING
-from bitfold.pool.pages import ask_for_large_pages
 
 
 class DensePool(nn.Module):

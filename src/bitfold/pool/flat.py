@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bitfold.address.constants import WithConstants
-from bitfold.pool.pages import ask_for_large_pages
+from bitfold.kernels.pages import ask_for_large_pages
 
 
 class FlatPool(WithConstants):

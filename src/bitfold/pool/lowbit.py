@@ -1,7 +1,7 @@
 """Pools of few bits a number: float32 rows that are read rounded while they are trained.
 
-`LowBitPool` keeps the rows that an optimizer moves; `PackedPool` (`bitfold.pool.packed`) what is
-left of them to serve: codes. Both read the same numbers, to the bit (`bitfold.pool.rounding`).
+`LowBitPool` keeps the rows that an optimizer moves; `PackedPool` what is left of them to serve:
+codes. Both read the same numbers, to the bit (`bitfold.pool.rounding`).
 
 A row of 16 numbers takes 8 bytes at 4 bits, 4 at 2. Rows that play the same part share a centre
 and a step for each column, so that they cost no bytes a row: later factors of a product live around
@@ -15,10 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bitfold.errors import BitfoldError
+from bitfold.kernels.pages import ask_for_large_pages
+from bitfold.kernels.reading import lanes_of_packed
 from bitfold.pool.dense import DensePool
-from bitfold.pool.packed import CHUNK, PackedPool, Sliced
 from bitfold.pool.refreshing import count_forward, refresh
-from bitfold.pool.rounding import codes_of, pack, rounded, row_steps
+from bitfold.pool.rounding import codes_of, pack, rounded, row_bytes, row_steps, unpack, values_of
+from bitfold.pool.sliced import CHUNK, Sliced
 
 
 class LowBitPool(Sliced, DensePool):
@@ -114,7 +117,7 @@ class LowBitPool(Sliced, DensePool):
         return centre, row_steps(numbers, centre, self.bits)
 
     @torch.no_grad()
-    def serving(self) -> PackedPool:
+    def serving(self) -> "PackedPool":
         """The packed pool that reads the same numbers.
 
         Raises:
@@ -163,3 +166,112 @@ class SparseLowBitPool(LowBitPool, nn.Embedding):  # type: ignore[misc] # as `Sp
     max_norm = None
     norm_type = 2.0
     scale_grad_by_freq = False
+
+
+class PackedPool(Sliced):
+    """Rows of codes: what a pool of few bits weighs when it is served. Nothing of it is trained.
+
+    Its state dict is `weight`, uint8 `[R, ceil(w * bits / 8)]`, and float16 `centres` `[S, w]` and
+    `steps` `[S, w]`, or `[R]` with a step for each row.
+
+    Args:
+        rows, width, bits, slices, scale: as in `Sliced`.
+        device: where it lives.
+        dtype: of the pieces.
+
+    Shapes:
+        cells int64 `[...]` -> pieces `[..., w]`.
+    """
+
+    weight: Tensor
+    steps: Tensor
+    sparse = False
+
+    def __init__(
+        self,
+        rows: int,
+        width: int,
+        bits: int,
+        slices: Sequence[int] = (0,),
+        *,
+        scale: str = "slice",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.describe(rows, width, bits, slices, scale)
+        self.cast(dtype)
+        self.moved_by: Any = None
+        with torch.inference_mode(False):
+            codes = torch.empty(rows, row_bytes(width, bits), dtype=torch.uint8, device=device)
+            self.register_buffer("weight", ask_for_large_pages(codes).zero_())
+        self.add_scales((rows,) if scale == "row" else (len(self.slices), width), device)
+        self.place_constants(device)
+
+    def cast(self, dtype: torch.dtype) -> None:
+        """Have pieces of a type from now on; `in_pieces` says whether the kernels can read them."""
+        known = self.scale == "slice" and dtype is torch.float32
+        self.dtype, self.in_pieces = dtype, known and lanes_of_packed(self.width, self.bits) > 0
+
+    def make_sparse(self, flag: bool) -> None:
+        """There are no gradients."""
+
+    def read_by_kernels(self, weight: Tensor) -> bool:
+        """Whether the kernels know how its rows are packed."""
+        return self.in_pieces
+
+    def refresh(self) -> None:
+        """Centres and steps are as they were packed."""
+
+    def count_forward(self, weight: Tensor) -> None:
+        """There is no training."""
+
+    def forward(self, cells: Tensor | Callable[[Tensor], Tensor]) -> Tensor:
+        """Read the rows at `cells`, or let a function read the codes."""
+        return self.at(self.weight, cells) if isinstance(cells, Tensor) else cells(self.weight)
+
+    def at(self, weight: Tensor, cells: Tensor) -> Tensor:
+        """The values of codes at cells."""
+        codes = unpack(F.embedding(cells, weight), self.width, self.bits)
+        centre = self.of_slice(self.centres, cells)
+        if self.scale == "row":
+            step = self.steps[cells].unsqueeze(-1)
+        else:
+            step = self.of_slice(self.steps, cells)
+        return values_of(codes, centre, step, self.bits).to(self.dtype)
+
+    def serving(self) -> "PackedPool":
+        """The pool itself."""
+        return self
+
+    @torch.no_grad()
+    def resume(self) -> LowBitPool:
+        """A pool to train on, whose rows are the values of the codes: it reads the same numbers.
+
+        Raises:
+            BitfoldError: with a step for each row: it would follow from the values, and differ.
+        """
+        if self.scale == "row":
+            raise BitfoldError(
+                "codes with a step for each row cannot be trained on",
+                got=f"{self.bits} bits, scale={self.scale!r}",
+                expected="a checkpoint of the training, or scale='slice'",
+            )
+        device = self.weight.device
+        made = LowBitPool(
+            self.rows, self.width, self.bits, self.slices, device=device, dtype=self.dtype
+        ).train(self.training)
+        made.forwards += made.every + 1  # it goes on with the scales that it has for a while
+        made.centres.copy_(self.centres)
+        if made.steps is not None:
+            made.steps.copy_(self.steps)
+        for begin in range(0, 0 if self.weight.is_meta else self.rows, CHUNK):
+            cells = torch.arange(begin, min(begin + CHUNK, self.rows), device=device)
+            made.weight[begin : begin + CHUNK] = self.at(self.weight, cells)
+        return made
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "PackedPool":
+        """A cast is of the pieces: codes are no numbers."""
+        super()._apply(fn, recurse)
+        self.cast(fn(torch.empty(0, dtype=self.dtype)).dtype)
+        return self

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from bitfold.errors import BitfoldError
+from bitfold.planning.spec import FEW_BITS
 
-BITS = (8, 4, 3, 2, 1)
 # The even steps that lose the least of a Gaussian, in deviations (Max, IRE Transactions on
 # Information Theory 6, 1960; for 8 bits by minimizing the same integral).
 OF_DEVIATION = {8: 0.0308, 4: 0.335, 3: 0.586, 2: 0.996, 1: 1.596}
@@ -45,8 +45,8 @@ class Rounding(NamedTuple):
 
 def check_bits(bits: int) -> None:
     """Raise unless numbers can be kept in so many bits."""
-    if bits not in BITS:
-        raise BitfoldError("bits of a number", got=bits, expected=" or ".join(map(str, BITS)))
+    if bits not in FEW_BITS:
+        raise BitfoldError("bits of a number", got=bits, expected=" or ".join(map(str, FEW_BITS)))
 
 
 def as_half(values: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ def row_bytes(width: int, bits: int) -> int:
     """Bytes of a packed row of `width` numbers.
 
     Example:
-        >>> [row_bytes(10, bits) for bits in BITS]
+        >>> [row_bytes(10, bits) for bits in FEW_BITS]
         [10, 5, 4, 3, 2]
     """
     return -(-width * bits // 8)
