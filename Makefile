@@ -63,7 +63,7 @@ fuzz: $(VENV)/.dev-ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m fuzz $(if $(MINUTES),--minutes $(MINUTES)) --page docs/reliability.md
 
 bench: $(VENV)/.dev-ready
-	for subject in lookups bags training scaling; do \
+	for subject in lookups bags training scaling lowbit; do \
 		$(BIN)/python benchmarks/$$subject.py --out $(BENCH_OUT) || exit 1; done
 	$(BIN)/python benchmarks/charts.py --figures $(BENCH_OUT) --out $(CHARTS)
 	$(BIN)/python benchmarks/tables.py --figures $(BENCH_OUT) --page $(BENCH_PAGE)

@@ -160,6 +160,34 @@ def scale(data: Row) -> str:
     return markdown(heads, list(lines.values()))
 
 
+def lowbit(phases: str) -> Callable[[Row], str]:
+    """Few bits beside float32, a line a size of the pool; of the phases that begin so."""
+
+    def made(data: Row) -> str:
+        rows = [row for row in data["results"] if row["phase"].startswith(phases)]
+        names = list(named(rows))
+        heads = ["", "ids a row", "float32, ms", *names[1:]]
+        lines: dict[tuple[str, int], list[str]] = {}
+        for row in rows:
+            key = row["phase"], row["share"]
+            line = lines.setdefault(key, [key[0].removeprefix("step, "), str(key[1])])
+            first = row["name"] == names[0]
+            line.append(number(row["milliseconds"]) if first else f"{row['ratio']:.2f}")
+        return markdown(heads, list(lines.values()))
+
+    return made
+
+
+def lowbit_serving(data: Row) -> str:
+    """Latency of a few rows, float32's and packed."""
+    names = list(data["serving"][0]["microseconds"])
+    rows = [
+        [str(row["rows"]), *(f"{row['microseconds'][name]:.1f}" for name in names)]
+        for row in data["serving"]
+    ]
+    return markdown(["rows", *names], rows)
+
+
 def epoch(data: Row) -> str:
     """Where an epoch's time goes."""
     heads = ["log", "reader alone", "step alone", "together", "reader / step", "top costs"]
@@ -184,6 +212,9 @@ TABLES: dict[str, tuple[str, Callable[[Row], str]]] = {
     "targets": ("training", targets),
     "scale": ("scaling", scale),
     "epoch": ("epoch", epoch),
+    "lowbit-reads": ("lowbit", lowbit("read")),
+    "lowbit-steps": ("lowbit", lowbit("step")),
+    "lowbit-serving": ("lowbit", lowbit_serving),
 }
 
 
