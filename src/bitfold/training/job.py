@@ -34,7 +34,7 @@ from bitfold.training.checkpoint import Position
 from bitfold.training.counting import LogStatistics
 from bitfold.training.lifecycle import Lifecycle
 from bitfold.training.logs import TrainingLog
-from bitfold.training.loop import Logits, Trainer, make_optimizers
+from bitfold.training.loop import Logits, Trainer, make_optimizers, moves_rows
 from bitfold.training.measuring import measure
 from bitfold.training.memory import check_memory
 from bitfold.training.parts import check_parts
@@ -211,7 +211,7 @@ class Job:
         fabric, words = self.fabric, self.config.train
         optimizers = make_optimizers(model, words)
         module, *fabric_optimizers = fabric.setup(Logits(model), *optimizers)
-        if fabric.world_size == 1:
+        if fabric.world_size == 1 and moves_rows(model.embeddings):
             for optimizer in optimizers:
                 if isinstance(optimizer, RowOptimizer):
                     optimizer.into_backward(model.embeddings)

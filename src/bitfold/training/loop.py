@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bitfold.embedder.contract import Embedder
 from bitfold.embedder.memory import memory
 from bitfold.errors import BitfoldError, Diverged
 from bitfold.kernels.lookup import moving_bytes
@@ -62,6 +63,12 @@ def make_optimizers(model: ClickModel, config: TrainConfig) -> list[torch.optim.
     if groups:
         made.append(kinds[config.optimizer](groups, lr=config.lr, fused=True))
     return made
+
+
+def moves_rows(embeddings: nn.Module) -> bool:
+    """Whether there are tables of rows: not in a flat array, nor in a network."""
+    parts = [part for part in embeddings.modules() if isinstance(part, Embedder)]
+    return any(table.rows for part in parts for table in part.tables())
 
 
 def training_bytes(model: ClickModel, optimizers: Sequence[torch.optim.Optimizer]) -> int:
