@@ -30,7 +30,7 @@ from bitfold.nets.model import click_loss
 from bitfold.optim import RowOptimizer
 from bitfold.runs.folder import build_model
 from bitfold.training import TrainConfig
-from bitfold.training.loop import make_optimizers
+from bitfold.training.optimizers import make_optimizers
 from bitfold.training.rows import TrainingRows
 
 FIELDS, IDS, ROWS = 26, 33_700_000, 1_000_000

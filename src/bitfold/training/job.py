@@ -34,9 +34,10 @@ from bitfold.training.checkpoint import Position
 from bitfold.training.counting import LogStatistics
 from bitfold.training.lifecycle import Lifecycle
 from bitfold.training.logs import TrainingLog
-from bitfold.training.loop import Logits, Trainer, make_optimizers, moves_rows
+from bitfold.training.loop import Logits, Trainer
 from bitfold.training.measuring import measure
 from bitfold.training.memory import check_memory
+from bitfold.training.optimizers import make_optimizers, moves_rows
 from bitfold.training.parts import check_parts
 from bitfold.training.phases import Stage, ended, next_collection, stage_at, stages
 from bitfold.training.rows import TrainingRows, needs_map

@@ -1,0 +1,69 @@
+"""Which optimizers move a model, and the bytes that training it takes."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from bitfold.embedder.contract import Embedder
+from bitfold.embedder.memory import memory
+from bitfold.kernels.lookup import moving_bytes
+from bitfold.nets.model import ClickModel
+from bitfold.optim import OPTIMIZERS as ROW_KINDS
+from bitfold.runs.options import SAME, TrainConfig
+
+if TYPE_CHECKING:
+    pass
+
+
+def make_optimizers(model: ClickModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """The optimizers of `config`: of the embeddings' rows if they have one, then of the rest.
+
+    Torch's fused form takes 0.5 ms a step where the others take 2 to 3 (two groups of an ml-1m
+    DeepFM, two cores).
+    """
+    ours, network = list(model.embeddings.parameters()), list(model.network.parameters())
+    lr = config.lr if config.embedding_lr is None else config.embedding_lr
+    decay = config.embedding_decay
+    made: list[torch.optim.Optimizer] = []
+    groups = [{"params": network, "weight_decay": config.weight_decay}]
+    if config.embedding_optimizer == SAME:
+        groups.insert(0, {"params": ours, "weight_decay": decay, "lr": lr})
+    elif ours:
+        kind: Callable[..., torch.optim.Optimizer] = ROW_KINDS[config.embedding_optimizer]
+        made.append(kind(ours, lr=lr, l2=decay))
+    groups = [group for group in groups if group["params"]]
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "adagrad": torch.optim.Adagrad,
+        "sgd": torch.optim.SGD,
+    }
+    if groups:
+        made.append(kinds[config.optimizer](groups, lr=config.lr, fused=True))
+    return made
+
+
+def moves_rows(embeddings: nn.Module) -> bool:
+    """Whether there are tables of rows: not in a flat array, nor in a network."""
+    parts = [part for part in embeddings.modules() if isinstance(part, Embedder)]
+    return any(table.rows for part in parts for table in part.tables())
+
+
+def training_bytes(model: ClickModel, optimizers: Sequence[torch.optim.Optimizer]) -> int:
+    """Bytes of the embeddings while they are trained: weights, gradients, optimizer state."""
+    tensors: list[Tensor] = []
+    moved = 0
+    for weight in model.embeddings.parameters():
+        for optimizer in optimizers:
+            state = optimizer.state.get(weight, {})
+            tensors.extend(value for value in state.values() if isinstance(value, Tensor))
+        if weight.grad is None:  # moved within the backward pass
+            moved += moving_bytes(weight)
+        if weight.grad is not None:
+            sparse = weight.grad.is_sparse
+            tensors.extend(
+                [weight.grad._values(), weight.grad._indices()] if sparse else [weight.grad]
+            )
+    return memory(model.embeddings).total + sum(tensor.nbytes for tensor in tensors) + moved
