@@ -18,6 +18,9 @@ LIVES = {
     "hot-cold, 4 bits": {"bits": 4},
     "cafe": {"every": 5},
     "cafe, 4 bits": {"every": 5, "bits": 4},
+    "cce": {"chunks": 2},
+    "cce, by a map": {"chunks": 2, "map": True},
+    "cce, 4 bits": {"chunks": 1, "bits": 4},
 }
 
 

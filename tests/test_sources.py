@@ -8,7 +8,7 @@ from hypothesis import given
 
 import bitfold
 from bitfold import BitfoldError, Field
-from bitfold.address import Address, Lookup, Mapped, Mixed, Program, Raw, Stored
+from bitfold.address import Address, Lookup, Mapped, Mixed, Program, Raw, Salted, Stored
 from bitfold.address.fingerprint import check_fingerprint, fingerprint_of
 from bitfold.address.mixing import mix_int
 from bitfold.address.stored import pack_bits
@@ -36,7 +36,9 @@ def mapped(draw, name):
 @st.composite
 def sources(draw, number):
     """A source of any kind; tables have names of their own."""
-    kind = draw(st.integers(0, 3))
+    kind = draw(st.integers(0, 4))
+    if kind == 4:
+        return Salted(f"salt{number}", draw(SEEDS), draw(st.integers(1, 2**31)))
     if kind == 0:
         return Raw()
     if kind == 1:

@@ -10,7 +10,7 @@ What is asked for, and the bytes of an answer
     `Ask`, `Field`, `Statistics`, `Counted`, `field_sizes`, `allocate`, `check_minimum`, `place`
 The answer: plain data
     `Group`, `PoolSpec`, `StoredSpec`, `Plan`, `Program`, `Lookup`, `Raw`, `Mixed`, `Stored`,
-    `Mapped`, `derive_salt`, `slices_of`
+    `Mapped`, `Salted`, `derive_salt`, `slices_of`
 Modules
     `Embedder`, `Corridor`, `Table`, `Progress`, `RowMove`, `pack_bits`, `unpack_bits`,
     `build_map`, `Lifecycle`
@@ -18,7 +18,7 @@ Mistakes
     `BitfoldError`, `BudgetTooSmall`
 """
 
-from bitfold.address import Lookup, Mapped, Mixed, Program, Raw, Stored
+from bitfold.address import Lookup, Mapped, Mixed, Program, Raw, Salted, Stored
 from bitfold.address.mixing import derive_salt
 from bitfold.address.program import place
 from bitfold.address.stored import pack_bits, unpack_bits
@@ -62,6 +62,7 @@ __all__ = [
     "Progress",
     "Raw",
     "RowMove",
+    "Salted",
     "Statistics",
     "Stored",
     "StoredSpec",

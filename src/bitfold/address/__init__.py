@@ -11,6 +11,6 @@
 from bitfold.address.cells import Address
 from bitfold.address.lookup import Lookup
 from bitfold.address.program import Program
-from bitfold.address.source import Mapped, Mixed, Raw, Source, Stored
+from bitfold.address.source import Mapped, Mixed, Raw, Salted, Source, Stored
 
-__all__ = ["Address", "Lookup", "Mapped", "Mixed", "Program", "Raw", "Source", "Stored"]
+__all__ = ["Address", "Lookup", "Mapped", "Mixed", "Program", "Raw", "Salted", "Source", "Stored"]

@@ -5,6 +5,7 @@
     Stored   table[index], the index being another source's code
     Mapped   the id's place in a compact map, 0 to ids - 1; where the map does not have it,
              ids + (another source's code, scaled to `misses` places)
+    Salted   a mixed id, scaled to some places; a part of the salt is stored
 
 Codes of `Raw` and `Mixed` may then be dealt to blocks: code = skip(code, code_bits, deal).
 
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from bitfold.address.codes import deal_skip
 from bitfold.address.compact_map import MAP_VERSION, MOST_IDS, CompactMap
-from bitfold.address.mixing import mix_int, mix_torch, shift_of, signed
+from bitfold.address.mixing import WORD, mix_int, mix_torch, shift_of, signed
 from bitfold.address.stored import MOST_BITS, bits_int, gather_bits, stored_bytes
 from bitfold.errors import BitfoldError
 
@@ -124,9 +125,7 @@ class Mixed:
 
     def scaled_torch(self, ids: Tensor, size: int) -> Tensor:
         """As `scaled_int`, of sizes below 2**32, from halves: torch has no upper product."""
-        code = self.code_torch(ids, {}) << 64 - self.code_bits
-        low = (code & _HALF) * size >> 32 & _HALF
-        return (code >> 32 & _HALF) * size + low >> 32 & _HALF
+        return _scaled(self.code_torch(ids, {}) << 64 - self.code_bits, size)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -255,7 +254,59 @@ class Stored:
         return {**own, "of": self.of.to_json()}
 
 
-Source = Raw | Mixed | Stored | Mapped
+@dataclass(frozen=True)
+class Salted:
+    """A hashed place, drawn anew when the stored part of the salt is another.
+
+    Args:
+        table: the name of the 8 bytes that are added to the salt.
+        salt: what the mixer is salted with beside them.
+        places: how many there are.
+    """
+
+    table: str
+    salt: int
+    places: int
+
+    deal: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.places <= MOST_MISSES:
+            raise senseless(self, "1 to 2**31 places")
+
+    @property
+    def tables(self) -> tuple[TableShape, ...]:
+        """The tables that are read."""
+        return (TableShape(self.table, 1, 64, "pointers"),)
+
+    @property
+    def codes(self) -> int:
+        """How many codes there are."""
+        return self.places
+
+    def code_int(self, value: int, tables: Tables) -> int:
+        """The code of an id of 64 bits: the definition."""
+        more = int.from_bytes(bytes(tables[self.table][:8]), "little")
+        return mix_int(value, self.salt + more & WORD, 64) * self.places >> 64
+
+    def code_torch(self, ids: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
+        """The codes of int64 ids, of any shape."""
+        shifts = torch.arange(0, 64, 8, device=ids.device)
+        salt = (tables[self.table].long() << shifts).sum() + signed(self.salt)
+        return _scaled(mix_torch(ids, salt, shift_of(64), -1, _HALF), self.places)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+Source = Raw | Mixed | Stored | Mapped | Salted
+
+
+def _scaled(word: Tensor, size: int) -> Tensor:
+    """Words of 64 bits as numbers below a size under 2**32: torch has no upper product."""
+    low = (word & _HALF) * size >> 32 & _HALF
+    return (word >> 32 & _HALF) * size + low >> 32 & _HALF
 
 
 def senseless(got: object, expected: str) -> BitfoldError:

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from bitfold.address.compact_map import MAP_VERSION
-from bitfold.address.source import Mapped, Mixed, Raw, Source, Stored, senseless
+from bitfold.address.source import Mapped, Mixed, Raw, Salted, Source, Stored, senseless
 from bitfold.errors import BitfoldError
 from bitfold.records import Name, record
 
@@ -39,6 +39,12 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True):
     of: dict[str, Any]
 
 
+class _Salted(msgspec.Struct, forbid_unknown_fields=True):
+    table: Name
+    salt: int
+    places: _Size
+
+
 def source_from_json(values: dict[str, Any], where: object) -> Source:
     """The source that `to_json` wrote; `where` is what an error calls it."""
     if "map_version" in values:
@@ -55,10 +61,13 @@ def source_from_json(values: dict[str, Any], where: object) -> Source:
         if isinstance(miss, Mixed) and isinstance(of, Raw | Mixed):
             return Mapped(mapped.table, mapped.ids, mapped.salt, miss, mapped.misses, of)
         raise senseless(values, "a mixed code for other ids, and a map of raw or mixed ones")
+    if "places" in values:
+        salted = record(values, _Salted, where, fix=_FIX)
+        return Salted(salted.table, salted.salt, salted.places)
     if "table" in values:
         stored = record(values, _Stored, where, fix=_FIX)
         of = source_from_json(stored.of, where)
-        if isinstance(of, Stored):
+        if isinstance(of, Stored | Salted):
             raise senseless(of, "an index that is raw, mixed or mapped")
         return Stored(stored.table, stored.length, stored.bits, of)
     plain = record(values, _Plain, where, fix=_FIX)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bitfold.address import Mapped, Program
+from bitfold.address import Mapped, Program, Stored
 from bitfold.address.tables import StoredTables
 from bitfold.errors import BitfoldError
 from bitfold.planning.field import Field
@@ -18,8 +18,10 @@ def maps_of(program: Program) -> dict[int, Mapped]:
     found = {}
     for number, lookups in enumerate(program.fields):
         for lookup in lookups:
-            if isinstance(lookup.source, Mapped):
-                found[number] = lookup.source
+            source = lookup.source
+            source = source.of if isinstance(source, Stored) else source
+            if isinstance(source, Mapped):
+                found[number] = source
     return found
 
 

@@ -18,7 +18,7 @@ from bitfold.embedder.sketch import KEY_BITS, KEYS, SCORES, Sketching
 from bitfold.errors import BitfoldError
 from bitfold.method.base import Forms, Method, check_options
 from bitfold.method.hash import field_sizes
-from bitfold.method.hot_cold import check_share, hot_lookup, map_bytes, split
+from bitfold.method.hot_rows import check_share, hot_lookup, map_bytes, split
 from bitfold.planning.ask import Ask
 from bitfold.planning.plan import Plan
 from bitfold.planning.spec import Group, StoredSpec

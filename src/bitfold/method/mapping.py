@@ -10,7 +10,7 @@ from dataclasses import replace
 from bitfold.address.compact_map import CompactMap
 from bitfold.address.lookup import Lookup
 from bitfold.address.mixing import derive_salt
-from bitfold.address.source import Mapped, Mixed, Raw
+from bitfold.address.source import Mapped, Mixed, Raw, Salted, Stored
 from bitfold.errors import BitfoldError
 from bitfold.planning.ask import Ask
 from bitfold.planning.spec import Group, StoredSpec
@@ -86,6 +86,10 @@ def mapped(group: Group, ask: Ask, numbers: Sequence[int]) -> Group:
 
 
 def _over(source: Mapped, lookup: Lookup, method: str) -> Lookup:
+    if isinstance(lookup.source, Stored) and lookup.source.of == Raw():
+        return replace(lookup, source=replace(lookup.source, of=source))
+    if isinstance(lookup.source, Salted):  # a hash of all 64 bits of any id
+        return lookup
     if lookup.source != Raw():
         raise BitfoldError(
             "a map gives places that are read as they stand",

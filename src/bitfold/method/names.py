@@ -19,6 +19,7 @@ BUILT_IN = {
     "mixed-dimensions": "bitfold.method.mixed_dimensions:MixedDimensions",
     "hot-cold": "bitfold.method.hot_cold:HotCold",
     "cafe": "bitfold.method.cafe:Cafe",
+    "cce": "bitfold.method.cce:Cce",
 }
 GROUP = "bitfold.methods"
 
