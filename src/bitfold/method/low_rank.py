@@ -23,7 +23,7 @@ class LowRank(Method):
     summary: ClassVar[str] = "narrow rows, an id each, lifted to the model's width"
     when: ClassVar[str] = "budgets down to a few numbers an id, where every id counts alike"
     traits: ClassVar[Traits] = Traits(hashed_ids=False)
-    forms: ClassVar[Forms] = ({},)
+    forms: ClassVar[Forms] = ({}, {"bits": 4})
 
     def plan(self, ask: Ask) -> Group:
         """The only group, where all fields have one width."""

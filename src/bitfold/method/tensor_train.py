@@ -49,7 +49,7 @@ class TensorTrainMethod(Method):
     name: ClassVar[str] = "tensor-train"
     summary: ClassVar[str] = "an id's three digits pick slices of three cores, multiplied"
     when: ClassVar[str] = "tables that are near to low rank; a lookup costs a few matrix products"
-    forms: ClassVar[Forms] = ({}, {"rank": 2})
+    forms: ClassVar[Forms] = ({}, {"rank": 2, "bits": 4})
 
     def __post_init__(self) -> None:
         super().__post_init__()
