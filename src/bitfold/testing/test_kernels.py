@@ -188,6 +188,8 @@ def test_the_same_from_several_threads_at_once(case: Case) -> None:
 
 def test_the_same_every_time(case: Case, sums: str, threads: int) -> None:
     collection = case.collection()
+    if (sums, threads) != ("private", 1):
+        need_kernels(collection)
     ids = case.ids(2000)
     first = results(collection, (ids,))
     for _ in range(3):
