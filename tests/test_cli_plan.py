@@ -58,6 +58,17 @@ def test_every_method_at_every_budget() -> None:
         assert quote["fields"] == plan.rows()
 
 
+@pytest.mark.parametrize("method", sorted(package.methods().keys() - {"full"}))
+def test_every_method_is_shown_with_its_bytes(method: str) -> None:
+    made = package.plan(FIELDS[:2], 16, method=method, budget="10x")
+    one = bitfold("plan", "--fields", "user=6040,movie=3706", "--method", method, "--budget", "10x")
+    some = bitfold(*SAID[:2], "user=6040,movie=3706", "--methods", f"{method},hash:allocation=1")
+    for got in (one, some):
+        assert got.code == 0, got.err
+        assert f"{method}" in got.out
+    assert f"{made.bytes:,} bytes" in one.out
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_training_bytes_are_those_of_a_step(method: str) -> None:
     words = CompareConfig(methods=(method,), budgets=("20x",))

@@ -35,6 +35,8 @@ def plan_parts(
     A narrow table leaves out the number of lookups and the bytes, which the radices and the share
     tell too.
     """
+    from bitfold.planning.spec import OWN
+
     name = title or made.method
     left, rest = ("field", "ids", "rows"), ("radices", "ids/row", "vectors")
     columns = (
@@ -45,8 +47,9 @@ def plan_parts(
     rows = made.rows()
     if any(row["width"] != made.embedding_dim for row in rows):
         columns = (*columns[:3], "width", *columns[3:])
-    fusion = "+".join(dict.fromkeys(group.fusion for group in made.groups))
-    shown = table(f"{name}, width {made.embedding_dim}, {fusion}", columns)
+    fusions = dict.fromkeys(group.fusion for group in made.groups if group.fusion != OWN)
+    title = f"{name}, width {made.embedding_dim}"
+    shown = table(f"{title}, {'+'.join(fusions)}" if fusions else title, columns)
     if narrow:
         shown.padding = (0, 1, 0, 0)
     radices = shown.columns[columns.index("radices")]
@@ -65,7 +68,7 @@ def plan_parts(
             "lookups": figure("lookups", row["lookups"]),
             "radices": " x ".join(f"{radix:,}" for radix in row["radices"]),
             "ids/row": "-" if each is None else f"{each:,.1f}",
-            "vectors": short(row["vectors"]),
+            "vectors": "-" if row["vectors"] is None else short(row["vectors"]),
             "bytes": figure("bytes", row["bytes"]),
             "share of bytes": f"{share:6.1%} {bar(share, NARROW_BAR if narrow else BAR)}",
         }
@@ -132,7 +135,7 @@ def _alike(rows: Sequence[dict[str, Any]]) -> str:
 
     Hashing makes some of them meet all the same.
     """
-    if any(row["ids"] is None for row in rows):
+    if any(None in (row["ids"], row["vectors"]) for row in rows):
         return "-"
     vectors = sum(min(row["ids"], row["vectors"]) for row in rows)
     return f"{sum(row['ids'] for row in rows) / vectors:,.1f}"

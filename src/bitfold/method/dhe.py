@@ -22,7 +22,7 @@ from bitfold.method.base import Forms, Method, Traits, check_options
 from bitfold.method.hash import field_sizes
 from bitfold.planning.ask import Ask
 from bitfold.planning.plan import Plan
-from bitfold.planning.spec import FINGERPRINT_BYTES, Group, dtype_size
+from bitfold.planning.spec import FINGERPRINT_BYTES, OWN, Group, dtype_size
 
 MOST_HASHES = 1024
 
@@ -81,6 +81,7 @@ class DHE(Method):
             options=to_json(made),
             program=None,
             pools=(),
+            fusion=OWN,
             width=ask.dim,
             dtype=ask.dtype,
             own={
