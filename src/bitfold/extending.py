@@ -12,8 +12,8 @@ The answer: plain data
     `Group`, `PoolSpec`, `StoredSpec`, `Plan`, `Program`, `Lookup`, `Raw`, `Mixed`, `Stored`,
     `Mapped`, `Salted`, `derive_salt`, `slices_of`
 Modules
-    `Embedder`, `Corridor`, `Table`, `Progress`, `RowMove`, `pack_bits`, `unpack_bits`,
-    `build_map`, `Lifecycle`
+    `Embedder`, `Corridor`, `OwnEmbedder`, `Table`, `Progress`, `RowMove`, `pack_bits`,
+    `unpack_bits`, `build_map`, `Lifecycle`
 Mistakes
     `BitfoldError`, `BudgetTooSmall`
 """
@@ -25,6 +25,7 @@ from bitfold.address.stored import pack_bits, unpack_bits
 from bitfold.config import option
 from bitfold.embedder.contract import Embedder, Progress, Table
 from bitfold.embedder.corridor import Corridor
+from bitfold.embedder.own import OwnEmbedder
 from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.kernels.map_building import build_map
 from bitfold.method.allocation import allocate, check_minimum
@@ -55,6 +56,7 @@ __all__ = [
     "Mapped",
     "Method",
     "Mixed",
+    "OwnEmbedder",
     "Phase",
     "Plan",
     "PoolSpec",
