@@ -145,3 +145,15 @@ def test_a_tensor_train_over_a_map_of_hashed_ids() -> None:
     again = EmbeddingCollection.from_plan(made, seed=1)
     again.load_state_dict(module.state_dict())
     assert torch.equal(again(given), module(given))
+
+
+@pytest.mark.parametrize("method", ["tensor-train", "dhe"])
+def test_bytes_follow_a_cast(method: str) -> None:
+    module = EmbeddingCollection.from_plan(planned(method, "10x"), seed=0)
+    for dtype in (torch.float16, torch.float64):
+        moved = module.to(dtype)
+        kept = sum(each.nbytes for each in moved.serving().state_dict().values())
+        assert sum(moved.bytes().values()) == bitfold.memory(moved).total == kept
+    training = module.bytes("training")
+    parameters = sum(each.nbytes for each in module.parameters())
+    assert training["weights"] == training["gradients"] == parameters
