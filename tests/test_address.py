@@ -5,16 +5,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from numba import njit
 
 import bitfold
 from bitfold import BitfoldError, Field
 from bitfold.address import Address, Lookup, Mixed, Program, Raw
 from bitfold.address.mixing import derive_salt, mix_int, mix_numpy, signed
 from bitfold.address.program import place
-from bitfold.kernels.digits import digits, read_rows
-from bitfold.kernels.packing import BLOCK, HEAD, pack
-from bitfold.kernels.vectors import pointer
 from drawn_plans import (
     INT64,
     LARGEST,
@@ -28,6 +24,7 @@ from drawn_plans import (
     spares,
     unbounded_plan,
 )
+from kernel_rows import rows_of_the_kernel
 
 U = np.uint64
 WORD = 2**64 - 1
@@ -166,31 +163,6 @@ def test_loops_for_raw_ids_alone_give_the_same_rows(size, digits_of, data):
     expected = [program.cells_int(0, value) for value in ids]
     for raw_ids in (True, False):
         assert rows_of_the_kernel(program, ids, size, raw_ids) == expected
-
-
-def rows_of_the_kernel(
-    program: Program, ids: list[int], limit: int, raw_ids: bool
-) -> list[list[int]]:
-    """Rows by `read_rows`, block by block."""
-    packed, loops = pack(program, [limit]), digits(raw_ids).address
-    words = packed[HEAD + 2 + 1 :]
-    out = []
-    for begin in range(0, len(ids), BLOCK):
-        raw = np.array(ids[begin : begin + BLOCK], np.int64).view(U)
-        code, rows = np.zeros(BLOCK, U), np.zeros((program.lookups, BLOCK), U)
-        run_read_rows(loops, raw, len(raw), words, program.lookups, words, code, rows)
-        out += rows[:, : len(raw)].T.tolist()
-    return out
-
-
-@njit
-def run_read_rows(loops, raw, count, words, lookups, tables, code, rows):
-    number, whole = np.int64(0), np.uint64(0)
-    read_rows(
-        loops, pointer(raw.ctypes.data, whole), count, pointer(words.ctypes.data, whole), lookups,
-        0, pointer(tables.ctypes.data, number), pointer(code.ctypes.data, whole),
-        pointer(rows.ctypes.data, whole),
-    )  # fmt: skip
 
 
 @given(st.integers(1, 64), SEEDS, st.lists(INT64, min_size=1, max_size=20))

@@ -1,5 +1,7 @@
 """Sources that read tables: stored integers, compact maps; pools, signs; three ways agree."""
 
+from dataclasses import replace
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from bitfold.address.stored import pack_bits
 from bitfold.address.tables import StoredTables
 from bitfold.kernels.map_building import build_map
 from drawn_plans import INT64, SEEDS
+from kernel_rows import rows_of_the_kernel
 
 WORD = 2**64 - 1
 NAMES = st.sampled_from(["a", "b", "c"])
@@ -115,6 +118,34 @@ def test_a_program_of_any_sources_goes_through_json_and_back(program):
     values = program.to_json()
     assert Program.from_json(values) == program
     assert Program.from_json(values).fingerprint == program.fingerprint
+
+
+@given(programs(), st.data(), st.integers(0, 2**32))
+def test_kernels_give_the_same_rows(program, data, seed):
+    """Of ids that are looked up, in blocks of any length; whatever the tables hold."""
+    for lookups in program.fields:
+        if any(isinstance(lookup.source, Raw) for lookup in lookups):
+            continue
+        plain = tuple(replace(lookup, pool=0, signed=False) for lookup in lookups)
+        alone = Program(program.chunks, (plain,), max(program.rows, *program.more_rows))
+        tables = {name: table.numpy() for name, table in tables_of(alone, seed).items()}
+        ids = data.draw(st.lists(INT64, min_size=1, max_size=5)) * data.draw(st.integers(1, 90))
+        lists = {name: table.tolist() for name, table in tables.items()}
+        expected = [alone.cells_int(0, value & WORD, lists) for value in ids]
+        found = rows_of_the_kernel(alone, ids, 0, raw_ids=False, tables=[*tables.values()])
+        assert found == expected
+
+
+@pytest.mark.parametrize("hits", [0.0, 0.5, 1.0])
+def test_kernels_find_the_places_of_a_map(hits):
+    """In blocks where all ids are of the set, some, none."""
+    ids = np.random.default_rng(0).integers(-(2**63), 2**63 - 1, 700)
+    source = Mapped("map", 700, 7, Mixed(9), misses=3)
+    program = Program(1, ((Lookup(source, source.codes, 0),),), source.codes)
+    table = build_map(source.map, ids)
+    asked = [*ids[: int(700 * hits)].tolist(), *range(700 - int(700 * hits))]
+    rows = rows_of_the_kernel(program, asked, 0, raw_ids=False, tables=[table])
+    assert rows == [program.cells_int(0, value & WORD, {"map": table}) for value in asked]
 
 
 def test_places_of_a_map_are_read_as_dense_ids():

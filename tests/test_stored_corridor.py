@@ -1,16 +1,18 @@
 """A module whose address reads tables: maps of hashed ids, pointers, several pools, signs."""
 
 import copy
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 
-from bitfold import BitfoldError, Field, Plan
+from bitfold import BitfoldError, Field, Plan, plain_torch
 from bitfold.address import Lookup, Mapped, Mixed, Program, Raw, Stored
 from bitfold.address.stored import pack_bits
 from bitfold.embedder.corridor import Corridor
 from bitfold.kernels.map_building import build_map
+from bitfold.optim import SGD
 from bitfold.planning.spec import Group, PoolSpec, StoredSpec
 
 IDS = np.random.default_rng(0).integers(-(2**63), 2**63 - 1, 300)
@@ -101,6 +103,80 @@ def test_a_compiled_module_reads_tables():
     assert torch.equal(compiled(BATCH), module(BATCH))
     module.stored.put("pointers", pack_bits(torch.arange(40) // 8, 3))
     assert torch.equal(compiled(BATCH), module(BATCH))
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("bags", [False, True])
+def test_kernels_and_plain_torch_have_one_gradient(bags, sparse):
+    module = filled(mapped())
+    module.sparse = sparse
+    unseen = torch.stack([torch.arange(40), torch.arange(40)], 1)
+    batch = torch.cat([BATCH, unseen]).repeat(5, 1)
+    found = []
+    for plain in (False, True):
+        module.zero_grad()
+        with plain_torch() if plain else nullcontext():
+            if bags:
+                out = module.forward_bags(batch.T.reshape(-1), torch.arange(0, 1201, 3), mode="max")
+            else:
+                out = module(batch)
+            (out * torch.linspace(-1, 1, out.numel()).reshape(out.shape)).sum().backward()
+        found.append((out.detach(), module.pool.weight.grad.to_dense()))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_an_optimizer_moves_rows_that_tables_lead_to():
+    ways = []
+    for inside in (False, True):
+        module = filled(mapped())
+        optimizer = SGD(module.parameters(), lr=0.5)
+        if inside:
+            optimizer.into_backward(module)
+        module(BATCH).square().sum().backward()
+        optimizer.step()
+        ways.append(module.pool.weight.detach())
+    torch.testing.assert_close(*ways)
+    assert not torch.equal(ways[0], mapped().pool.weight)
+
+
+def test_a_compiled_module_is_trained():
+    module, compiled = filled(mapped()), filled(mapped())
+    torch.compile(compiled, backend="aot_eager", fullgraph=True)(BATCH).square().sum().backward()
+    module(BATCH).square().sum().backward()
+    torch.testing.assert_close(compiled.pool.weight.grad, module.pool.weight.grad)
+
+
+def test_the_kernels_run_what_reads_tables():
+    """Else the tests above would hold plain torch against itself."""
+    module = filled(mapped())
+    (grad,) = torch.autograd.grad(
+        module(BATCH).square().sum(), module.pool.weight, create_graph=True
+    )
+    with pytest.raises(BitfoldError, match="second derivatives"):
+        torch.autograd.grad(grad.sum(), module.pool.weight)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        torch.zeros(14, dtype=torch.uint8),
+        torch.zeros(16, dtype=torch.uint8),
+        torch.zeros(15),
+        torch.zeros(15, 1, dtype=torch.uint8),
+        torch.zeros(15, dtype=torch.uint8, device="meta"),
+    ],
+)
+def test_a_kernel_refuses_a_table_that_is_not_the_plans(table):
+    module = filled(mapped())
+    module.stored.named()["pointers"] = table
+    with pytest.raises(BitfoldError, match="tables is not what this lookup needs"):
+        module(BATCH)
+    strided = torch.arange(30, dtype=torch.uint8)[::2]
+    module.stored.named()["pointers"] = strided
+    found = module(BATCH)
+    module.stored.named()["pointers"] = strided.clone()
+    assert torch.equal(found, module(BATCH))
 
 
 @pytest.mark.parametrize("sparse", [False, True])

@@ -8,6 +8,7 @@ Each case is written before it is tried, so that the last line of a process that
 import random
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch.func import functional_call
 
 import bitfold
 from bitfold import optim
+from bitfold.address import Mapped, Mixed, Salted, Stored
 from bitfold.kernels import lookup, updates
 from bitfold.kernels.move import Move
 from bitfold.kernels.packing import pack
@@ -106,9 +108,32 @@ def program(fusion, hashed=False):
     return corridor, (corridor.packed, number), corridor.shape
 
 
+def with_tables(corridor):
+    """The packed program of a module where codes are read from tables, and any tables."""
+    made, mixed = corridor.plan.program, Mixed(7)
+    table, pointers = Mapped("map", 30, 5, Mixed(6, 64, 20), 3), Stored("pointers", 90, 5)
+    kinds = [
+        Salted("salt", 8, 70),
+        table,
+        replace(table, of=mixed),
+        pointers,
+        replace(pointers, of=mixed),
+        Stored("over", 5, 7, table),
+    ]
+    fields = []
+    for lookups in made.fields:
+        source = random.choice(kinds)
+        fields.append(tuple(replace(each, source=source, leading=False) for each in lookups))
+    made = replace(made, fields=tuple(fields))
+    limits = [field.num_embeddings or 0 for field in corridor.plan.fields]
+    tables = [torch.randint(0, 256, (t.bytes,), dtype=torch.uint8) for t in made.tables.values()]
+    return torch.from_numpy(pack(made, limits)), tables
+
+
 def lookups(fusion, pooling, hashed):
     """The arguments of a lookup, by name, in order."""
     corridor, (packed, number), (fields, dim, room, raw) = program(fusion, hashed)
+    tables = []
     ids = torch.randint(0, 7, (ROWS, fields))
     offsets = weights = None
     if pooling:
@@ -118,6 +143,8 @@ def lookups(fusion, pooling, hashed):
     importance = corridor.fuse.importance.detach() if fusion == "weighted" else None
     weight, rounding = corridor.pool.weight.detach().clone(), (None, None, 0)
     bits = random.choice([0, 0, 8, 4, 3, 1])
+    if random.random() < 0.4:
+        bits, raw, (packed, tables) = 0, False, with_tables(corridor)
     if bits:
         slices = sorted({lookup.base for lookup in corridor.plan.program})
         limits = [field.num_embeddings or 0 for field in corridor.plan.fields]
@@ -133,6 +160,7 @@ def lookups(fusion, pooling, hashed):
         "weights": weights, "packed": packed, "fusion": number, "pooling": pooling,
         "padding": random.choice([None, 3]), "fields": fields, "dim": dim, "room": room,
         "raw": raw, **dict(zip(("centres", "steps", "bits"), rounding, strict=True)),
+        "tables": tables,
     }  # fmt: skip
 
 
@@ -242,6 +270,23 @@ CASES = {
 }  # fmt: skip
 
 
+LISTS = [
+    lambda t: ("none of them", []),
+    lambda t: ("one more", [*t, torch.zeros(5, dtype=torch.uint8)]),
+    lambda t: ("in another order", t[::-1]),
+    lambda t: ("no list", None),
+]
+
+
+def changed(value):
+    """A tensor that is wrong in some way, and how."""
+    how = random.choice(list(TENSORS))
+    try:
+        return TENSORS[how](value), how
+    except (RuntimeError, TypeError, IndexError, NotImplementedError):
+        return None, "none"  # what torch itself cannot make
+
+
 def main(count, first=0):
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -255,12 +300,14 @@ def main(count, first=0):
         said = []
         for name in random.sample(list(given), random.choice([1, 1, 1, 2])):
             value = given[name]
-            if isinstance(value, torch.Tensor):
-                how = random.choice(list(TENSORS))
-                try:
-                    given[name] = TENSORS[how](value)
-                except (RuntimeError, TypeError, IndexError, NotImplementedError):
-                    given[name], how = None, "none"  # what torch itself cannot make
+            if name == "tables" and value and random.random() < 0.8:
+                given[name] = [*value]
+                place = random.randrange(len(value))
+                given[name][place], how = changed(value[place])
+            elif name == "tables":
+                how, given[name] = random.choice(LISTS)(value)
+            elif isinstance(value, torch.Tensor):
+                given[name], how = changed(value)
             else:
                 how = random.choice(list(NUMBERS))
                 given[name] = NUMBERS[how]

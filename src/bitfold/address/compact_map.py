@@ -81,8 +81,8 @@ class CompactMap:
 
     def place_int(self, table: Sequence[int], value: int) -> int | None:
         """The place of one id, None where it is not of the set: the definition."""
-        h = mix_int(value & WORD, (self.salt + table[0] * STEP) & WORD)
-        pilot = table[PILOTS_AT + (_skewed(h >> 32) * self.buckets >> 32)]
+        h = mix_int(value & WORD, (self.salt + int(table[0]) * STEP) & WORD)
+        pilot = int(table[PILOTS_AT + (_skewed(h >> 32) * self.buckets >> 32)])
         spread = (h ^ (pilot * STEP & WORD)) * SPREAD & WORD
         place = (spread >> 32) * self.capacity >> 32
         return place if table[self.fingerprints_at + place] == h & 255 else None

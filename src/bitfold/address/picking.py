@@ -12,9 +12,9 @@ from torch import Tensor
 
 from bitfold.address.lookup import Lookup
 from bitfold.address.program import Program
-from bitfold.address.source import Mapped, Salted, Stored
+from bitfold.address.source import Reader
 
-Readers = dict[Stored | Mapped | Salted, list[int]]
+Readers = dict[Reader, list[int]]
 """The sources that read tables, and the fields whose ids they read them for."""
 
 
@@ -24,9 +24,7 @@ def that_read_tables(program: Program) -> Readers:
     for f, lookups in enumerate(program.fields):
         for lookup in lookups:
             source = lookup.source
-            if isinstance(source, Stored | Mapped | Salted) and f not in found.setdefault(
-                source, []
-            ):
+            if isinstance(source, Reader) and f not in found.setdefault(source, []):
                 found[source].append(f)
     return found
 
@@ -43,14 +41,14 @@ def picks(rows: Sequence[Sequence[Lookup]], width: int, readers: Readers) -> tup
         `[F * S]`, for codes `[B, F * width + ...]` of a batch, each reader's fields side by side;
         `[F, S]`, for codes `[T, width + ...]` of bags, one of each reader.
     """
-    starts: dict[Stored | Mapped | Salted, tuple[int, int]] = {}
+    starts: dict[Reader, tuple[int, int]] = {}
     end = width * len(rows)
     for number, (reader, fields) in enumerate(readers.items()):
         starts[reader], end = (end, width + number), end + len(fields)
     batch, bags = [], []
     for f, row in enumerate(rows):
         for s, lookup in enumerate(row):
-            if isinstance(lookup.source, Stored | Mapped | Salted):
+            if isinstance(lookup.source, Reader):
                 start, place = starts[lookup.source]
                 batch.append(start + readers[lookup.source].index(f))
                 bags.append(place)

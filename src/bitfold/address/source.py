@@ -300,7 +300,9 @@ class Salted:
         return asdict(self)
 
 
-Source = Raw | Mixed | Stored | Mapped | Salted
+Reader = Stored | Mapped | Salted
+"""Sources that read tables."""
+Source = Raw | Mixed | Reader
 
 
 def _scaled(word: Tensor, size: int) -> Tensor:

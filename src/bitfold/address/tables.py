@@ -1,6 +1,6 @@
 """Tables: what a program reads beside its pools, as part of the module that runs it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -45,6 +45,10 @@ class StoredTables(nn.Module):
     def named(self) -> dict[str, Tensor]:
         """The tables by name, uint8."""
         return self._tables
+
+    def listed(self, names: Sequence[str]) -> list[Tensor]:
+        """Some of the tables, in the order of their names."""
+        return [self._tables[name] for name in names]
 
     def put(self, name: str, table: Tensor) -> None:
         """Write a whole table.

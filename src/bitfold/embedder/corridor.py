@@ -93,6 +93,7 @@ class Corridor(WithConstants, Embedder):
         self.fusion = FUSIONS[group.fusion]
         self.shape = self.num_fields, group.width, room, program.raw
         self.weighted = group.fusion == "weighted"
+        self.reads = tuple(program.tables)
         with torch.inference_mode(False):  # the kernels' alone, so it stays on the CPU
             words = np.empty(0, np.int64)
             if runs(program):
@@ -240,6 +241,7 @@ class Corridor(WithConstants, Embedder):
         elif (
             padding_idx is None
             and self.by_kernels
+            and not self.waits
             and (not self.rounds or (weight.dtype is torch.uint8 and pool.in_pieces))
             and way_of(weight) == DIRECT
         ):
@@ -303,8 +305,9 @@ class Corridor(WithConstants, Embedder):
             words = words[: -len(NO_ROUNDING)] + pool.told()
         try:
             return vectors(
-                weight, learned, ids, offsets, weights, words, way, pool.sparse, pool.moved_by
-            )
+                weight, learned, ids, offsets, weights, words, way, pool.sparse, pool.moved_by,
+                self.stored.listed(self.reads) if self.reads else (),
+            )  # fmt: skip
         except IdOutOfRange:
             field = None
             if offsets is not None:

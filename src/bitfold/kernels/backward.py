@@ -59,6 +59,7 @@ from bitfold.kernels.walk import (
     program_of,
     share,
     share_of_bags,
+    stored_of,
 )
 
 LINE_BITS = 6  # pool rows that a thread owns at a time: their marks lie in one cache line
@@ -141,7 +142,7 @@ def backward(
                         )  # fmt: skip
                     read_rows(
                         loops, raw, count, after(words, first * COLUMNS), lookups, get(limits, f),
-                        tables, code, rows,
+                        tables, stored_of(told), code, rows,
                     )  # fmt: skip
                     if owned:
                         known = _spread_own(

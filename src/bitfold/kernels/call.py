@@ -12,7 +12,8 @@ from typing import Any
 THREADS, ROWS, WIDTH, POOL, IMPORTANCE, IDS, OFFSETS, WEIGHTS, PACKED = range(9)
 FUSION, POOLING, PADDED, PADDING, TOP, VECTORS, SPACE, ROOM, DIGITS = range(9, 18)
 CENTRES, STEPS = range(18, 20)  # of rows of few bits
-COMMON = 20
+STORED = 20  # addresses of stored tables, one after another
+COMMON = 21
 # Forward: whether vectors are written past the caches.
 STREAMED = COMMON
 # Backward: the pool's gradient, of `SIZE` numbers; what follows is 0 where it is not wanted.

@@ -36,40 +36,41 @@ from bitfold.kernels.packing import (
     RADIX,
     RADIX_FACTOR,
     RADIX_SHIFT,
+    READS,
     REDUCED,
     SALT,
     SHIFT,
     SHORT,
+    SOURCE,
     SPAN,
     TABLE,
     TURNED,
 )
+from bitfold.kernels.table_codes import mix, read_codes
 from bitfold.kernels.vectors import after, get, high, put
 
-_FIRST, _SECOND = np.uint64(0xD6E8FEB86659FD93), np.uint64(0xA0761D6478BD642F)
 _HALF, _ONE, _BYTE, _EIGHT = np.uint64(0xFFFFFFFF), np.uint64(1), np.uint64(255), np.uint64(8)
 _WORD = np.uint64(32)
 # Called from one place each: pasted there before types are found, they compile in less time.
 _once = numba.njit(inline="always", error_model="numpy")
 
 _NUMBER, _WHOLE, _WORDS = types.int64, types.uint64, types.CPointer(types.uint64)
-_SIGNATURE = _NUMBER(
-    _WORDS, _NUMBER, _WORDS, _NUMBER, _NUMBER, types.CPointer(_NUMBER), _WORDS, _WORDS
-)
+_SIGNATURE = _NUMBER(_WORDS, _NUMBER, _WORDS, _NUMBER, _NUMBER, _WORDS, _WORDS, _WORDS, _WORDS)
 
 
 @cache
-def digits(raw_ids: bool) -> Any:
-    """The compiled loops; `read_rows` calls them by `digits(raw_ids).address`.
+def digits(raw_ids: bool, reads: bool = False) -> Any:
+    """The compiled loops; `read_rows` calls them by `digits(...).address`.
 
     Args:
         raw_ids: leave out what programs of raw ids (`Program.raw`) do without: the loops then
             compile in half the time.
+        reads: whether codes are read from stored tables.
     """
     stamp = np.int64(STAMP)
 
     @kept(numba.cfunc, _SIGNATURE)
-    def rows_of(raw, count, words, lookups, limit, tables, code, rows):
+    def rows_of(raw, count, words, lookups, limit, tables, addresses, code, rows):
         bad = stamp - stamp - 1
         if limit > 0:
             last, signs = np.int64(limit - 1), np.int64(0)
@@ -85,9 +86,13 @@ def digits(raw_ids: bool) -> Any:
             if raw_ids:
                 _digits(source, count, word, out)
             else:
-                if flags & np.uint64(MIXED | DEALT):
+                if flags & np.uint64(MIXED | DEALT | READS):
                     source = code
-                    if flags & np.uint64(NEW):
+                    if reads and flags & np.uint64(NEW | READS) == np.uint64(NEW | READS):
+                        record = after(tables, np.int64(get(word, SOURCE)))
+                        spare = after(rows, lookups * BLOCK)
+                        read_codes(raw, count, record, addresses, code, spare)
+                    elif flags & np.uint64(NEW):
                         _codes(raw, count, word, tables, code)
                 if flags & np.uint64(LEADING):
                     _leading(source, count, word, out)
@@ -103,7 +108,7 @@ def digits(raw_ids: bool) -> Any:
 @intrinsic
 def read_rows(
     typingctx: Any, loops: Any, raw: Any, count: Any, words: Any, lookups: Any, limit: Any,
-    tables: Any, code: Any, rows: Any,
+    tables: Any, addresses: Any, code: Any, rows: Any,
 ) -> Any:  # fmt: skip
     """Write the rows of a field's ids: id `i` at lookup `m` reads row `rows[m * BLOCK + i]`.
 
@@ -116,9 +121,10 @@ def read_rows(
         words: `[lookups, COLUMNS]`, the field's, uint64.
         lookups: how many the field has.
         limit: the number of dense ids, 0 for hashed ones.
-        tables: how skip deals bytes.
+        tables: what follows the program's words: records of sources, and how skip deals bytes.
+        addresses: of the stored tables, uint64, one for each.
         code: scratch, uint64 `[BLOCK]`.
-        rows: the result, uint64 `[lookups, BLOCK]`.
+        rows: the result, uint64 `[lookups, BLOCK]`, and two blocks of scratch.
 
     Returns:
         Which id of the block is the first out of range, or -1.
@@ -202,22 +208,16 @@ def _codes(raw, count, word, tables, code):
         salt, shift = get(word, SALT), get(word, SHIFT)
         mask, drop = get(word, MASK), get(word, DROP)
         for i in range(count):
-            x = (get(raw, i) ^ salt) & mask
-            x ^= x >> shift
-            x = (x * _FIRST) & mask
-            x ^= x >> shift
-            x = (x * _SECOND) & mask
-            x ^= x >> shift
-            put(code, i, x >> drop)
+            put(code, i, mix(get(raw, i), salt, shift, mask) >> drop)
     else:
         for i in range(count):
             put(code, i, get(raw, i))
     if flags & np.uint64(DEALT):
         table, length = np.int64(get(word, TABLE)), np.int64(get(word, BYTES))
         for i in range(count):
-            x, dealt, start = get(code, i), np.int64(0), table
+            x, dealt, start = get(code, i), np.uint64(0), table
             for _ in range(length):
                 dealt += get(tables, start + np.int64(x & _BYTE))
                 x >>= _EIGHT
                 start += 256
-            put(code, i, np.uint64(dealt))
+            put(code, i, dealt)

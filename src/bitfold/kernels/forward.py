@@ -41,6 +41,7 @@ from bitfold.kernels.walk import (
     program_of,
     share,
     share_of_bags,
+    stored_of,
 )
 
 NEVER = 1e30  # (hit - 1) * NEVER is below every ordinal where nothing was hit
@@ -100,7 +101,7 @@ def forward(lanes: int, item: Any, one: Any, kind: int, few: int, bags: bool) ->
                         )  # fmt: skip
                     wrong = read_rows(
                         loops, raw, count, after(words, first * COLUMNS), lookups, get(limits, f),
-                        tables, code, rows,
+                        tables, stored_of(told), code, rows,
                     )  # fmt: skip
                     if wrong >= 0 and bad < 0:
                         bad = np.int64(get(place, wrong)) if bags else (begin + wrong) * fields + f

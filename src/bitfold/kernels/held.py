@@ -4,6 +4,7 @@ Everything that a program needs of the tensors beside it is worked out once for 
 (`facts_of`), by bounding every number that its loops (`digits.py`) can come to.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -41,21 +42,25 @@ from bitfold.kernels.packing import (
     RADIX,
     RADIX_FACTOR,
     RADIX_SHIFT,
+    READS,
     REDUCED,
     SCRATCH,
     SHIFT,
     SHORT,
     SHORT_BITS,
+    SOURCE,
     SPAN,
     TABLE,
     TURNED,
     reciprocal,
 )
 from bitfold.kernels.reading import Reading, lanes_of_packed
+from bitfold.kernels.source_words import WORDS as RECORD
+from bitfold.kernels.source_words import most_code, sizes_of
 from bitfold.planning.spec import FEW_BITS
 
 WORD, HALF = (1 << 64) - 1, (1 << 32) - 1
-TABLE_WORDS = 2048  # eight tables of 256
+MOST_TABLES = 1 << 16
 SPARE = 1 << 16  # words of scratch that a lookup may ask for and not need
 KEPT = 256  # programs whose facts are kept
 
@@ -104,6 +109,7 @@ class Facts(NamedTuple):
         room: words of scratch, without the width of a vector.
         few: rows that are listed for every thread.
         groups: slices of few bits that a pool must have.
+        tables: bytes of each stored table that is read, by its number.
     """
 
     packed: Tensor
@@ -116,6 +122,7 @@ class Facts(NamedTuple):
     room: int
     few: int
     groups: int
+    tables: tuple[int, ...]
 
 
 _facts: dict[int, Facts] = {}
@@ -158,7 +165,7 @@ def _looked_at(packed: Tensor, version: int) -> Facts:
     head = HEAD + 2 * fields + 1
     tables_at = head + lookups * COLUMNS
     rest = len(values) - tables_at
-    if min(fields, chunks, lookups) < 1 or rest < 0 or rest % TABLE_WORDS:
+    if min(fields, chunks, lookups) < 1 or rest < 0 or rest % RECORD:
         raise _senseless(f"{len(values)} words for {fields} fields and {lookups} lookups")
     starts, limits = values[HEAD : HEAD + fields + 1], values[HEAD + fields + 1 : head]
     counts = [end - begin for begin, end in pairwise(starts)]
@@ -176,13 +183,14 @@ def _looked_at(packed: Tensor, version: int) -> Facts:
         for at in range(head, tables_at, COLUMNS)
     ]
     tables, rows = values[tables_at:], 0
+    sizes: dict[int, int] = {}
     for field, limit in enumerate(limits):
         raw, code = limit - 1 if limit else WORD, None
         for word in words[starts[field] : starts[field + 1]]:
             source = raw
-            if word[FLAGS] & (MIXED | DEALT):
+            if word[FLAGS] & (MIXED | DEALT | READS):
                 if word[FLAGS] & NEW:
-                    code = _most_code(word, raw, tables)
+                    code = _most_code(word, raw, tables, sizes)
                 if code is None:
                     raise _senseless("a lookup of a code that was not made")
                 source = code
@@ -195,15 +203,27 @@ def _looked_at(packed: Tensor, version: int) -> Facts:
         fields,
         chunks,
         lookups,
-        not any(flag & (MIXED | DEALT | LEADING) for flag in flags),
+        not any(flag & (MIXED | DEALT | LEADING | READS) for flag in flags),
         (SCRATCH + values[MOST]) * BLOCK + AHEAD + BLOCK + lookups,
         values[FEW],
         max(word[GROUP] for word in words) + 1,
+        _in_order(sizes),
     )
 
 
-def _most_code(word: list[int], raw: int, tables: list[int]) -> int:
-    """The largest code that a lookup's source can make of ids up to `raw`."""
+def _in_order(sizes: dict[int, int]) -> tuple[int, ...]:
+    if sorted(sizes) != list(range(len(sizes))):
+        raise _senseless(f"tables {sorted(sizes)}")
+    return tuple(sizes[number] for number in range(len(sizes)))
+
+
+def _most_code(word: list[int], raw: int, tables: list[int], sizes: dict[int, int]) -> int:
+    """The largest code that a lookup's source can make of ids up to `raw`.
+
+    Writes what stored tables it reads into `sizes`, by their numbers.
+    """
+    if word[FLAGS] & READS:
+        return _most_read(word, tables, sizes)
     most = raw
     if word[FLAGS] & MIXED:
         if word[MASK] & (word[MASK] + 1) or max(word[SHIFT], word[DROP]) > 63:
@@ -215,6 +235,18 @@ def _most_code(word: list[int], raw: int, tables: list[int]) -> int:
         if length > 8 or len(part) < 256 * length or min(part, default=0) < 0:
             raise _senseless("tables of bytes that are not there")
         most = sum(max(part[256 * n : 256 * n + 256]) for n in range(length))
+    return most
+
+
+def _most_read(word: list[int], tables: list[int], sizes: dict[int, int]) -> int:
+    at = word[SOURCE]
+    record = [value & WORD for value in tables[at : at + RECORD]]
+    if len(record) < RECORD or word[FLAGS] & (MIXED | DEALT | LEADING):
+        raise _senseless("a source whose record is not there")
+    most = most_code(record)
+    for table, size in sizes_of(record).items():
+        if table >= MOST_TABLES or sizes.setdefault(table, size) != size:
+            raise _senseless(f"two sizes of table {table}")
     return most
 
 
@@ -296,6 +328,19 @@ def scales(argument: str, tensor: Tensor | None, facts: Facts, width: int) -> Te
     return tensor.contiguous().resolve_neg()
 
 
+def stored(facts: Facts, tables: Sequence[Tensor]) -> list[Tensor]:
+    """The stored tables of a program, as a kernel reads them.
+
+    Raises:
+        BitfoldError: unless they are as many and as large as the program reads.
+    """
+    if len(tables) != len(facts.tables):
+        raise refused("tables", f"{len(tables)} tables", f"{len(facts.tables)}, as the plan says")
+    for table, size in zip(tables, facts.tables, strict=True):
+        check_tensor("tables", table, (size,), torch.uint8)
+    return [table.contiguous() for table in tables]
+
+
 def check_words(facts: Facts, reading: Reading) -> None:
     """Raise unless the numbers beside a program are its own."""
     dim, bits = reading.dim, reading.bits
@@ -310,6 +355,8 @@ def check_words(facts: Facts, reading: Reading) -> None:
     ):
         if not good:
             raise refused(argument, got, expected)
+    if reading.codes and not bits:
+        raise refused("bits", bits, f"one of {FEW_BITS}, of packed rows")
     if bits and reading.codes and not lanes_of_packed(dim // facts.chunks, bits):
         raise refused("dim", dim, "rows whose pieces are whole bytes", "read it in plain torch")
 

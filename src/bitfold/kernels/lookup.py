@@ -3,8 +3,10 @@
 Shapes are those of `bitfold.kernels.reading`.
 """
 
+import ctypes
 import os
 import threading
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -32,6 +34,7 @@ from bitfold.kernels.held import (
     facts_of,
     refused,
     scales,
+    stored,
 )
 from bitfold.kernels.move import Move, check_move
 from bitfold.kernels.packing import FEW, HEAD, MOST
@@ -78,6 +81,11 @@ def _optional(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
+
+
+def _addresses(tables: Sequence[Tensor]) -> Any:
+    """Where tables are, one address after another; whoever tells a kernel of them keeps it."""
+    return (ctypes.c_int64 * len(tables))(*[table.data_ptr() for table in tables])
 
 
 def threads_for(rows: int) -> int:
@@ -157,7 +165,7 @@ def _make_ready(reading: Reading) -> _Ready:
     ready = _ready[packed.data_ptr()] = _Ready(
         facts.packed, facts.version, pool.shape, pool.dtype,
         (reading.fusion, reading.fields, reading.dim, reading.room, reading.raw), bits,
-        digits(reading.raw).address, ids, bags, width,
+        digits(reading.raw, bool(facts.tables)).address, ids, bags, width,
         scale_words(facts.lookups, width) if bits else 0, lanes, reading.fusion == WEIGHTED, facts,
         wide, like, how,
     )  # fmt: skip
@@ -178,7 +186,7 @@ def forward(reading: tuple[Any, ...]) -> Tensor:
     # there is not asked for, and `shape` and `new_empty` are the quickest ways to ask and to get.
     (
         pool, importance, ids, offsets, weights, packed, fusion, pooling, padding, fields, dim,
-        room, raw, centres, steps, bits,
+        room, raw, centres, steps, bits, tables,
     ) = reading  # fmt: skip
     if padding is not None and pooling == READ:
         pooling, padding = ONE, None
@@ -232,6 +240,11 @@ def forward(reading: tuple[Any, ...]) -> Tensor:
         centres = scales("centres", centres, facts, width)
         steps = scales("steps", steps, facts, width)
         at_centres, at_steps, room = centres.data_ptr(), steps.data_ptr(), room + spare
+    at_stored = 0
+    if tables or facts.tables:
+        tables = stored(facts, tables)
+        addresses = _addresses(tables)
+        at_stored = ctypes.addressof(addresses)
     if not bags:
         numbers = rows * fields * dim
         out = like.new_empty(rows, fields, dim)
@@ -255,7 +268,8 @@ def forward(reading: tuple[Any, ...]) -> Tensor:
     told = tell(
         threads, rows, width, at_pool, at_importance, at_ids, at_offsets, at_weights,
         at_packed, fusion, pooling, padding is not None, padding or 0, 0, out.data_ptr(),
-        _scratch(threads * room), room, loops, at_centres, at_steps, streamed,
+        _scratch(threads * room), room, loops, at_centres, at_steps, at_stored,
+        streamed,
     )  # fmt: skip
     run(bag_kernel if bags else kernel, told, threads)
     bad = _local.scratch.item
@@ -308,6 +322,7 @@ class _Given(NamedTuple):
     ready: _Ready
     rows: int
     threads: int
+    addresses: Any
 
     @classmethod
     def of(cls, reading: Reading) -> "_Given":
@@ -327,8 +342,10 @@ class _Given(NamedTuple):
             weights=_optional(reading.weights, wide),
             centres=centres,
             steps=steps,
+            tables=stored(ready.facts, reading.tables),
         )
-        return cls(made, ready, rows, threads_of(reading.ids.numel() * reading.dim, rows))
+        threads = threads_of(reading.ids.numel() * reading.dim, rows)
+        return cls(made, ready, rows, threads, _addresses(made.tables))
 
     def told(self, pooling: int, top: Tensor | None, floats: Tensor) -> tuple[int, ...]:
         """What every walk is told; `floats` are the vectors, or their gradient."""
@@ -340,7 +357,7 @@ class _Given(NamedTuple):
             _address(reading.weights), reading.packed.data_ptr(), reading.fusion, pooling,
             padding is not None, padding or 0, _address(top), floats.data_ptr(),
             _scratch(self.threads * room), room, self.ready.loops, _address(reading.centres),
-            _address(reading.steps),
+            _address(reading.steps), ctypes.addressof(self.addresses),
         )  # fmt: skip
 
 

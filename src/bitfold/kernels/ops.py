@@ -3,6 +3,7 @@
 Nothing is compiled when this module is imported; Numba comes with the first call.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -24,7 +25,7 @@ _library.define(
 )
 # The numbers of `bitfold.kernels.walk`, which this module must not import: see above.
 FUSIONS = {"sum": 0, "concat": 0, "mean": 1, "product": 2, "weighted": 3}
-TENSORS = 6  # of a reading, before its numbers; its scales are its last but one
+TENSORS, NUMBERS = 6, 7  # of a reading, as it begins; then come scales, bits and tables
 READ = "read"  # single ids, whose padding id is read like any other and learns nothing
 POOLINGS = {None: 0, "sum": 1, "mean": 2, "max": 3, READ: 5}
 MAX = POOLINGS["max"]  # whose gradient is that of the first id that reaches it
@@ -91,17 +92,17 @@ def _saved(reading: Reading, first: Tensor | None) -> tuple[Any, ...]:
     Centres and steps are copied: a refresh between a forward and its backward writes into them.
     """
     scales = (None if each is None else each.clone() for each in (reading.centres, reading.steps))
-    return *reading[:TENSORS], first, *scales
+    return *reading[:TENSORS], first, *scales, *reading.tables
 
 
 def _restored(saved: tuple[Any, ...], words: tuple[Any, ...]) -> tuple[Reading, Tensor | None]:
-    *given, first, centres, steps = saved
-    return Reading._make((*given, *words[:-1], centres, steps, words[-1])), first
+    given, (first, centres, steps, *tables) = saved[:TENSORS], saved[TENSORS:]
+    return Reading._make((*given, *words[:-1], centres, steps, words[-1], tables)), first
 
 
 def _words(reading: Reading) -> tuple[Any, ...]:
     """What of a reading is no tensor."""
-    return (*reading[TENSORS : LENGTH - 3], reading.bits)
+    return (*reading[TENSORS : TENSORS + NUMBERS], reading.bits)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -117,13 +118,15 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     if reading.pooling == MAX:
         first = torch.ops.bitfold.lookup_firsts(*reading, top)
     found = torch.ops.bitfold.lookup_backward(grad, *reading, first, ctx.sparse, wants[1], wants[4])
-    return _gradients(found, reading, wants, ctx.sparse)
+    *grads, _, _ = _gradients(found, reading, wants, ctx.sparse)
+    tables: Any = [None] * len(reading.tables)  # a list of tensors has a list of gradients
+    return *grads, tables, None
 
 
 def _gradients(
     found: Gradients, reading: Reading, wants: tuple[bool, ...], sparse: bool
 ) -> tuple[Tensor | None, ...]:
-    """What `lookup_backward` found as the gradients of the operator's inputs."""
+    """What `lookup_backward` found as the gradients of the inputs: a reading's, and `sparse`."""
     rows, values, factors, shares = found
     importance, weights = reading.importance, reading.weights
     if sparse:
@@ -223,15 +226,17 @@ def vectors(
     way: int,
     sparse: bool = False,
     mover: Any = None,
+    tables: Sequence[Tensor] = (),
 ) -> Tensor:
     """Vectors `[B, F, D]`, see `bitfold.kernels.lookup.forward`, by the shortest way there is.
 
     Eagerly it is a call; under a compiler, a tracer or a mode an operator, and so of tensors that
     are no plain ones. `words` are those of a reading, from `packed` to `bits`; `way` is that of
-    `choice.way_of`; `mover`, an optimizer, moves the pool's rows in an eager backward pass.
+    `choice.way_of`; `mover`, an optimizer, moves the pool's rows in an eager backward pass;
+    `tables` are those that the program's sources read.
     """
     # A tuple: to make a reading of it costs a tenth of a row's lookup.
-    given = (pool, importance, ids, offsets, weights, *words)
+    given = (pool, importance, ids, offsets, weights, *words, tables)
     if way != DIRECT or type(ids) is not Tensor:
         if torch.onnx.is_in_onnx_export():
             raise BitfoldError(

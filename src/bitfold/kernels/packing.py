@@ -9,6 +9,7 @@ code, its bits at the top of the word, times the divisor (lower half), times the
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,18 +17,22 @@ from numpy.typing import NDArray
 from bitfold.address import Lookup, Mixed, Program, Raw, Source
 from bitfold.address.codes import byte_tables
 from bitfold.address.mixing import shift_of
+from bitfold.address.source import Reader
 from bitfold.errors import BitfoldError
+from bitfold.kernels.source_words import WORDS, readers_of, record_of
 
 FIELDS, CHUNKS, LOOKUPS, MOST, FEW = range(5)  # the head
 HEAD = 5
 # The columns of the words.
 FLAGS, SALT, SHIFT, MASK, DROP, TABLE, BYTES = range(7)
 DIVISOR, DIVISOR_SHIFT, RADIX, RADIX_FACTOR, RADIX_SHIFT, OFFSET, SPAN, BASE = range(7, 15)
-FEW_BASE, GROUP = 15, 16  # GROUP: which of a pool's slices of few bits is read
-COLUMNS = 17
+# GROUP: which of a pool's slices of few bits is read; SOURCE: where the source's record begins,
+# counted from the end of the words.
+FEW_BASE, GROUP, SOURCE = 15, 16, 17
+COLUMNS = 18
 # The flags.
-NEW, MIXED, DEALT, POWER, SHORT, DIVIDED, REDUCED, TURNED, LEADING, AMONG_FEW = (
-    1 << n for n in range(10)
+NEW, MIXED, DEALT, POWER, SHORT, DIVIDED, REDUCED, TURNED, LEADING, AMONG_FEW, READS = (
+    1 << n for n in range(11)
 )
 
 SHORT_BITS, LONG_BITS = 31, 63
@@ -39,8 +44,8 @@ SCRATCH = 6  # blocks of scratch that a walk needs beside one for each lookup of
 
 
 def runs(program: Program) -> bool:
-    """Whether kernels run a program: one pool, no signs, nothing stored beside it."""
-    return not (program.more_rows or program.signed or program.tables)
+    """Whether kernels run a program: one pool, and no signs."""
+    return not (program.more_rows or program.signed)
 
 
 def scratch_words(program: Program, dim: int) -> int:
@@ -52,11 +57,12 @@ def scratch_words(program: Program, dim: int) -> int:
 def pack(
     program: Program, limits: Sequence[int], slices: Sequence[int] = (0,)
 ) -> NDArray[np.int64]:
-    """A program as one array: a head, starts, limits, words, byte tables.
+    """A program as one array: a head, starts, limits, words, records, byte tables.
 
     The head holds F, C, L, the most lookups of a field and the number of the few rows; then come
     where each field's lookups begin and the end `[F + 1]`, the limits `[F]`, the words
-    `[L, COLUMNS]` (uint64 kept in int64) and the tables by which skip deals bytes.
+    `[L, COLUMNS]` (uint64 kept in int64), a record for each source that reads tables
+    (`source_words.py`) and the tables by which skip deals bytes.
 
     Args:
         program: what to run.
@@ -66,7 +72,7 @@ def pack(
     Raises:
         BitfoldError: a lookup reads rows of several slices.
     """
-    kinds = _kinds(program)
+    kinds, readers, names = _kinds(program), readers_of(program), [*program.tables]
     counts = [len(lookups) for lookups in program.fields]
     few, number = _few(program)
     head = [len(counts), program.chunks, program.lookups, max(counts), number]
@@ -74,14 +80,15 @@ def pack(
     for lookups, limit in zip(program.fields, limits, strict=True):
         before = None
         for lookup in lookups:
-            row = _row(lookup, limit, lookup.source != before, kinds)
+            row = _row(lookup, limit, lookup.source != before, kinds, readers)
             row[GROUP] = _group(lookup, slices)
             if lookup.base in few:
                 row[FLAGS] |= AMONG_FEW
                 row[FEW_BASE] = few[lookup.base]
             rows.append(row)
             before = lookup.source
-    words = np.array(rows, np.uint64).reshape(-1).view(np.int64)
+    records = [record_of(reader, names) for reader in readers]
+    words = np.array([*chain(*rows, *records)], np.uint64).view(np.int64)
     starts = np.cumsum([0, *counts])
     tables = [byte_tables(bits, deal).reshape(-1) for bits, deal in kinds]
     parts = [np.array(head), starts, np.array(limits), words, *tables]
@@ -146,7 +153,13 @@ def _bits_of(source: Source) -> int:
     return (source.codes - 1).bit_length()
 
 
-def _row(lookup: Lookup, limit: int, new: bool, kinds: list[tuple[int, int]]) -> list[int]:
+def _row(
+    lookup: Lookup,
+    limit: int,
+    new: bool,
+    kinds: list[tuple[int, int]],
+    readers: dict[Reader, int],
+) -> list[int]:
     source, words = lookup.source, [0] * COLUMNS
     flags = NEW * new
     if isinstance(source, Mixed):
@@ -154,9 +167,12 @@ def _row(lookup: Lookup, limit: int, new: bool, kinds: list[tuple[int, int]]) ->
         words[SALT], words[SHIFT] = source.salt, shift_of(source.mix_bits)
         words[MASK] = (1 << source.mix_bits) - 1
         words[DROP] = source.mix_bits - source.code_bits
+    if isinstance(source, Reader):
+        flags |= READS
+        words[SOURCE] = readers[source] * WORDS
     if source.deal > 1:
         flags |= DEALT
-        words[TABLE] = kinds.index((_bits_of(source), source.deal)) * 2048
+        words[TABLE] = len(readers) * WORDS + kinds.index((_bits_of(source), source.deal)) * 2048
         words[BYTES] = -(-_bits_of(source) // 8)
     raw = isinstance(source, Raw) and source.deal == 1
     codes = limit if raw and limit else source.codes

@@ -15,6 +15,7 @@ _SPELLED = {
     int: "int",
     int | None: "int?",
     bool: "bool",
+    list[Tensor]: "Tensor[]",
 }
 
 
@@ -39,6 +40,7 @@ class Reading(NamedTuple):
         centres: float16 `[S, w]`, of a pool of few bits.
         steps: float16 `[S, w]`, its steps.
         bits: of a number; 0 for floats.
+        tables: what sources read, uint8, in the program's order.
     """
 
     pool: Tensor
@@ -57,6 +59,7 @@ class Reading(NamedTuple):
     centres: Tensor | None
     steps: Tensor | None
     bits: int
+    tables: list[Tensor]
 
     @property
     def codes(self) -> bool:

@@ -19,7 +19,13 @@ from bitfold.kernels.compiled import STAMP, Kernel, kernel
 from bitfold.kernels.digits import read_rows
 from bitfold.kernels.packing import BLOCK, COLUMNS
 from bitfold.kernels.vectors import after, get, inner, pointer, put
-from bitfold.kernels.walk import blocks_of, fill_bags, floats_of, program_of
+from bitfold.kernels.walk import (
+    blocks_of,
+    fill_bags,
+    floats_of,
+    program_of,
+    stored_of,
+)
 
 _ONES, _TOP = np.uint64(0x0101010101010101), np.uint64(56)  # adds the bytes of a word up
 
@@ -51,7 +57,7 @@ def mark() -> Kernel:
                     )
                     read_rows(
                         get(told, DIGITS), raw, count, after(words, first * COLUMNS), lookups,
-                        get(limits, f), tables, code, rows,
+                        get(limits, f), tables, stored_of(told), code, rows,
                     )  # fmt: skip
                     picked = after(rows, lookups * BLOCK)
                     places = after(picked, BLOCK)

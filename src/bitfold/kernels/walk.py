@@ -23,6 +23,7 @@ from bitfold.kernels.call import (
     ROOM,
     ROWS,
     SPACE,
+    STORED,
     THREADS,
     WEIGHTS,
 )
@@ -54,7 +55,7 @@ def program_of(told):
     limits = after(starts, fields + 1)
     at = HEAD + fields + 1 + fields
     words = after(pointer(get(told, PACKED), np.uint64(0)), at)
-    tables = after(packed, at + get(packed, LOOKUPS) * COLUMNS)
+    tables = after(words, get(packed, LOOKUPS) * COLUMNS)
     return fields, get(packed, CHUNKS), starts, limits, words, tables
 
 
@@ -62,6 +63,12 @@ def program_of(told):
 def lookups_of(told):
     """L, of a packed program."""
     return get(pointer(get(told, PACKED), np.int64(0)), LOOKUPS)
+
+
+@inner
+def stored_of(told):
+    """The addresses of the stored tables that the program reads."""
+    return pointer(get(told, STORED), np.uint64(0))
 
 
 @inner

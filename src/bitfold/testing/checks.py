@@ -36,11 +36,12 @@ def exact(module: nn.Module) -> bool:
 
 def by_kernels(module: nn.Module) -> bool:
     """Whether a module's lookups are run by the kernels."""
-    return all(
-        bool(getattr(part, "by_kernels", False))
-        for part in embedders(module)
-        if not hasattr(part, "parts")
-    )
+    return all(_by_kernels(part) for part in embedders(module) if not hasattr(part, "parts"))
+
+
+def _by_kernels(part: Any) -> bool:
+    """Whether one embedder's are: its program, and rows in the type that they have now."""
+    return getattr(part, "by_kernels", False) and part.pool.read_by_kernels(part.pool.weight)
 
 
 def need_kernels(module: nn.Module) -> None:
