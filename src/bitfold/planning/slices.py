@@ -6,7 +6,7 @@ SMALL = 64  # rows: below, a slice of few bits weighs less than its own centres 
 
 
 def slices_of(program: Program, fusion: str) -> tuple[int, ...]:
-    """The first row of each run of rows that shares a centre and a step.
+    """The first row of each run of rows of the first pool that shares a centre and a step.
 
     Rows that one lookup reads are in one run: its slice. Slices that overlap are one; a small one
     goes with its neighbour where both play the same part in the fusion: the first factor of a
@@ -18,10 +18,15 @@ def slices_of(program: Program, fusion: str) -> tuple[int, ...]:
         >>> second = Lookup(Raw(), 10, 107, divisor=100)
         >>> slices_of(Program(1, ((whole,), (first, second)), 117), "product")
         (0, 107)
+        >>> beside = Lookup(Raw(), 500, 0, pool=1)
+        >>> slices_of(Program(1, ((whole, beside),), 7, (500,)), "sum")
+        (0,)
     """
     parts: dict[tuple[int, int], set[bool]] = {}
     for lookups, terms in zip(program.fields, program.terms, strict=True):
         for position, lookup in enumerate(lookups):
+            if lookup.pool:
+                continue
             place = lookup.base, lookup.base + lookup.span
             later = fusion == "product" and position % terms > 0
             parts.setdefault(place, set()).add(later)
