@@ -11,6 +11,9 @@ from torch import Tensor
 from bitfold.kernels.choice import looked_on, transformed
 from bitfold.pool.rounding import scales_of
 
+MOST_ROWS = 1 << 16
+"""Rows of a slice that a refresh looks at: a walk over a large pool would cost more than a step."""
+
 
 def due(forwards: int, every: int) -> bool:
     """Whether the steps are refreshed at this forward, counted from 0.
@@ -29,7 +32,9 @@ def refresh(
     """Write the centres and steps that follow from a weight `[R, w]`, in place."""
     ends = [*slices[1:], len(weight)]
     for number, (begin, end) in enumerate(zip(slices, ends, strict=True)):
-        centre, step = scales_of(weight[begin:end], bits)
+        # Of many rows some tell a mean and a deviation as well: every so many-th of them.
+        apart = -(-(end - begin) // MOST_ROWS) or 1
+        centre, step = scales_of(weight[begin:end:apart], bits)
         centres[number] = centre
         if steps is not None:
             steps[number] = step
