@@ -87,8 +87,14 @@ def test_names_of_a_manifest_lie_in_the_folder(copy: Path, name: str) -> None:
         bitfold.load(copy)
 
 
+def group(plan: Any) -> Any:
+    """The only group of a plan."""
+    (found,) = plan["groups"]
+    return found
+
+
 def larger(plan: Any, rows: int) -> None:
-    plan["program"]["rows"] = rows
+    group(plan)["program"]["rows"] = group(plan)["pools"][0]["rows"] = rows
 
 
 def wider(plan: Any, width: int) -> None:
@@ -117,25 +123,25 @@ def test_sizes_are_checked_before_anything_is_allocated(copy: Path, name: str, c
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda p: p["program"]["fields"][0][0].update(radix=0), "makes no sense"),
-        (lambda p: p["program"]["fields"][0][0].update(base=-1), "base"),
-        (lambda p: p["program"]["fields"][0][0].update(base=10**9), "makes no sense"),
-        (lambda p: p["program"]["fields"][0][0].update(divisor=0), "makes no sense"),
-        (lambda p: p["program"]["fields"][0][0].update(offset=-5), "offset"),
-        (lambda p: p["program"]["fields"][0][0]["source"].update(mix_bits=65), "mix_bits"),
-        (lambda p: p["program"]["fields"][0][0]["source"].update(salt=2**70), "64 bits"),
-        (lambda p: p["program"]["fields"][0][0]["source"].update(salt="x"), "salt"),
-        (lambda p: p["program"]["fields"][0][0].update(more=1), "unknown field `more`"),
-        (lambda p: p["program"]["fields"].pop(), "other fields"),
+        (lambda p: group(p)["program"]["fields"][0][0].update(radix=0), "makes no sense"),
+        (lambda p: group(p)["program"]["fields"][0][0].update(base=-1), "base"),
+        (lambda p: group(p)["program"]["fields"][0][0].update(base=10**9), "makes no sense"),
+        (lambda p: group(p)["program"]["fields"][0][0].update(divisor=0), "makes no sense"),
+        (lambda p: group(p)["program"]["fields"][0][0].update(offset=-5), "offset"),
+        (lambda p: group(p)["program"]["fields"][0][0]["source"].update(mix_bits=65), "mix_bits"),
+        (lambda p: group(p)["program"]["fields"][0][0]["source"].update(salt=2**70), "64 bits"),
+        (lambda p: group(p)["program"]["fields"][0][0]["source"].update(salt="x"), "salt"),
+        (lambda p: group(p)["program"]["fields"][0][0].update(more=1), "unknown field `more`"),
+        (lambda p: group(p)["program"]["fields"].pop(), "other fields"),
         (lambda p: p["fields"][0].update(name="nobody"), "other fields"),
         (lambda p: p["fields"][0].update(num_embeddings=-1), "num_embeddings"),
         (lambda p: p.update(embedding_dim=0), "embedding_dim"),
         (lambda p: p.update(embedding_dim="4"), "embedding_dim"),
-        (lambda p: p.update(dtype="float31"), "dtype"),
-        (lambda p: p.update(fusion="juice"), "juice"),
-        (lambda p: p.update(method="nothing"), "nothing"),
+        (lambda p: group(p).update(dtype="float31"), "dtype"),
+        (lambda p: group(p).update(fusion="juice"), "juice"),
+        (lambda p: group(p).update(method="nothing"), "nothing"),
         (lambda p: p.update(plan_version=99), "not known here"),
-        (lambda p: p.update(by_kind={"weights": -1}), "by_kind"),
+        (lambda p: group(p).update(own={"weights": -1}), "own"),
         (lambda p: p.update(options=[]), "options"),
     ],
 )

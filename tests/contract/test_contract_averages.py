@@ -54,6 +54,8 @@ def test_a_soup_of_two_addresses_is_refused(case, name):
         pytest.skip("no address to mistake")
     key = "embedder.fingerprint"
     soup = dict(one.state_dict())
+    if key not in soup:
+        pytest.skip("each of its groups has a mark of its own")
     soup[key] = SOUPS[name]([soup[key], other.state_dict()[key]])
     with pytest.raises(BitfoldError, match="another address"):
         case.collection().load_state_dict(soup)

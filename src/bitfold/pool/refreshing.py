@@ -40,7 +40,6 @@ def refresh(
             steps[number] = step
 
 
-@torch.no_grad()
 def count_forward(
     weight: Tensor, centres: Tensor, steps: Tensor | None, forwards: Tensor,
     slices: tuple[int, ...], bits: int, every: int,
@@ -51,7 +50,8 @@ def count_forward(
     """
     if weight.is_meta or transformed():
         return
-    given = weight, centres, steps, forwards, slices, bits, every
+    # Without a gradient by itself, and not by a mode: an exported graph would keep the mode.
+    given = weight.detach(), centres, steps, forwards, slices, bits, every
     if looked_on():
         torch.ops.bitfold.count_forward(*given)
     else:
