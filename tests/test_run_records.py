@@ -105,7 +105,7 @@ def wider(plan: Any, width: int) -> None:
     ("name", "change"),
     [
         ("plan.json", lambda plan: larger(plan, 10**9)),
-        ("plan.json", lambda plan: larger(plan, 2**62)),
+        ("plan.json", lambda plan: larger(plan, 2**50)),
         ("plan.json", lambda plan: wider(plan, 2**30)),
         ("config.json", lambda config: config["train"].update(hidden=[10**6, 10**6])),
         ("config.json", lambda config: config["train"].update(width=10**9)),
