@@ -9,8 +9,8 @@ from bitfold.data.prepare import prepare
 from bitfold.files import read_tensors
 from bitfold.runs import folder as runs
 from bitfold.training import train
-from bitfold.training.loop import Trainer
 from click_log import DATA, TINY, columns, write
+from interrupting import stopped_after
 
 BASE = replace(TINY, epochs=3, checkpoint_steps=4)
 LIVES = {
@@ -22,10 +22,6 @@ LIVES = {
     "cce, by a map": {"chunks": 2, "map": True},
     "cce, 4 bits": {"chunks": 1, "bits": 4},
 }
-
-
-class Stop(Exception):
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -44,25 +40,10 @@ def whole(log, words, tmp_path_factory):
     return train([log], None, words, tmp_path_factory.mktemp("whole") / "run").path
 
 
-def stopped(log, words, out, steps):
-    step, count = Trainer._step, 0
-
-    def counted(self, batch):
-        nonlocal count
-        count += 1
-        if count > steps:
-            raise Stop
-        return step(self, batch)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_step", counted)
-        with pytest.raises(Stop):
-            train([log], None, words, out)
-
-
 @pytest.mark.parametrize("steps", [5, 14], ids=["in the first epoch", "in the last"])
 def test_an_interrupted_training_gives_the_same_bits(log, words, whole, tmp_path, steps):
-    stopped(log, words, tmp_path / "run", steps)
+    with stopped_after(steps):
+        train([log], None, words, tmp_path / "run")
     train(None, None, None, tmp_path / "run", resume=True)
     expected, found = (
         read_tensors(each / "weights.safetensors")[0] for each in (whole, tmp_path / "run")

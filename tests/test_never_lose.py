@@ -11,6 +11,7 @@ import bitfold.training.fit as fit
 from bitfold.outputs import hidden
 from bitfold.training.loop import Trainer
 from command import READING, TRAINING, bitfold, cramped, refused, write_ratings
+from interrupting import Stop, stopped_after
 
 WORDS = (*READING, *TRAINING, "--method", "hash")
 TRAIN = (*WORDS, "--budget", "2KiB")
@@ -147,34 +148,16 @@ def test_files_of_an_output_have_the_mode_that_the_umask_gives(here: Path) -> No
     assert {folder.stat().st_mode & 0o777 for folder in made} == {0o750}
 
 
-class Stop(BaseException):
-    """A process's end, as far as the folder is concerned."""
-
-
-def interrupted(here: Path, monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
+def interrupted(here: Path, *words: object) -> None:
     """A training that is stopped in its second epoch."""
-    steps = 0
-    step = Trainer._step
-
-    def counted(self, batch):  # type: ignore[no-untyped-def]
-        nonlocal steps
-        steps += 1
-        if steps > 10:
-            raise Stop
-        return step(self, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", counted)
-        with pytest.raises(Stop):
-            bitfold("train", here / "ratings.csv", *TRAIN, "--out", here / "run", *words)
+    with stopped_after(10):
+        bitfold("train", here / "ratings.csv", *TRAIN, "--out", here / "run", *words)
 
 
-def test_a_forced_training_is_resumed_and_then_takes_the_place(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_forced_training_is_resumed_and_then_takes_the_place(here: Path) -> None:
     run, rows = here / "run", here / "ratings.csv"
     before = content(run)
-    interrupted(here, monkeypatch, "--force", "--seed", 7)
+    interrupted(here, "--force", "--seed", 7)
     assert content(run) == before
     assert bitfold("predict", run, rows, "--out", here / "scores.csv").code == 0
     (here / "scores.csv").unlink()
@@ -187,12 +170,10 @@ def test_a_forced_training_is_resumed_and_then_takes_the_place(
     assert not hidden(run).exists()
 
 
-def test_a_forced_training_begins_anew_with_force(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_forced_training_begins_anew_with_force(here: Path) -> None:
     run, rows = here / "run", here / "ratings.csv"
     before = content(run)
-    interrupted(here, monkeypatch, "--force", "--seed", 7)
+    interrupted(here, "--force", "--seed", 7)
     refused(bitfold("train", rows, *TRAIN, "--seed", 8, "--out", run, "--resume"), "another seed")
     assert content(run) == before
     assert bitfold("train", rows, *TRAIN, "--out", run, "--force").code == 0

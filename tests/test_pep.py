@@ -50,7 +50,7 @@ def test_thresholds_draw_numbers_towards_zero():
     pool = ThresholdPool(3, 2, 3, bounds=(), shape=(3, 1), start=-2.0)
     with torch.no_grad():
         pool.weight.copy_(torch.tensor([[0.5, -0.5], [0.1, -0.05], [-2.0, 0.2]]))
-        pool.threshold.copy_(torch.tensor([[0.0], [-1.0], [2.0]]))
+        pool.thresholds.weight.copy_(torch.tensor([[0.0], [-1.0], [2.0]]))
     off = torch.sigmoid(torch.tensor([-2.0, -3.0, 0.0]))
     expected = torch.tensor(
         [[0.5 - off[0], off[0] - 0.5], [0.1 - off[1], off[1] - 0.05], [off[2] - 2.0, 0.0]]
@@ -70,9 +70,11 @@ def test_thresholds_draw_numbers_towards_zero():
 def test_what_has_a_threshold_of_its_own(kind, shape):
     collection = EmbeddingCollection(FIELDS, 4, method="pep", budget="4x", threshold=kind, std=1.0)
     pool = collection.embedder.pool
-    assert pool.threshold.shape == shape
+    assert pool.thresholds.weight.shape == shape
     with torch.no_grad():
-        pool.threshold.copy_(torch.arange(pool.threshold.numel()).reshape(shape) + 15.0)
+        pool.thresholds.weight.copy_(
+            torch.arange(pool.thresholds.weight.numel()).reshape(shape) + 15.0
+        )
     ids = torch.tensor([[3, 5], [59, 39]])
     levels = {
         "global": torch.zeros(2, 2, 4),

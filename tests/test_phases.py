@@ -15,9 +15,9 @@ from bitfold.method.full import Full
 from bitfold.planning.spec import StoredSpec
 from bitfold.runs import folder as runs
 from bitfold.training import train
-from bitfold.training.loop import Trainer
 from bitfold.training.phases import ended, next_collection, stages
 from click_log import DATA, TINY, columns, write
+from interrupting import stopped_after
 
 FIELDS = [Field("user", 60), Field("item", 40)]
 PEP = replace(TINY, method="pep", budget="3x", epochs=4, checkpoint_steps=5)
@@ -131,26 +131,6 @@ def whole(log, tmp_path_factory):
     return train([log], None, PEP, tmp_path_factory.mktemp("whole") / "run").path
 
 
-class Stop(Exception):
-    pass
-
-
-def stopped(log, out, steps):
-    step, count = Trainer._step, 0
-
-    def counted(self, batch):
-        nonlocal count
-        count += 1
-        if count > steps:
-            raise Stop
-        return step(self, batch)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_step", counted)
-        with pytest.raises(Stop):
-            train([log], None, PEP, out)
-
-
 def test_a_run_ends_with_the_pruned_table(whole):
     run = runs.load(whole)
     kept = run.plan.group.pools[0].kept
@@ -166,7 +146,8 @@ def test_a_run_ends_with_the_pruned_table(whole):
 def test_an_interrupted_training_gives_the_same_bits(log, whole, tmp_path, steps):
     """There are 6 steps an epoch: one moment in each phase, and one before its first checkpoint."""
     run = tmp_path / "run"
-    stopped(log, run, steps)
+    with stopped_after(steps):
+        train([log], None, PEP, run)
     state = run / "checkpoint" / "state.safetensors"
     if state.exists():
         assert ("plan" in read_notes(state)) == (steps == 17)

@@ -21,8 +21,8 @@ from bitfold.data.prepare import prepare
 from bitfold.errors import BitfoldError
 from bitfold.files import read_tensors, write_tensors
 from bitfold.training import train
-from bitfold.training.loop import Trainer
 from click_log import DATA, TINY, columns, write
+from interrupting import stopped_after
 
 KILLS = 20
 SERVER = r"""
@@ -145,30 +145,9 @@ def test_killed_at_twenty_moments_it_ends_with_the_same_weights(log, tmp_path):
         }
 
 
-class Stop(Exception):
-    pass
-
-
-def stop_after(steps, monkeypatch):
-    # Let the loop die at the given step, as a fault would make it.
-    step = Trainer._step
-    count = 0
-
-    def counted(self, batch):
-        nonlocal count
-        count += 1
-        if count > steps:
-            raise Stop
-        return step(self, batch)
-
-    monkeypatch.setattr(Trainer, "_step", counted)
-
-
 def interrupted(log, words, out, steps=17):
-    with pytest.MonkeyPatch.context() as patch:
-        stop_after(steps, patch)
-        with pytest.raises(Stop):
-            train([log], None, words, out)
+    with stopped_after(steps):
+        train([log], None, words, out)
     return out
 
 
@@ -177,10 +156,8 @@ STEPS = replace(TINY, checkpoint_steps=5, epochs=3)
 
 def test_a_raw_log_is_prepared_once(tmp_path):
     raw = write(tmp_path / "clicks.csv", columns())
-    with pytest.MonkeyPatch.context() as patch:
-        stop_after(9, patch)
-        with pytest.raises(Stop):
-            train([raw], DATA, STEPS, tmp_path / "run")
+    with stopped_after(9):
+        train([raw], DATA, STEPS, tmp_path / "run")
     assert (tmp_path / "run" / "log").is_dir()
     raw.unlink()
     train(None, None, None, tmp_path / "run", resume=True)

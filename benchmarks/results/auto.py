@@ -62,7 +62,8 @@ def _families(sitting: Sitting, board: Board) -> str:
                 else:
                     cells.append(f"needs {why['minimum']:,} B" if why else "-")
             if any(cell != "-" for cell in cells):
-                rows.append([method, bits.partition("=")[2] or "float32", *cells])
+                kept = bits.partition("=")[2] or ("its own" if method == "auto" else "float32")
+                rows.append([method, kept, *cells])
     if not rows:
         return ""
     return (

@@ -16,7 +16,6 @@ from bitfold.address.mixing import signed
 from bitfold.address.program import Program
 from bitfold.errors import BitfoldError
 
-FINGERPRINT_BYTES = 8
 # What float32 arithmetic leaves of 24 bits: of one rounding, and of a sum over many models.
 _ROUNDED, _SUMMED = 2.0**-22, 2.0**-18
 _MOST = 64  # state dicts that are added up as integers and then divided

@@ -1,7 +1,6 @@
 """The corridor: the embedder of every method that is an address, a pool and a fusion."""
 
-import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,22 +10,21 @@ from torch import Tensor
 
 from bitfold import forks as forks  # a child of a process with lookups runs on one thread
 from bitfold.address import Address
-from bitfold.address.constants import WithConstants
-from bitfold.address.fingerprint import check_fingerprint, fingerprint_of
-from bitfold.address.tables import StoredTables
+from bitfold.address.fingerprint import fingerprint_of
 from bitfold.embedder import plain
-from bitfold.embedder.contract import Embedder, Progress, Table
-from bitfold.embedder.draws import drawn_seed
+from bitfold.embedder.contract import Embedder, Progress
+from bitfold.embedder.group import GroupEmbedder
 from bitfold.embedder.head import Head
-from bitfold.embedder.preparing import build_maps, maps_of, unbuilt, unbuilt_maps, unseen_places
-from bitfold.embedder.ranges import as_int64, out_of_range
-from bitfold.errors import BitfoldError, IdOutOfRange
+from bitfold.embedder.preparing import unseen_places
+from bitfold.embedder.ranges import as_int64, limits_of
+from bitfold.errors import IdOutOfRange
 from bitfold.fuse import fusion_named
-from bitfold.fuse.bags import bags_of, check_bags
+from bitfold.fuse.bags import check_bags, placed
 from bitfold.kernels.choice import DIRECT, PLAIN, way_of
 from bitfold.kernels.ops import FUSIONS, POOLINGS, READ, vectors
 from bitfold.kernels.packing import in_one_slice, pack, runs, scratch_words
 from bitfold.kernels.reading import NO_ROUNDING
+from bitfold.planning.field import check_columns
 from bitfold.planning.plan import Plan
 from bitfold.planning.spec import PoolSpec
 from bitfold.planning.statistics import Statistics
@@ -35,7 +33,7 @@ from bitfold.pool.dtypes import DTYPES
 from bitfold.pool.moved import RowMove
 
 
-class Corridor(WithConstants, Embedder):
+class Corridor(GroupEmbedder):
     """An address, pools and a fusion; a head where vectors are narrower than the model wants them.
 
     Kernels run programs of one pool of rows; the others, and those whose terms have `factors`,
@@ -49,7 +47,6 @@ class Corridor(WithConstants, Embedder):
         sparse: whether the pools' gradients are sparse.
     """
 
-    limits: Tensor
     head: Head | None
 
     def __init__(
@@ -61,21 +58,17 @@ class Corridor(WithConstants, Embedder):
         device: torch.device | str | None = None,
         sparse: bool = False,
     ) -> None:
-        super().__init__()
-        self.plan, self.std, self.seed = plan, std, seed
+        super().__init__(plan, std=std, seed=seed, device=device)
         group, program, dtype = plan.group, plan.program, DTYPES[plan.dtype]
         self.program = program
         self.unseen: dict[int, Tensor] = {}
         self.address = Address(program, device)
-        self.stored = StoredTables(((each.name, each.bytes) for each in group.stored), device)
-        self.waits = bool(maps_of(program))  # for its maps to be built
         how: dict[str, Any] = {"device": device, "dtype": dtype, "sparse": sparse}
         self.pool = self.new_pool(group.pools[0], **how)
         self.more = tuple(spec.name for spec in group.pools[1:])
         for spec in group.pools[1:]:
             self.add_module(spec.name, self.new_pool(spec, **how))
         self.fuse = fusion_named(group.fusion, program, device=device, dtype=dtype)
-        self.num_fields = len(plan.fields)
         self.width = group.width
         head = None
         self.multiplies = group.width != plan.embedding_dim
@@ -97,7 +90,7 @@ class Corridor(WithConstants, Embedder):
         with torch.inference_mode(False):  # the kernels' alone, so it stays on the CPU
             words = np.empty(0, np.int64)
             if runs(program):
-                words = pack(program, self._limits(), slices if one else (0,))
+                words = pack(program, limits_of(plan.fields), slices if one else (0,))
             self.packed = torch.from_numpy(words)
         # What a lookup without padding and bags is told, made once: it costs a tenth of it.
         self.plainly = (self.packed, self.fusion, POOLINGS[None], None, *self.shape, *NO_ROUNDING)
@@ -107,17 +100,10 @@ class Corridor(WithConstants, Embedder):
         """The pool of a spec, for `pool_of`'s device, dtype and sparse gradients."""
         return pool_of(spec, **how)
 
-    def pools(self) -> list[Any]:
-        """The pools, as lookups number them."""
-        return [self.pool, *(getattr(self, name) for name in self.more)]
-
-    def reset_parameters(self) -> None:
-        """Draw fresh weights: the same for the same seed, on every device."""
-        if self.pool.weight.is_meta:
-            return
-        # One number of torch's generator is all that it is asked for, whatever the table's size.
-        seed = drawn_seed(None) if self.seed is None else self.seed
-        self._draw(self.std, torch.Generator().manual_seed(seed))
+    @property
+    def pool_names(self) -> tuple[str, ...]:
+        """The modules that are pools, as lookups number them."""
+        return ("pool", *self.more)
 
     @torch.no_grad()
     def _draw(self, std: float, generator: torch.Generator) -> None:
@@ -131,25 +117,10 @@ class Corridor(WithConstants, Embedder):
         if self.head is not None:
             self.head.draw(generator)
 
-    def _limits(self) -> list[int]:
-        return [field.num_embeddings or 0 for field in self.plan.fields]
-
-    def _constants(self) -> dict[str, Tensor]:
-        return {"limits": torch.tensor(self._limits())}
-
-    @property
-    def fingerprint(self) -> Tensor:
-        """A digest of the address, int64 `[]`: in the state dict, but no buffer."""
-        return torch.tensor(self._mark(), device=self.pool.weight.device)
-
-    def _mark(self) -> int:
-        return fingerprint_of(self.program, [field.name for field in self.plan.fields])
-
-    def redraw(self, std: float, generator: torch.Generator | None = None) -> bool:
-        """Draw fresh weights, for vectors of deviation `std`."""
-        if std > 0 and not self.pool.weight.is_meta:
-            self._draw(std, torch.Generator().manual_seed(drawn_seed(generator)))
-        return std > 0
+    def marks(self) -> tuple[int, ...]:
+        """A digest of the address and its fields; before fields had names in it, of it alone."""
+        names = [field.name for field in self.plan.fields]
+        return fingerprint_of(self.program, names), self.program.fingerprint
 
     @property
     def table(self) -> str | None:
@@ -160,29 +131,9 @@ class Corridor(WithConstants, Embedder):
         return "pool.weight" if whole and program.rows == fields[0].num_embeddings else None
 
     @property
-    def _unguarded(self) -> bool:
-        """Whether shapes say all: then there is no fingerprint."""
-        return self.program.plain and not self.plan.group.stored
-
-    @property
-    def sparse(self) -> bool:
-        """Whether gradients are sparse tensors."""
-        return bool(self.pool.sparse)
-
-    @sparse.setter
-    def sparse(self, flag: bool) -> None:
-        self.pool.make_sparse(flag)
-
-    def check(self, ids: Tensor) -> None:
-        """Raise `IdOutOfRange` for a dense id of `[B, F]` that has no vector."""
-        self.bad(as_int64(ids))
-
-    def tables(self) -> Iterable[Table]:
-        """The pools' weights, those that are trained."""
-        for pool in self.pools():
-            weight = pool._parameters.get("weight")
-            if weight is not None:
-                yield Table(pool, weight, weight.dim() == 2)
+    def marked(self) -> bool:
+        """Whether there is an address to mistake; of ids that are rows, shapes say all."""
+        return not self.program.plain or bool(self.plan.group.stored)
 
     def read(self, reading: Callable[[Tensor], Tensor]) -> Tensor:
         """What `reading` makes of the pool's weight.
@@ -204,14 +155,12 @@ class Corridor(WithConstants, Embedder):
     @property
     def prepares(self) -> bool:  # type: ignore[override]
         """Whether there are maps to build, or rows that an unseen id would read untrained."""
-        return bool(self.own_rows() or maps_of(self.program))
+        return super().prepares or bool(self.own_rows())
 
     def prepare(self, stats: Statistics) -> None:
         """Build the maps, and take which rows no training id reads."""
-        parts = self.program, self.plan.fields, self.stored, stats
-        build_maps(*parts)
-        self.waits = False
-        self.unseen = unseen_places(*parts)
+        super().prepare(stats)
+        self.unseen = unseen_places(self.program, self.plan.fields, self.stored, stats)
 
     @torch.no_grad()
     def maintain(self, at: Progress) -> Sequence[RowMove]:
@@ -258,10 +207,7 @@ class Corridor(WithConstants, Embedder):
 
     def _way(self, weight: Tensor) -> int:
         """How lookups are made, before the first one of a forward."""
-        if self.waits:  # tables may have come one by one
-            self.waits = unbuilt(self.program, self.stored.named(), "")
-        if self.waits:
-            raise unbuilt_maps(self.plan.method)
+        self.check_maps()
         if self.rounds and self.training:
             for pool in self.pools():
                 pool.count_forward(weight if pool is self.pool else pool.weight)
@@ -274,13 +220,7 @@ class Corridor(WithConstants, Embedder):
         mode = READ if padding_idx is not None and self.table is not None else None
         if way == DIRECT:  # the kernel holds the ids' shape against the fields
             return self._by_kernel(way, weight, ids, None, None, mode, padding_idx)
-        shape = ids.shape
-        if len(shape) != 2 or shape[1] != self.num_fields:
-            raise BitfoldError(
-                "ids of the wrong shape",
-                got=list(shape),
-                expected=f"[B, {self.num_fields}], a column for each field",
-            )
+        check_columns(ids.shape, self.num_fields)
         if way != PLAIN:
             return self._by_kernel(way, weight, ids, None, None, mode, padding_idx)
         return plain.single(self, weight, ids, padding_idx, mode == READ)
@@ -311,8 +251,7 @@ class Corridor(WithConstants, Embedder):
         except IdOutOfRange:
             field = None
             if offsets is not None:
-                rows = max((offsets.shape[0] - 1) // self.num_fields, 1)
-                field = bags_of(offsets, ids.shape[0]) // rows
+                _, field = placed(offsets, ids.shape[0], self.num_fields)
             self.bad(ids, field)  # the same complaint, with the field's name
             raise
 
@@ -376,64 +315,6 @@ class Corridor(WithConstants, Embedder):
             cast = replace(self.plan.group, dtype=now, pools=pools)
             return cast.by_kind(self.plan.embedding_dim)
         return kinds
-
-    def resume(self) -> "Corridor":
-        """A copy that can be trained on; the inverse of `serving`.
-
-        Raises:
-            BitfoldError: with a step for each row, which would follow from other numbers.
-        """
-        if any(spec.packed and spec.scale == "row" for spec in self.plan.group.pools):
-            super().resume()
-        made = copy.deepcopy(self).train().requires_grad_(True)
-        made.pool = made.pool.resume()
-        for name in self.more:
-            setattr(made, name, getattr(made, name).resume())
-        return made
-
-    def serving(self) -> "Corridor":
-        """A frozen copy in evaluation mode, its pools packed."""
-        made = copy.deepcopy(self).eval().requires_grad_(False)
-        made.pool = made.pool.serving()
-        for name in self.more:
-            setattr(made, name, getattr(made, name).serving())
-        return made
-
-    def bad(self, ids: Tensor, field: Tensor | None = None) -> Tensor | None:
-        """Which dense ids are out of range; see `bitfold.embedder.ranges`."""
-        if self.limits.device != ids.device:  # weights that went there past `Module.to`
-            self._place_all(ids.device)
-        return out_of_range(self.plan.fields, self.limits, ids, field)
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        if not self._unguarded:
-            destination[f"{prefix}fingerprint"] = self.fingerprint
-
-    def _load_from_state_dict(
-        self, state_dict: Any, prefix: str, local: Any, strict: bool, missing: Any, *rest: Any
-    ) -> None:
-        key = f"{prefix}fingerprint"
-        if not self._unguarded:
-            state_dict = dict(state_dict)
-            mark = state_dict.pop(key, None)
-            if mark is not None:
-                # The program's alone is what was written before fields had their names in it.
-                check_fingerprint(mark, self._mark(), self.program.fingerprint)
-            elif strict:
-                missing.append(key)
-        super()._load_from_state_dict(state_dict, prefix, local, strict, missing, *rest)
-        if self.waits:  # tables are read after their module, so what they are about to be
-            self.waits = unbuilt(self.program, state_dict, f"{prefix}stored.")
-        weight = state_dict.get(f"{prefix}pool.weight", self.limits)
-        if self.limits.is_meta and not weight.is_meta:
-            self._place_all(weight.device)
-
-    def _place_all(self, device: torch.device) -> None:
-        """Make all constants anew where the weights are."""
-        for part in self.modules():
-            if isinstance(part, WithConstants):
-                part.place_constants(device)
 
 
 def _ones(offsets: Tensor) -> bool:

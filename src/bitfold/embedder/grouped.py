@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from bitfold.address.constants import WithConstants
 from bitfold.embedder.contract import Embedder, Progress, Table
-from bitfold.embedder.ranges import as_int64, guarded, out_of_range
-from bitfold.errors import BitfoldError
-from bitfold.fuse.bags import bags_of, check_bags, check_offsets, pool
+from bitfold.embedder.ranges import as_int64, guarded, limits_of, out_of_range
+from bitfold.fuse.bags import by_field, check_bags, check_offsets, placed, pool
 from bitfold.kernels.choice import recorded
+from bitfold.planning.field import check_columns
 from bitfold.planning.plan import Plan
 from bitfold.planning.statistics import Statistics
 from bitfold.pool.moved import RowMove
@@ -53,7 +53,7 @@ class Grouped(WithConstants, Embedder):
         order = torch.tensor([number for each in groups for number in each.fields]).argsort()
         whose, place = torch.tensor(placed)[order].unbind(1)
         columns = {f"columns_{i}": torch.tensor(each.fields) for i, each in enumerate(groups)}
-        limits = torch.tensor([field.num_embeddings or 0 for field in self.plan.fields])
+        limits = torch.tensor(limits_of(self.plan.fields))
         return {"order": order, "whose": whose, "place": place, "limits": limits} | columns
 
     def _each(self) -> Iterator[tuple[Embedder, Tensor]]:
@@ -64,12 +64,7 @@ class Grouped(WithConstants, Embedder):
     def forward(self, ids: Tensor, padding_idx: int | None = None) -> Tensor:
         """Vectors `[B, F, D]` of int64 ids `[B, F]`; those of `padding_idx` are zero."""
         ids = self._taken(ids)
-        if ids.dim() != 2 or ids.shape[1] != self.num_fields:
-            raise BitfoldError(
-                "ids of the wrong shape",
-                got=list(ids.shape),
-                expected=f"[B, {self.num_fields}], a column for each field",
-            )
+        check_columns(ids.shape, self.num_fields)
         found = [part(ids[:, columns], padding_idx) for part, columns in self._each()]
         return torch.cat(found, 1)[:, self.order]
 
@@ -119,9 +114,7 @@ class Grouped(WithConstants, Embedder):
         if torch.compiler.is_compiling():
             check_offsets(offsets, ids.shape[0])
         bags = offsets.shape[0] - 1
-        rows = bags // self.num_fields
-        bag = bags_of(offsets, ids.shape[0])
-        field = bag // max(rows, 1)
+        bag, field = placed(offsets, ids.shape[0], self.num_fields)
         inside = guarded(ids, out_of_range(self.plan.fields, self.limits, ids, field))
         whose, place = self.whose[field], self.place[field]
         none, found = ids.new_zeros(()), None
@@ -132,8 +125,7 @@ class Grouped(WithConstants, Embedder):
         assert found is not None, "a plan has groups"
         keep = None if padding_idx is None else ids != padding_idx
         pooled = pool(found, bag, bags, mode, weights=weights, keep=keep)
-        by_field = pooled.reshape(self.num_fields, rows, pooled.shape[-1])
-        return by_field.transpose(0, 1).contiguous()
+        return by_field(pooled, self.num_fields)
 
     def bytes(self, phase: str = "serving") -> dict[str, int]:
         """Bytes by kind, of all parts together."""

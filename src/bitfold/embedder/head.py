@@ -51,7 +51,8 @@ class Head(nn.Module):
         if field is not None:
             lifted: Tensor = torch.bmm(vectors.unsqueeze(1), self.weight[field]).squeeze(1)
             return lifted
-        return torch.einsum("bfw,fwd->bfd", vectors, self.weight)
+        # By fields first: the gradient of `weight` has the strides of `weight`, as DDP wants.
+        return torch.bmm(vectors.transpose(0, 1), self.weight).transpose(0, 1)
 
     def deviation(self, std: float) -> float:
         """The deviation of a narrow vector's components whose lifted ones have `std`."""

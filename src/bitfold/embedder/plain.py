@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bitfold.address import Address
-from bitfold.fuse.bags import bags_of, check_offsets, pool
+from bitfold.fuse.bags import by_field, check_offsets, placed, pool
 from bitfold.kernels.choice import recorded
 
 if TYPE_CHECKING:
@@ -56,16 +56,13 @@ def bags(
     # A recording holds them against the ids when it is run; a compiler's graph asserts.
     if torch.compiler.is_compiling() or not recorded(offsets):
         check_offsets(offsets, ids.shape[0])
-    rows = count // corridor.num_fields
-    bag = bags_of(offsets, ids.shape[0])
-    field = bag // max(rows, 1)
+    bag, field = placed(offsets, ids.shape[0], corridor.num_fields)
     fused = each(corridor, weight, ids, field, corridor.bad(ids, field))
     if mode == "max" and corridor.head is not None:
         fused = corridor.head(fused, field)
     keep = None if padding_idx is None else ids != padding_idx
     pooled = pool(fused, bag, count, mode, weights=weights, keep=keep)
-    by_field = pooled.reshape(corridor.num_fields, rows, pooled.shape[-1])
-    return by_field.transpose(0, 1).contiguous()
+    return by_field(pooled, corridor.num_fields)
 
 
 def each(

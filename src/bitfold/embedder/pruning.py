@@ -21,18 +21,57 @@ from bitfold.pool.moved import RowMove
 from bitfold.pool.pruned import MaskedPool, PrunedPool
 
 
-class ThresholdPool(DensePool):
-    """`R` rows of `w` trained numbers, read as `sign(v) * relu(|v| - sigmoid(s))`.
+class Thresholds(nn.Module):
+    """What is taken off the numbers: `sigmoid(s)`, where `s = start + weight`.
 
-    `s = start + threshold`, so that decay draws thresholds to where they started.
+    Decay draws thresholds to where they started. They are a module of their own: all that a
+    `SparsePool` itself holds has sparse gradients.
+
+    Args:
+        shape: `[1, 1]`, `[F, 1]`, `[1, w]` or `[R, 1]`.
+        bounds: the last row of each field, one more, for a threshold each; () otherwise.
+        start: the `s` of a fresh threshold.
+        device: where it lives.
+        dtype: of the numbers.
+
+    Shapes:
+        cells int64 `[...]` -> thresholds `[..., 1]` or `[..., w]`.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        bounds: Sequence[int],
+        start: float,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.bounds, self.start = tuple(bounds), start
+        with torch.inference_mode(False):
+            self.weight = nn.Parameter(torch.zeros(shape, device=device, dtype=dtype))
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """The thresholds of the numbers at cells."""
+        threshold: Tensor = self.weight
+        if len(self.bounds) > 1:
+            bounds = torch.tensor(self.bounds[:-1], device=cells.device)
+            threshold = threshold[torch.bucketize(cells, bounds, right=True)]
+        elif len(threshold) > 1:
+            threshold = threshold[cells]
+        return torch.sigmoid(self.start + threshold)
+
+
+class ThresholdPool(DensePool):
+    """`R` rows of `w` trained numbers, read as `sign(v) * relu(|v| - threshold)`.
 
     Args:
         rows: `R`.
         width: `w`.
         kept: how many numbers will be kept in the end.
-        bounds: the last row of each field, one more, for a threshold each; () otherwise.
-        shape: of the thresholds: `[1, 1]`, `[F, 1]`, `[1, w]` or `[R, 1]`.
-        start: the `s` of a fresh threshold.
+        bounds: as for `Thresholds`.
+        shape: of the thresholds.
+        start: as for `Thresholds`.
         sparse: whether the gradient of the rows is a sparse tensor.
         device: where it lives.
         dtype: of the numbers.
@@ -52,9 +91,8 @@ class ThresholdPool(DensePool):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(rows, width, sparse=sparse, device=device, dtype=dtype)
-        self.kept, self.bounds, self.start = kept, tuple(bounds), start
-        with torch.inference_mode(False):
-            self.threshold = nn.Parameter(torch.zeros(shape, device=device, dtype=dtype))
+        self.kept = kept
+        self.thresholds = Thresholds(shape, bounds, start, device, dtype)
 
     @classmethod
     def kinds(cls) -> tuple[type[DensePool], type[DensePool]]:
@@ -68,23 +106,14 @@ class ThresholdPool(DensePool):
     def at(self, weight: Tensor, cells: Tensor) -> Tensor:
         """Pieces of a weight at cells, each number drawn towards zero by its threshold."""
         found = F.embedding(cells, weight, sparse=self.sparse)
-        return found.sign() * F.relu(found.abs() - self.thresholds(cells))
-
-    def thresholds(self, cells: Tensor) -> Tensor:
-        """What is taken off the numbers at cells, `[..., 1]` or `[..., w]`."""
-        threshold: Tensor = self.threshold
-        if len(self.bounds) > 1:
-            bounds = torch.tensor(self.bounds[:-1], device=cells.device)
-            threshold = threshold[torch.bucketize(cells, bounds, right=True)]
-        elif len(threshold) > 1:
-            threshold = threshold[cells]
-        return torch.sigmoid(self.start + threshold)
+        drawn: Tensor = found.sign() * F.relu(found.abs() - self.thresholds(cells))
+        return drawn
 
     @torch.no_grad()
     def best(self) -> Tensor:
         """The places of the `kept` numbers that lie highest above their thresholds, ascending."""
         cells = torch.arange(len(self.weight), device=self.weight.device)
-        above = (self.weight.abs() - self.thresholds(cells)).float().flatten()
+        above: Tensor = (self.weight.abs() - self.thresholds(cells)).float().flatten()
         least = above.kthvalue(len(above) - self.kept + 1).values
         surely, ties = above > least, (above == least).nonzero().squeeze(1)
         surely[ties[: self.kept - int(surely.sum())]] = True
@@ -162,7 +191,7 @@ class Pruning(Corridor):
     def _draw(self, std: float, generator: torch.Generator) -> None:
         super()._draw(std, generator)
         if self.searches:
-            self.pool.threshold.zero_()
+            self.pool.thresholds.weight.zero_()
 
     def maintain(self, at: Progress) -> Sequence[RowMove]:
         """Fill rows that nothing trains while it searches; afterwards most of them are pruned."""

@@ -39,6 +39,16 @@ def out_of_range(
     return None
 
 
+def limits_of(fields: Sequence[Field]) -> list[int]:
+    """How many dense ids each field has, 0 for hashed ids.
+
+    Example:
+        >>> limits_of([Field("user", 40), Field("query")])
+        [40, 0]
+    """
+    return [field.num_embeddings or 0 for field in fields]
+
+
 def guarded(ids: Tensor, bad: Tensor | None) -> Tensor:
     """The ids as they are; a graph that is run with `bad` ones raises, as a table would."""
     if bad is None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from bitfold.embedder.contract import Embedder
-from bitfold.fuse.bags import bags_of
+from bitfold.fuse.bags import placed
 from bitfold.kernels.choice import transformed
 
 
@@ -38,6 +38,5 @@ def _seen(embedder: Embedder, ids: Tensor, offsets: Tensor | None, grad: Tensor 
         field = torch.arange(fields, device=ids.device).expand(rows, fields)
         embedder.observe(ids.reshape(-1), field.reshape(-1), grad.reshape(-1, width))
         return
-    bag = bags_of(offsets.long(), ids.shape[0])
-    field = bag // max(rows, 1)
+    bag, field = placed(offsets.long(), ids.shape[0], fields)
     embedder.observe(ids, field, grad[bag % max(rows, 1), field])

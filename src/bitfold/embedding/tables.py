@@ -18,7 +18,7 @@ from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.fuse.bags import check_offsets, check_pooling
 from bitfold.method.planner import plan as make_plan
 from bitfold.planning.budget import full_bytes, parse_budget
-from bitfold.planning.field import Field
+from bitfold.planning.field import Field, check_columns
 from bitfold.planning.plan import Plan
 
 
@@ -194,12 +194,7 @@ class TableCollection(nn.Module):
                 return node  # type: ignore[no-any-return]
         count = len(self.features)
         if offsets is None:
-            if ids.dim() != 2 or ids.shape[1] != count:
-                raise BitfoldError(
-                    "ids of the wrong shape",
-                    got=list(ids.shape),
-                    expected=f"[B, {count}], a column for each feature",
-                )
+            check_columns(ids.shape, count, "feature")
             rows = ids.shape[0]
             ids = ids.T.reshape(-1)  # bags of one id each, which any pooling leaves as they are
             offsets = torch.arange(count * rows + 1, device=ids.device)

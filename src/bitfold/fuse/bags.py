@@ -114,6 +114,23 @@ def bags_of(offsets: Tensor, total: int) -> Tensor:
     return torch.repeat_interleave(numbers, counts, output_size=total)
 
 
+def placed(offsets: Tensor, total: int, fields: int) -> tuple[Tensor, Tensor]:
+    """The bag and the field of each of `total` ids, from `fields * B + 1` offsets, field by field.
+
+    Example:
+        >>> placed(torch.tensor([0, 2, 2, 3, 3]), 3, fields=2)
+        (tensor([0, 0, 2]), tensor([0, 0, 1]))
+    """
+    bag = bags_of(offsets, total)
+    return bag, bag // max((offsets.shape[0] - 1) // fields, 1)
+
+
+def by_field(pooled: Tensor, fields: int) -> Tensor:
+    """Vectors of bags `[F * B, D]`, field by field, as `[B, F, D]`."""
+    found = pooled.reshape(fields, pooled.shape[0] // fields, pooled.shape[1])
+    return found.transpose(0, 1).contiguous()
+
+
 def check_offsets(offsets: Tensor, total: int) -> None:
     """Raise unless the offsets start at 0, never fall and end at `total`."""
     if offsets.is_meta:

@@ -57,6 +57,7 @@ from bitfold.kernels.packing import (
 from bitfold.kernels.reading import Reading, lanes_of_packed
 from bitfold.kernels.source_words import WORDS as RECORD
 from bitfold.kernels.source_words import most_code, sizes_of
+from bitfold.planning.field import check_columns
 from bitfold.planning.spec import FEW_BITS
 
 WORD, HALF = (1 << 64) - 1, (1 << 32) - 1
@@ -365,12 +366,7 @@ def check_ids(ids: Tensor, offsets: Tensor | None, fields: int) -> None:
     """Raise unless ids are int64 `[B, F]`, or `[T]` with offsets `[F * B + 1]`."""
     shape = tuple(ids.shape) if isinstance(ids, Tensor) else ()
     if offsets is None:
-        if len(shape) != 2 or shape[1] != fields:
-            raise BitfoldError(
-                "ids of the wrong shape",
-                got=list(shape),
-                expected=f"[B, {fields}], a column for each field",
-            )
+        check_columns(shape, fields)
         check_tensor("ids", ids, shape, torch.int64)
         return
     if len(shape) != 1 or offsets.dim() != 1 or offsets.shape[0] % fields != 1 % fields:

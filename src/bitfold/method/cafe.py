@@ -31,7 +31,7 @@ class Cafe(Method):
     """Rows of their own for the ids of the highest gradients; a shared row for the others."""
 
     hot: float = option(
-        0.7, help="the share of the budget that hot ids take, with the map and the sketch of them"
+        0.3, help="the share of the budget that hot ids take, with the map and the sketch of them"
     )
     slots: float = option(1.5, help="slots of the sketch for each hot row, of 8 bytes")
     every: int = option(100, help="after how many steps rows change their owners")
@@ -40,7 +40,7 @@ class Cafe(Method):
     name: ClassVar[str] = "cafe"
     summary: ClassVar[str] = "ids of high gradients own rows, found while training; others share"
     when: ClassVar[str] = "what is hot is not known before, or changes"
-    forms: ClassVar[Forms] = ({"every": 3}, {"every": 2, "hot": 0.3, "slots": 4.0, "decay": 0.5})
+    forms: ClassVar[Forms] = ({"every": 3}, {"every": 2, "hot": 0.6, "slots": 4.0, "decay": 0.5})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,5 +1,6 @@
 """What a plan must know of a field."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bitfold.errors import BitfoldError, check_name
@@ -57,3 +58,13 @@ class Field:
     def size(self) -> int | None:
         """Rows of the field's full table: `num_embeddings`, or the distinct ids if hashed."""
         return self.distinct if self.num_embeddings is None else self.num_embeddings
+
+
+def check_columns(shape: Sequence[int], fields: int, each: str = "field") -> None:
+    """Raise unless ids of a shape are `[B, F]`; `each` is what an error calls a column's owner."""
+    if len(shape) != 2 or shape[1] != fields:
+        raise BitfoldError(
+            "ids of the wrong shape",
+            got=list(shape),
+            expected=f"[B, {fields}], a column for each {each}",
+        )
