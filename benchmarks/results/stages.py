@@ -82,13 +82,19 @@ def calls(board: Board, stage: str, best: Mapping[str, Sequence[str]]) -> list[C
             Call(f"{GRID}-{budget}", _words((*full, *FORMS), (budget,), 1, floors=board.whole))
             for budget in reversed(board.budgets)
         ]
-    if stage in (AUTO, FAMILIES):
+    if stage == AUTO:
         return [
-            Call(f"{stage}-{budget}", _words(methods, (budget,), seeds, floors=False))
+            Call(f"{AUTO}-{budget}", _words((*full, "auto"), (budget,), board.seeds, floors=False))
             for budget in reversed(board.budgets)
-            for methods, seeds in [
-                ((*full, "auto"), board.seeds) if stage == AUTO else (families(), 1)
-            ]
+        ]
+    if stage == FAMILIES:  # one seed of all before more of any: there are many
+        return [
+            Call(
+                f"{FAMILIES}-{budget}-{seeds}",
+                _words(families(), (budget,), seeds, floors=False),
+            )
+            for seeds in dict.fromkeys((1, board.seeds))
+            for budget in reversed(board.budgets)
         ]
     if stage == REMEDIES:
         return [
