@@ -3,7 +3,7 @@
     python benchmarks/sums.py
 
 Milliseconds of a step (forward, backward, SGD) on pools of growing size, with either way forced:
-`bitfold.kernels.lookup.PRIVATE_BYTES` is set where they cross.
+`bitfold.kernels.gradients.PRIVATE_BYTES` is set where they cross.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from rich.console import Console
 from turns import RING, Contestant, drawn, measure, quartiles
 
 import bitfold
-from bitfold.kernels import lookup
+from bitfold.kernels import gradients
 from bitfold.optim import SGD
 
 IDS, ROWS, DIM = 33_700_000, 212_992, 16
@@ -34,7 +34,7 @@ def step(size: int, inside: bool, limit: int) -> Contestant:
     grads = torch.randn(ROWS, DIM)
 
     def run(turn: int) -> None:
-        lookup.PRIVATE_BYTES = limit
+        gradients.PRIVATE_BYTES = limit
         module(batches[turn % RING]).backward(grads)
         optimizer.step()
         optimizer.zero_grad()

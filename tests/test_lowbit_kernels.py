@@ -6,7 +6,7 @@ import torch
 import bitfold
 from bitfold import BitfoldError
 from bitfold.address import Lookup, Program, Raw
-from bitfold.kernels import lookup
+from bitfold.kernels import gradients, sharing
 from bitfold.kernels.choice import DIRECT
 from bitfold.kernels.denormals import X86, no_denormals
 from bitfold.kernels.ops import FUSIONS, vectors
@@ -139,11 +139,11 @@ def test_modules_read_alike_rounded_and_packed(bits, fusion):
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_gradients_of_bags_are_those_of_plain_torch(mode, threads, monkeypatch):
-    monkeypatch.setattr(lookup, "SERIAL_NUMBERS", 0)
+    monkeypatch.setattr(sharing, "SERIAL_NUMBERS", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     fields = [bitfold.Field("a", 3000), bitfold.Field("b", 40)]
     for private in (24 << 20, -1):
-        monkeypatch.setattr(lookup, "PRIVATE_BYTES", private)
+        monkeypatch.setattr(gradients, "PRIVATE_BYTES", private)
         module = bitfold.EmbeddingCollection(fields, 6, budget="4x", bits=4, mode=mode).eval()
         with torch.no_grad():
             module.embedder.pool.weight.normal_()

@@ -19,7 +19,7 @@ from torch.func import functional_call
 import bitfold
 from bitfold import optim
 from bitfold.address import Mapped, Mixed, Salted, Stored
-from bitfold.kernels import lookup, updates
+from bitfold.kernels import gradients, lookup, updates
 from bitfold.kernels.move import Move
 from bitfold.kernels.packing import pack
 from bitfold.kernels.reading import LENGTH, Reading
@@ -189,8 +189,8 @@ def lookup_case(which):
     def moved(grad, *args):
         *rest, weight, one, two = args[LENGTH:]
         how = move._replace(weight=weight, one=one, two=two)
-        lookup.PRIVATE_BYTES = random.choice([-1, 24 << 20])
-        return lookup.move(grad, Reading(*args[:LENGTH]), *rest, how=how)
+        gradients.PRIVATE_BYTES = random.choice([-1, 24 << 20])
+        return gradients.move(grad, Reading(*args[:LENGTH]), *rest, how=how)
 
     return moved, {
         **backward, **{f"wants {k}": v for k, v in wants.items()}, "weight": move.weight,

@@ -8,7 +8,7 @@ import torch
 
 import bitfold
 from bitfold import BitfoldError
-from bitfold.kernels import lookup, packing
+from bitfold.kernels import gradients, packing, sharing
 from bitfold.optim import OPTIMIZERS, SGD, LazyAdam, RowWiseAdagrad
 from bitfold.testing.cases import Case, bags_by_field, random_bags
 
@@ -22,7 +22,7 @@ def sums(request, monkeypatch):
     """Small and large pools take different ways to the sums of their rows, and so do small slices
     of large ones: every thread has sums of the few rows."""
     if request.param != "private":
-        monkeypatch.setattr(lookup, "PRIVATE_BYTES", -1)
+        monkeypatch.setattr(gradients, "PRIVATE_BYTES", -1)
     rows = {"listed": 0, "listed, some few": 40}.get(request.param, packing.FEW_ROWS)
     monkeypatch.setattr(packing, "FEW_ROWS", rows)
     return request.param
@@ -100,18 +100,17 @@ def test_the_few_rows_are_those_of_the_smallest_slices_that_nothing_else_reads()
 
 
 def test_an_interrupted_step_leaves_no_slot_behind(monkeypatch):
-    monkeypatch.setattr(lookup, "PRIVATE_BYTES", -1)
+    monkeypatch.setattr(gradients, "PRIVATE_BYTES", -1)
     embedding = bitfold.Embedding(500, 6, method="full")
     optimizer = SGD(embedding.parameters(), lr=1.0)
     optimizer.into_backward(embedding)
-    from bitfold.kernels import updates
 
     def interrupted(*words):
         raise KeyboardInterrupt
 
     loss = embedding(torch.arange(9)).sum()
     with monkeypatch.context() as patch:
-        patch.setattr(updates, "update_lists", interrupted)
+        patch.setattr(gradients, "update_lists", interrupted)
         with pytest.raises(KeyboardInterrupt):
             loss.backward()
     before = embedding.weight.detach().clone().clone()
@@ -274,8 +273,8 @@ def test_processes_that_train_together_are_refused(monkeypatch):
 
 def test_lists_of_more_threads_than_this_step_has_are_not_read(monkeypatch):
     """Lists are kept from step to step: a small batch after a large one takes fewer threads."""
-    monkeypatch.setattr(lookup, "PRIVATE_BYTES", -1)
-    monkeypatch.setattr(lookup, "SERIAL_NUMBERS", 0)
+    monkeypatch.setattr(gradients, "PRIVATE_BYTES", -1)
+    monkeypatch.setattr(sharing, "SERIAL_NUMBERS", 0)
     embedding = bitfold.Embedding(500, 6, method="full")
     RowWiseAdagrad(embedding.parameters(), lr=0.1).into_backward(embedding)
     before = torch.get_num_threads()

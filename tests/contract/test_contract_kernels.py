@@ -13,7 +13,7 @@ import torch
 import bitfold
 from bitfold import BitfoldError
 from bitfold.fuse.bags import MODES
-from bitfold.kernels import lookup
+from bitfold.kernels import gradients
 from bitfold.kernels.compiled import kernel, run
 from bitfold.kernels.vectors import get, pointer, put
 from bitfold.testing.cases import Case, bags_by_field, random_bags
@@ -66,7 +66,7 @@ def compare(module, inputs, dtype=torch.float32, first=None):
 def sums(request, monkeypatch):
     """Small and large pools take different ways to the gradient."""
     if request.param == "owned":
-        monkeypatch.setattr(lookup, "PRIVATE_BYTES", -1)
+        monkeypatch.setattr(gradients, "PRIVATE_BYTES", -1)
     return request.param
 
 

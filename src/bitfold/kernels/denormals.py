@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 from bitfold.kernels.call import tell
 from bitfold.kernels.compiled import STAMP, Kernel, kernel, run
-from bitfold.kernels.lookup import threads_for
+from bitfold.kernels.sharing import threads_for
 from bitfold.kernels.vectors import get, pointer, put
 
 X86 = ("x86_64", "AMD64")

@@ -38,6 +38,13 @@ def _kernels() -> Any:
     return lookup
 
 
+@cache
+def _backward() -> Any:
+    from bitfold.kernels.gradients import backward
+
+    return backward
+
+
 def _lookup(*given: Any) -> Tensor:
     found: Tensor = _kernels().forward(Reading(*given[:-1]))  # `sparse` is the gradient's matter
     return found
@@ -49,7 +56,7 @@ def _lookup_firsts(*given: Any) -> Tensor:
 
 
 def _lookup_backward(grad: Tensor, *given: Any) -> Gradients:
-    found: Gradients = _kernels().backward(grad, Reading(*given[:LENGTH]), *given[LENGTH:])
+    found: Gradients = _backward()(grad, Reading(*given[:LENGTH]), *given[LENGTH:])
     return found
 
 
@@ -205,7 +212,7 @@ class _Lookup(torch.autograd.Function):
                 return (None,) * (LENGTH + 2)
             wants = (False, *wants[1:])
         with torch.no_grad():
-            found = _kernels().backward(grad, reading, first, ctx.sparse, wants[1], wants[4])
+            found = _backward()(grad, reading, first, ctx.sparse, wants[1], wants[4])
         if second:  # a graph of the gradient is wanted
             sources = [
                 each

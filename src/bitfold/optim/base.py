@@ -103,7 +103,7 @@ class RowOptimizer(torch.optim.Optimizer):
             grad = -grad
         how = self._next(weight, group)
         if _by_kernel(weight):
-            from bitfold.kernels.lookup import threads_of
+            from bitfold.kernels.sharing import threads_of
             from bitfold.kernels.updates import update
 
             grad = grad.float().contiguous().resolve_neg()

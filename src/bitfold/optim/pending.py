@@ -32,7 +32,7 @@ def move_at_end(
         optimizer: whose step it is.
         weight: the table.
         grad: of the vectors, `[B, F, D]`.
-        given: the lookup's reading and `first`, as `bitfold.kernels.lookup.backward` takes them.
+        given: the lookup's reading and `first`, as `bitfold.kernels.gradients.backward` takes them.
     """
     number = torch._C._current_graph_task_id()
     found = _passes.get(number)
@@ -45,7 +45,7 @@ def move_at_end(
 
 @torch.no_grad()
 def _move(found: Pass) -> None:
-    from bitfold.kernels.lookup import backward, move
+    from bitfold.kernels.gradients import backward, move
 
     tables: dict[tuple[int, int], Pass] = {}
     for each in found:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bitfold.embedding import EmbeddingCollection
-from bitfold.kernels import lookup
+from bitfold.kernels import sharing
 from bitfold.method.registry import method_kind
 from bitfold.testing.cases import Case, all_cases, first_cases
 
@@ -56,7 +56,7 @@ def small(case: Case) -> EmbeddingCollection:
 @pytest.fixture(params=[1, 3])
 def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """One thread, and more than the machine has."""
-    monkeypatch.setattr(lookup, "SERIAL_NUMBERS", 0)
+    monkeypatch.setattr(sharing, "SERIAL_NUMBERS", 0)
     before = torch.get_num_threads()
     monkeypatch.setattr(torch, "get_num_threads", lambda: request.param)
     yield request.param

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bitfold.errors import BitfoldError
 from bitfold.fuse.bags import MODES
-from bitfold.kernels import lookup
+from bitfold.kernels import gradients
 from bitfold.kernels.choice import plain_torch
 from bitfold.testing.cases import DIM, Case, bags_by_field, random_bags
 from bitfold.testing.checks import (
@@ -55,7 +55,7 @@ def compare(
 def sums(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Small and large pools take different ways to the gradient."""
     if request.param == "owned":
-        monkeypatch.setattr(lookup, "PRIVATE_BYTES", -1)
+        monkeypatch.setattr(gradients, "PRIVATE_BYTES", -1)
     return str(request.param)
 
 
@@ -86,7 +86,7 @@ def test_bags(case: Case, mode: str, threads: int) -> None:
 def test_bags_by_owners_of_rows(
     case: Case, mode: str, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookup, "PRIVATE_BYTES", -1)
+    monkeypatch.setattr(gradients, "PRIVATE_BYTES", -1)
     check_bags(case, mode, torch.float32)
 
 

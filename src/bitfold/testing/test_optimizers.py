@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bitfold.errors import BitfoldError
-from bitfold.kernels import lookup
+from bitfold.kernels import gradients
 from bitfold.optim import SGD
 from bitfold.testing.cases import Case
 from bitfold.testing.checks import need_kernels, optimizer_named, same
@@ -34,7 +34,7 @@ def test_rows_moved_within_backward_end_where_step_moves_them(
     case: Case, kind: str, sums: str, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if sums == "listed":  # small and large pools take different ways to the sums of their rows
-        monkeypatch.setattr(lookup, "PRIVATE_BYTES", -1)
+        monkeypatch.setattr(gradients, "PRIVATE_BYTES", -1)
     module = case.collection()
     other = copy.deepcopy(module)
     inputs = [(case.ids(300, seed=seed),) for seed in range(2)]

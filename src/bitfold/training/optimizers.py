@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bitfold.embedder.contract import Embedder
 from bitfold.embedder.memory import memory
-from bitfold.kernels.lookup import moving_bytes
+from bitfold.kernels.kept import moving_bytes
 from bitfold.nets.model import ClickModel
 from bitfold.optim import OPTIMIZERS as ROW_KINDS
 from bitfold.runs.options import SAME, TrainConfig

@@ -1,0 +1,164 @@
+"""Readings made ready: held against their programs, with kernels, tensors as these take them."""
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bitfold.kernels.compiled import Kernel
+from bitfold.kernels.digits import digits
+from bitfold.kernels.forward import forward as vectors
+from bitfold.kernels.held import (
+    KEPT,
+    Facts,
+    check_batch,
+    check_weight,
+    check_words,
+    described,
+    facts_of,
+    refused,
+    scales,
+    stored,
+)
+from bitfold.kernels.kept import scratch
+from bitfold.kernels.readers import FLOATS, PACKED, ROUNDED, scale_words
+from bitfold.kernels.reading import Reading, lanes_of_packed
+from bitfold.kernels.sharing import threads_of
+from bitfold.kernels.vectors import lanes_of
+from bitfold.kernels.walk import WEIGHTED
+
+# What each pool's numbers are, and what they are added up in.
+ITEMS: dict[torch.dtype, tuple[Any, Any, torch.dtype]] = {
+    torch.float32: (np.float32(0), np.float32(1), torch.float32),
+    torch.float64: (np.float64(0), np.float64(1), torch.float64),
+    torch.bfloat16: (np.uint16(0), np.float32(1), torch.float32),
+}
+
+
+def as_kind(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor's numbers in a type, one after another in memory."""
+    return tensor.detach().to(dtype).contiguous().resolve_neg()
+
+
+def optional(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """As `as_kind`, of a tensor that may be missing."""
+    return None if tensor is None else as_kind(tensor, dtype)
+
+
+def address_of(tensor: Tensor | None) -> int:
+    """Where a tensor's numbers are, 0 for none."""
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def addresses_of(tables: Sequence[Tensor]) -> Any:
+    """Where tables are, one address after another; whoever tells a kernel of them keeps it."""
+    return (ctypes.c_int64 * len(tables))(*[table.data_ptr() for table in tables])
+
+
+class Ready(NamedTuple):
+    """A lookup whose weight and words were held against its program (`bitfold.kernels.held`).
+
+    The first six are what a call is compared with; `version` is that of the packed program.
+    `spare` is the scratch that the scales of few bits take, in words; vectors are made `like`.
+    """
+
+    packed: Tensor
+    version: int
+    shape: torch.Size
+    dtype: torch.dtype
+    words: tuple[int, int, int, int, bool]
+    bits: int
+    loops: int
+    ids: Kernel
+    bags: Kernel
+    width: int
+    spare: int
+    lanes: int
+    learned: bool
+    facts: Facts
+    wide: torch.dtype
+    like: Tensor
+    kind: tuple[int, Any, Any, int, int]
+
+
+ready_by_program: dict[int, Ready] = {}  # by the address of the packed program
+
+
+def make_ready(reading: Reading) -> Ready:
+    """Hold a lookup's weight and words against its program, and find its kernels."""
+    pool, packed, bits = reading.pool, reading.packed, reading.bits
+    if not isinstance(pool, Tensor):
+        raise refused("the weight", described(pool), "a tensor")
+    facts = facts_of(packed)
+    check_words(facts, reading)
+    check_weight(facts, reading)
+    kind = FLOATS if not bits else PACKED if reading.codes else ROUNDED
+    if reading.dtype not in ITEMS or (bits and reading.dtype is not torch.float32):
+        known = ITEMS if not bits else (torch.float32, torch.uint8)
+        raise refused("the weight", described(pool), f"one of {[str(each) for each in known]}")
+    width = reading.dim // facts.chunks
+    item, one, wide = ITEMS[reading.dtype]
+    lanes = lanes_of_packed(width, bits) if kind == PACKED else lanes_of(width)
+    how = lanes, item, one, kind, bits
+    ids, bags = (vectors(*how, each) for each in (False, True))
+    with torch.inference_mode(False):
+        like = torch.empty(0, dtype=reading.dtype, device="cpu")
+    if len(ready_by_program) >= KEPT:
+        ready_by_program.clear()
+    ready = ready_by_program[packed.data_ptr()] = Ready(
+        facts.packed, facts.version, pool.shape, pool.dtype,
+        (reading.fusion, reading.fields, reading.dim, reading.room, reading.raw), bits,
+        digits(reading.raw, bool(facts.tables)).address, ids, bags, width,
+        scale_words(facts.lookups, width) if bits else 0, lanes, reading.fusion == WEIGHTED, facts,
+        wide, like, how,
+    )  # fmt: skip
+    return ready
+
+
+class Given(NamedTuple):
+    """A reading that was held against its program, its tensors as a kernel takes them."""
+
+    reading: Reading
+    ready: Ready
+    rows: int
+    threads: int
+    addresses: Any
+
+    @classmethod
+    def of(cls, reading: Reading) -> "Given":
+        """Hold a reading against its program."""
+        ready = make_ready(reading)
+        check_batch(ready.facts, reading, WEIGHTED)
+        rows, wide = reading.rows, ready.wide
+        centres = steps = None
+        if reading.bits:
+            centres = scales("centres", reading.centres, ready.facts, ready.width)
+            steps = scales("steps", reading.steps, ready.facts, ready.width)
+        made = reading._replace(
+            pool=reading.pool.contiguous(),
+            importance=optional(reading.importance, wide),
+            ids=reading.ids.contiguous(),
+            offsets=optional(reading.offsets, torch.int64),
+            weights=optional(reading.weights, wide),
+            centres=centres,
+            steps=steps,
+            tables=stored(ready.facts, reading.tables),
+        )
+        threads = threads_of(reading.ids.numel() * reading.dim, rows)
+        return cls(made, ready, rows, threads, addresses_of(made.tables))
+
+    def told(self, pooling: int, top: Tensor | None, floats: Tensor) -> tuple[int, ...]:
+        """What every walk is told; `floats` are the vectors, or their gradient."""
+        reading, padding = self.reading, self.reading.padding
+        room = reading.room + self.ready.spare
+        return (
+            self.threads, self.rows, self.ready.width, reading.pool.data_ptr(),
+            address_of(reading.importance), reading.ids.data_ptr(), address_of(reading.offsets),
+            address_of(reading.weights), reading.packed.data_ptr(), reading.fusion, pooling,
+            padding is not None, padding or 0, address_of(top), floats.data_ptr(),
+            scratch(self.threads * room), room, self.ready.loops, address_of(reading.centres),
+            address_of(reading.steps), ctypes.addressof(self.addresses),
+        )  # fmt: skip
