@@ -10,7 +10,7 @@ from bitfold.kernels.compiled import STAMP, Kernel, kernel
 from bitfold.kernels.digits import read_rows
 from bitfold.kernels.fused import NOWHERE, fused
 from bitfold.kernels.packing import BLOCK, COLUMNS
-from bitfold.kernels.readers import PACKED, near, onward, reader, scales_of
+from bitfold.kernels.readers import FLOATS, PACKED, near, onward, reader, scales_of
 from bitfold.kernels.vectors import (
     add,
     after,
@@ -63,6 +63,7 @@ def forward(lanes: int, item: Any, one: Any, kind: int, few: int, bags: bool) ->
         bags: whether there is pooling or a padding; if not, single ids.
     """
     stamp, bits, kept = STAMP, one.itemsize * 8, np.uint8(0) if kind == PACKED else item
+    gather = _gather_floats if kind == FLOATS else _gather_narrow
 
     @kernel
     def walk(address, t):
@@ -113,7 +114,7 @@ def forward(lanes: int, item: Any, one: Any, kind: int, few: int, bags: bool) ->
                         )  # fmt: skip
                         opened = get(to, count - 1)
                     else:
-                        _gather(
+                        gather(
                             like, lanes, onward(pool, first, width), rows, count, chunks,
                             lookups, width, after(scales, first), product, to, out, streamed,
                         )  # fmt: skip
@@ -147,30 +148,50 @@ def _gather_of(known: int) -> Any:
     return gather
 
 
-_gather_two, _gather_any = _gather_of(2), _gather_of(0)
+_gather_one, _gather_two, _gather_three, _gather_any = (_gather_of(n) for n in (1, 2, 3, 0))
 
 
-@inlined
-def _gather(
-    like, lanes, pool, rows, count, chunks, lookups, width, scales, product, to, out, streamed
-):
-    """Vectors of a block of single ids."""
-    terms, wide = lookups // chunks, np.uint64(width)
-    for c in range(chunks):
-        these, factors = after(rows, c * terms * BLOCK), after(scales, c * terms)
-        terms_of = onward(pool, c * terms, width)
-        for piece in range(0, width, lanes):
-            part, off = np.uint64(piece), np.uint64(c * width + piece)
-            if terms == 2:
-                _gather_two(
-                    like, terms_of, these, count, 2, wide, part, factors, product, to, off, out,
-                    streamed,
-                )  # fmt: skip
-            else:
+def _gathering(narrow: bool) -> Any:
+    """Gathering the vectors of a block of single ids; of few bits, scales are in registers."""
+
+    @inlined
+    def gather(
+        like, lanes, pool, rows, count, chunks, lookups, width, scales, product, to, out, streamed
+    ):
+        terms, wide = lookups // chunks, np.uint64(width)
+        for c in range(chunks):
+            these, factors = after(rows, c * terms * BLOCK), after(scales, c * terms)
+            terms_of = onward(pool, c * terms, width)
+            for piece in range(0, width, lanes):
+                part, off = np.uint64(piece), np.uint64(c * width + piece)
+                if terms == 2:
+                    _gather_two(
+                        like, terms_of, these, count, 2, wide, part, factors, product, to, off,
+                        out, streamed,
+                    )  # fmt: skip
+                    continue
+                if narrow:
+                    if terms == 1:
+                        _gather_one(
+                            like, terms_of, these, count, 1, wide, part, factors, product, to, off,
+                            out, streamed,
+                        )  # fmt: skip
+                        continue
+                    if terms == 3:
+                        _gather_three(
+                            like, terms_of, these, count, 3, wide, part, factors, product, to, off,
+                            out, streamed,
+                        )  # fmt: skip
+                        continue
                 _gather_any(
                     like, terms_of, these, count, terms, wide, part, factors, product, to, off, out,
                     streamed,
                 )  # fmt: skip
+
+    return gather
+
+
+_gather_floats, _gather_narrow = _gathering(False), _gathering(True)
 
 
 @inner

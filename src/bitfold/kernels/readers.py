@@ -64,12 +64,12 @@ class Reader(types.Type):
 
 
 class Near(Reader):
-    """A reader of two terms, a piece of each: their scales are in registers."""
+    """A reader of a few terms, a piece of each: their scales are in registers."""
 
-    def __init__(self, pool: Reader, lanes: int) -> None:
+    def __init__(self, pool: Reader, lanes: int, terms: int) -> None:
         super().__init__(pool.item, pool.kind, pool.bits)
-        self.vector = Vector(lanes, 32)
-        self.name = f"Near({pool.item}, {pool.kind}, {pool.bits}, {lanes})"
+        self.vector, self.terms = Vector(lanes, 32), terms
+        self.name = f"Near({pool.item}, {pool.kind}, {pool.bits}, {lanes}, {terms})"
 
 
 @register_model(Reader)
@@ -82,7 +82,7 @@ class _ReaderModel(models.StructModel):
 @register_model(Near)
 class _NearModel(models.StructModel):
     def __init__(self, manager: Any, kind: Near) -> None:
-        names = [f"scale{n}" for n in range(2 * SCALES)]
+        names = [f"scale{n}" for n in range(kind.terms * SCALES)]
         rows = types.CPointer(kind.item)
         super().__init__(manager, kind, [("rows", rows), *((name, kind.vector) for name in names)])
 
@@ -140,10 +140,11 @@ def fetch(typingctx: Any, pool: Any, row: Any, width: Any, at: Any) -> Any:
 def near(typingctx: Any, pool: Any, terms: Any, width: Any, at: Any, like: Any) -> Any:
     """The reader of piece `at`, for a loop over ids, where a load costs; `terms` is a constant.
 
-    Any number of terms but two, and floats, are read as before.
+    Floats are read as before, and so are 0 terms: any number of them.
     """
-    same = pool.kind == FLOATS or terms.literal_value != 2
-    made = pool if same else Near(pool, like.lanes)
+    known = terms.literal_value
+    same = pool.kind == FLOATS or known == 0
+    made = pool if same else Near(pool, like.lanes, known)
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         value, _, wide, begin, _ = args
@@ -151,7 +152,7 @@ def near(typingctx: Any, pool: Any, terms: Any, width: Any, at: Any, like: Any) 
             return value
         parts, into = _parts(context, builder, pool, value), _parts(context, builder, made, None)
         into.rows = parts.rows
-        for number in range(2 * SCALES):
+        for number in range(known * SCALES):
             index = builder.add(builder.mul(wide, wide.type(number)), begin)
             scale = loaded(builder, parts.scales, index, types.float32, like.lanes)
             setattr(into, f"scale{number}", scale)
@@ -172,10 +173,13 @@ def read(typingctx: Any, pool: Any, term: Any, row: Any, width: Any, at: Any, li
             return loaded_floats(builder, parts.rows, place, pool.item, like.lanes)
 
         def scale(which: int) -> Any:
-            if isinstance(pool, Near):
-                first = builder.icmp_signed("==", number, number.type(0))
-                pair = (getattr(parts, f"scale{n}") for n in (which, SCALES + which))
-                return builder.select(first, *pair)
+            if isinstance(pool, Near):  # loops over terms unroll, and choices go
+                found = getattr(parts, f"scale{which}")
+                for other in range(1, pool.terms):
+                    here = builder.icmp_signed("==", number, number.type(other))
+                    this = getattr(parts, f"scale{other * SCALES + which}")
+                    found = builder.select(here, this, found)
+                return found
             index = builder.mul(builder.mul(number, number.type(SCALES)), wide)
             index = builder.add(builder.add(index, builder.mul(wide, wide.type(which))), begin)
             return loaded(builder, parts.scales, index, types.float32, like.lanes)
