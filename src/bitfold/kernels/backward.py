@@ -18,6 +18,7 @@ from bitfold.kernels.call import (
     SHARED,
     SIZE,
     SLOTS,
+    STEPS,
     STRIDE,
     SUMS,
     THREADS,
@@ -30,7 +31,7 @@ from bitfold.kernels.compiled import STAMP, Kernel, kernel
 from bitfold.kernels.digits import read_rows
 from bitfold.kernels.fused import add_to, fused, spread, weigh
 from bitfold.kernels.packing import AHEAD, AMONG_FEW, BASE, BLOCK, COLUMNS, FEW_BASE, FLAGS, SPAN
-from bitfold.kernels.readers import PACKED, fetch, near, onward, read, reader, scales_of
+from bitfold.kernels.readers import CODES, fetch, near, onward, read, reader, scales_of
 from bitfold.kernels.vectors import (
     after,
     get,
@@ -93,7 +94,7 @@ def backward(
         bags: whether there is pooling, a padding, or more to differentiate than the pool.
         owned: whether threads own rows.
     """
-    stamp, bits, kept = STAMP, one.itemsize * 8, np.uint8(0) if kind == PACKED else item
+    stamp, bits, kept = STAMP, one.itemsize * 8, np.uint8(0) if kind in CODES else item
 
     @kernel
     def walk(address, t):
@@ -101,7 +102,8 @@ def backward(
         fields, chunks, starts, limits, words, tables = program_of(told)
         loops, width, product = get(told, DIGITS), get(told, WIDTH), get(told, FUSION) == PRODUCT
         levels = scales_of(told, t, like, lanes, kind, few)
-        pool = reader(pointer(get(told, POOL), kept), levels, kind, few)
+        steps = pointer(get(told, STEPS), np.uint16(0))
+        pool = reader(pointer(get(told, POOL), kept), levels, steps, kind, few)
         grad = pointer(get(told, VECTORS), item)
         dim, sums = chunks * width, pointer(get(told, SUMS), one)
         raw, code, place, to, rows = blocks_of(told, t)

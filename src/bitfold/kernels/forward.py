@@ -5,12 +5,23 @@ from typing import Any
 
 import numpy as np
 
-from bitfold.kernels.call import DIGITS, FUSION, IDS, POOL, POOLING, STREAMED, TOP, VECTORS, WIDTH
+from bitfold.kernels.call import (
+    DIGITS,
+    FUSION,
+    IDS,
+    POOL,
+    POOLING,
+    STEPS,
+    STREAMED,
+    TOP,
+    VECTORS,
+    WIDTH,
+)
 from bitfold.kernels.compiled import STAMP, Kernel, kernel
 from bitfold.kernels.digits import read_rows
 from bitfold.kernels.fused import NOWHERE, fused
 from bitfold.kernels.packing import BLOCK, COLUMNS
-from bitfold.kernels.readers import FLOATS, PACKED, near, onward, reader, scales_of
+from bitfold.kernels.readers import CODES, FLOATS, near, onward, reader, scales_of
 from bitfold.kernels.vectors import (
     add,
     after,
@@ -62,7 +73,7 @@ def forward(lanes: int, item: Any, one: Any, kind: int, few: int, bags: bool) ->
         kind: how rows are read (`readers`), and `few`: in how many bits a number.
         bags: whether there is pooling or a padding; if not, single ids.
     """
-    stamp, bits, kept = STAMP, one.itemsize * 8, np.uint8(0) if kind == PACKED else item
+    stamp, bits, kept = STAMP, one.itemsize * 8, np.uint8(0) if kind in CODES else item
     gather = _gather_floats if kind == FLOATS else _gather_narrow
 
     @kernel
@@ -70,7 +81,8 @@ def forward(lanes: int, item: Any, one: Any, kind: int, few: int, bags: bool) ->
         told, like = pointer(address, np.int64(stamp)), zero(lanes, bits)
         fields, chunks, starts, limits, words, tables = program_of(told)
         levels = scales_of(told, t, like, lanes, kind, few)
-        pool = reader(pointer(get(told, POOL), kept), levels, kind, few)
+        steps = pointer(get(told, STEPS), np.uint16(0))
+        pool = reader(pointer(get(told, POOL), kept), levels, steps, kind, few)
         out = pointer(get(told, VECTORS), item)
         loops, width, product = get(told, DIGITS), get(told, WIDTH), get(told, FUSION) == PRODUCT
         dim, streamed = chunks * width, get(told, STREAMED) != 0

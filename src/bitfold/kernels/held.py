@@ -329,6 +329,22 @@ def scales(argument: str, tensor: Tensor | None, facts: Facts, width: int) -> Te
     return tensor.contiguous().resolve_neg()
 
 
+def row_steps(reading: Reading) -> Tensor | None:
+    """The steps of packed rows that each have one, as a kernel reads them; None where they follow.
+
+    Raises:
+        BitfoldError: unless there is a float16 for each packed row, and none for rows in training.
+    """
+    steps = reading.steps
+    if not reading.codes:
+        if steps is not None:
+            raise refused("steps", described(steps), "none, or a row of them for each slice")
+        return None
+    steps = _there("steps", steps)
+    check_tensor("steps", steps, (reading.pool.shape[0],), torch.float16)
+    return steps.contiguous().resolve_neg()
+
+
 def stored(facts: Facts, tables: Sequence[Tensor]) -> list[Tensor]:
     """The stored tables of a program, as a kernel reads them.
 

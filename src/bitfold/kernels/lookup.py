@@ -20,6 +20,7 @@ from bitfold.kernels.held import (
     check_weight,
     check_words,
     facts_of,
+    row_steps,
     scales,
     stored,
 )
@@ -27,7 +28,14 @@ from bitfold.kernels.kept import first_word, scratch
 from bitfold.kernels.packing import HEAD
 from bitfold.kernels.pages import ask_for_large_pages
 from bitfold.kernels.reading import Reading
-from bitfold.kernels.ready import Given, addresses_of, as_kind, make_ready, ready_by_program
+from bitfold.kernels.ready import (
+    Given,
+    address_of,
+    addresses_of,
+    as_kind,
+    make_ready,
+    ready_by_program,
+)
 from bitfold.kernels.sharing import threads_of
 from bitfold.kernels.walk import FIRST, ONE, POOL_MAX, PRODUCT, READ, WEIGHTED
 
@@ -65,6 +73,9 @@ def forward(reading: tuple[Any, ...]) -> Tensor:
     if padding is not None and pooling == READ:
         pooling, padding = ONE, None
         reading = Reading._make(reading)._replace(pooling=pooling, padding=padding)
+    few = bits
+    if bits and (steps is None or steps.dim() == 1):
+        few = -bits
     at_packed = packed.data_ptr()
     ready = ready_by_program.get(at_packed)
     if (
@@ -73,7 +84,7 @@ def forward(reading: tuple[Any, ...]) -> Tensor:
         or ready[2] != pool.shape
         or ready[3] is not pool.dtype
         or ready[4] != (fusion, fields, dim, room, raw)
-        or ready[5] != bits
+        or ready[5] != few
         or (ready[1] >= 0 and ready[1] != packed._version)
     ):
         ready = make_ready(Reading._make(reading))
@@ -97,8 +108,11 @@ def forward(reading: tuple[Any, ...]) -> Tensor:
     at_centres = at_steps = at_stored = 0
     if bits:
         centres = scales("centres", centres, facts, width)
-        steps = scales("steps", steps, facts, width)
-        at_centres, at_steps, room = centres.data_ptr(), steps.data_ptr(), room + spare
+        if few > 0:
+            steps = scales("steps", steps, facts, width)
+        else:
+            steps = row_steps(Reading._make(reading))
+        at_centres, at_steps, room = centres.data_ptr(), address_of(steps), room + spare
     if tables or facts.tables:
         tables = stored(facts, tables)
         addresses = addresses_of(tables)

@@ -7,7 +7,8 @@ gives the same numbers, to the bit.
 
 The lowest values of lookups, their steps and inverses lie at the end of the thread's scratch, as
 float32: three vectors of a row's width for each lookup. Every call makes them anew from the float16
-that is stored; copies that are kept could be old ones.
+that is stored; copies that are kept could be old ones. Where each row has a step of its own, the
+first vector is the centre, and the others follow from the row.
 """
 
 from typing import Any
@@ -18,26 +19,31 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
 from bitfold.kernels.call import CENTRES, ROOM, SPACE, STEPS, WIDTH
+from bitfold.kernels.halves import load_halves, rounded_to_half, widened_half
 from bitfold.kernels.packing import COLUMNS, GROUP
+from bitfold.kernels.reading import OF_LARGEST
 from bitfold.kernels.vectors import (
     Vector,
     after,
     div,
     get,
     inner,
-    load_halves,
+    larger_of,
     loaded,
     loaded_floats,
     mul,
     pointer,
     splat,
+    splatted,
     store,
     sub,
     where_positive,
 )
 from bitfold.kernels.walk import lookups_of, program_of
 
-FLOATS, ROUNDED, PACKED = range(3)
+FLOATS, ROUNDED, PACKED, ROUNDED_BY_ROW, PACKED_BY_ROW = range(5)  # those by row come last
+CODES = (PACKED, PACKED_BY_ROW)
+BY_ROW = (ROUNDED_BY_ROW, PACKED_BY_ROW)
 SCALES = 3  # vectors of a lookup: lowest value, step, inverse
 
 
@@ -55,7 +61,7 @@ class Reader(types.Type):
 
     def index(self, builder: Any, row: Any, width: Any, at: Any) -> Any:
         """The instructions that find the element where piece `at` of a row begins."""
-        if self.kind != PACKED:
+        if self.kind not in CODES:
             return builder.add(builder.mul(row, width), at)
         word = row.type
         bits, seven, three = word(self.bits), word(7), word(3)
@@ -76,7 +82,8 @@ class Near(Reader):
 class _ReaderModel(models.StructModel):
     def __init__(self, manager: Any, kind: Reader) -> None:
         rows, scales = types.CPointer(kind.item), types.CPointer(types.float32)
-        super().__init__(manager, kind, [("rows", rows), ("scales", scales)])
+        steps = types.CPointer(types.uint16)
+        super().__init__(manager, kind, [("rows", rows), ("scales", scales), ("steps", steps)])
 
 
 @register_model(Near)
@@ -93,16 +100,16 @@ def _parts(context: Any, builder: Any, kind: Reader, value: Any) -> Any:
 
 
 @intrinsic(prefer_literal=True)
-def reader(typingctx: Any, rows: Any, scales: Any, kind: Any, bits: Any) -> Any:
-    """The reader of rows at an address; `kind` and `bits` are constants."""
+def reader(typingctx: Any, rows: Any, scales: Any, steps: Any, kind: Any, bits: Any) -> Any:
+    """The reader of rows at an address; `kind` and `bits` are constants, `steps` are the rows'."""
     made = Reader(rows.dtype, kind.literal_value, bits.literal_value)
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         parts = _parts(context, builder, made, None)
-        parts.rows, parts.scales = args[0], args[1]
+        parts.rows, parts.scales, parts.steps = args[:3]
         return parts._getvalue()
 
-    return made(rows, scales, kind, bits), build
+    return made(rows, scales, steps, kind, bits), build
 
 
 @intrinsic
@@ -140,10 +147,10 @@ def fetch(typingctx: Any, pool: Any, row: Any, width: Any, at: Any) -> Any:
 def near(typingctx: Any, pool: Any, terms: Any, width: Any, at: Any, like: Any) -> Any:
     """The reader of piece `at`, for a loop over ids, where a load costs; `terms` is a constant.
 
-    Floats are read as before, and so are 0 terms: any number of them.
+    Floats are read as before, rows with steps of their own too, and 0 terms: any number of them.
     """
     known = terms.literal_value
-    same = pool.kind == FLOATS or known == 0
+    same = pool.kind == FLOATS or pool.kind in BY_ROW or known == 0
     made = pool if same else Near(pool, like.lanes, known)
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -184,14 +191,25 @@ def read(typingctx: Any, pool: Any, term: Any, row: Any, width: Any, at: Any, li
             index = builder.add(builder.add(index, builder.mul(wide, wide.type(which))), begin)
             return loaded(builder, parts.scales, index, types.float32, like.lanes)
 
-        lowest = scale(0)
-        if pool.kind == ROUNDED:
-            numbers = loaded(builder, parts.rows, place, types.float32, like.lanes)
-            codes = _rounded(builder, numbers, lowest, scale(2), pool.bits)
-        else:
+        if pool.kind in CODES:
             codes = _expanded(builder, parts.rows, place, like.lanes, pool.bits)
+        else:
+            numbers = loaded(builder, parts.rows, place, types.float32, like.lanes)
+        if pool.kind in BY_ROW:
+            step = _step_of_row(builder, pool, parts, like, number, row, wide)
+            half = ir.FloatType()(((1 << pool.bits) - 1) / 2)
+            reach = splatted(builder, builder.fmul(step, half), like.lanes)
+            lowest, steps = builder.fsub(scale(0), reach), splatted(builder, step, like.lanes)
+            if pool.kind == ROUNDED_BY_ROW:
+                inverse = splatted(builder, _inverse(builder, step), like.lanes)
+        else:
+            lowest, steps = scale(0), scale(1)
+            if pool.kind == ROUNDED:
+                inverse = scale(2)
+        if pool.kind not in CODES:
+            codes = _rounded(builder, numbers, lowest, inverse, pool.bits)
         fuse = ("contract",)  # the product is exact
-        return builder.fadd(builder.fmul(codes, scale(1), flags=fuse), lowest, flags=fuse)
+        return builder.fadd(builder.fmul(codes, steps, flags=fuse), lowest, flags=fuse)
 
     return like(pool, types.int64, types.uint64, types.uint64, types.uint64, like), build
 
@@ -210,6 +228,48 @@ def _rounded(builder: Any, numbers: Any, lowest: Any, inverse: Any, bits: int) -
     for sign, bound in (("<", _each(0.0, kind)), (">", _each((1 << bits) - 1.0, kind))):
         code = builder.select(builder.fcmp_ordered(sign, code, bound), bound, code)
     return code
+
+
+def _inverse(builder: Any, step: Any) -> Any:
+    """One over a step, 0 of a step of 0."""
+    one, nothing = step.type(1.0), step.type(0.0)
+    above = builder.fcmp_ordered(">", step, nothing)
+    return builder.select(above, builder.fdiv(one, step), nothing)
+
+
+def _step_of_row(
+    builder: Any, pool: Reader, parts: Any, like: Any, term: Any, row: Any, width: Any
+) -> Any:
+    """A row's own step: the one that is stored, or that of its number farthest from the centre."""
+    if pool.kind == PACKED_BY_ROW:
+        return widened_half(builder, builder.load(builder.gep(parts.steps, [row])))
+    first = builder.mul(builder.mul(term, term.type(SCALES)), width)
+    start = builder.mul(row, width)
+    most = cgutils.alloca_once_value(builder, _each(0.0, like.llvm))
+    with cgutils.for_range_slice(
+        builder, width.type(0), width, width.type(like.lanes), width.type
+    ) as (at, _):
+        place = builder.add(start, at)
+        numbers = loaded(builder, parts.rows, place, types.float32, like.lanes)
+        place = builder.add(first, at)
+        centre = loaded(builder, parts.scales, place, types.float32, like.lanes)
+        away = _size_of(builder, builder.fsub(numbers, centre))
+        builder.store(larger_of(builder, away, builder.load(most)), most)
+    lanes = [
+        builder.extract_element(builder.load(most), ir.IntType(32)(lane))
+        for lane in range(like.lanes)
+    ]
+    while len(lanes) > 1:
+        pairs = [larger_of(builder, *lanes[i : i + 2]) for i in range(0, len(lanes) - 1, 2)]
+        lanes = pairs + lanes[len(lanes) - len(lanes) % 2 :]
+    return rounded_to_half(builder, builder.fmul(lanes[0], ir.FloatType()(OF_LARGEST[pool.bits])))
+
+
+def _size_of(builder: Any, numbers: Any) -> Any:
+    """Numbers without their signs."""
+    words = ir.VectorType(ir.IntType(32), numbers.type.count)
+    bits = builder.and_(builder.bitcast(numbers, words), _each(0x7FFFFFFF, words))
+    return builder.bitcast(bits, numbers.type)
 
 
 def _expanded(builder: Any, rows: Any, place: Any, lanes: int, bits: int) -> Any:
@@ -255,8 +315,12 @@ def _fill(told, like, lanes, scales, lookups, width, kind, few):
         into = after(scales, SCALES * m * width)
         for at in range(0, width, lanes):
             place = np.uint64(group * width + at)
+            centre = load_halves(centres, place, like)
+            if kind >= ROUNDED_BY_ROW:
+                store(into, np.uint64(at), centre)
+                continue
             step = load_halves(steps, place, like)
-            store(into, np.uint64(at), sub(load_halves(centres, place, like), mul(step, half)))
+            store(into, np.uint64(at), sub(centre, mul(step, half)))
             store(into, np.uint64(width + at), step)
             if kind == ROUNDED:
                 store(into, np.uint64(2 * width + at), where_positive(div(one, step), step))

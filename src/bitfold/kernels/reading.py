@@ -6,6 +6,9 @@ from typing import Any, NamedTuple, get_type_hints
 import torch
 from torch import Tensor
 
+# What a row's own step is of its largest distance from the centre: near the best of 16 numbers of a
+# Gaussian, and exact in float32.
+OF_LARGEST = {8: 129 / 16384, 4: 133 / 1024, 3: 17 / 64, 2: 1 / 2, 1: 25 / 32}
 LANES = 32  # of a piece at most, as `vectors.lanes_of` has it
 MOST_LANES = 64  # of a row that no other number of lanes reads in whole bytes
 
@@ -38,7 +41,8 @@ class Reading(NamedTuple):
         room: words of scratch that a thread needs (`packing.scratch_words`).
         raw: whether no code is mixed, dealt or read from its leading end.
         centres: float16 `[S, w]`, of a pool of few bits.
-        steps: float16 `[S, w]`, its steps.
+        steps: float16 `[S, w]`, its steps; `[R]` of packed rows with one each; None of rows that
+            get one as they are read.
         bits: of a number; 0 for floats.
         tables: what sources read, uint8, in the program's order.
     """
@@ -65,6 +69,11 @@ class Reading(NamedTuple):
     def codes(self) -> bool:
         """Whether rows are packed codes, which nothing trains."""
         return self.pool.dtype == torch.uint8
+
+    @property
+    def by_row(self) -> bool:
+        """Whether each row of few bits has a step of its own."""
+        return self.bits > 0 and (self.steps is None or self.steps.dim() == 1)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -20,11 +20,20 @@ from bitfold.kernels.held import (
     described,
     facts_of,
     refused,
+    row_steps,
     scales,
     stored,
 )
 from bitfold.kernels.kept import scratch
-from bitfold.kernels.readers import FLOATS, PACKED, ROUNDED, scale_words
+from bitfold.kernels.readers import (
+    CODES,
+    FLOATS,
+    PACKED,
+    PACKED_BY_ROW,
+    ROUNDED,
+    ROUNDED_BY_ROW,
+    scale_words,
+)
 from bitfold.kernels.reading import Reading, lanes_of_packed
 from bitfold.kernels.sharing import threads_of
 from bitfold.kernels.vectors import lanes_of
@@ -61,7 +70,8 @@ def addresses_of(tables: Sequence[Tensor]) -> Any:
 class Ready(NamedTuple):
     """A lookup whose weight and words were held against its program (`bitfold.kernels.held`).
 
-    The first six are what a call is compared with; `version` is that of the packed program.
+    The first six are what a call is compared with; `version` is that of the packed program, and
+    `few` the bits of a number, below 0 where each row has a step of its own.
     `spare` is the scratch that the scales of few bits take, in words; vectors are made `like`.
     """
 
@@ -70,7 +80,7 @@ class Ready(NamedTuple):
     shape: torch.Size
     dtype: torch.dtype
     words: tuple[int, int, int, int, bool]
-    bits: int
+    few: int
     loops: int
     ids: Kernel
     bags: Kernel
@@ -96,12 +106,14 @@ def make_ready(reading: Reading) -> Ready:
     check_words(facts, reading)
     check_weight(facts, reading)
     kind = FLOATS if not bits else PACKED if reading.codes else ROUNDED
+    if reading.by_row:
+        kind = PACKED_BY_ROW if reading.codes else ROUNDED_BY_ROW
     if reading.dtype not in ITEMS or (bits and reading.dtype is not torch.float32):
         known = ITEMS if not bits else (torch.float32, torch.uint8)
         raise refused("the weight", described(pool), f"one of {[str(each) for each in known]}")
     width = reading.dim // facts.chunks
     item, one, wide = ITEMS[reading.dtype]
-    lanes = lanes_of_packed(width, bits) if kind == PACKED else lanes_of(width)
+    lanes = lanes_of_packed(width, bits) if kind in CODES else lanes_of(width)
     how = lanes, item, one, kind, bits
     ids, bags = (vectors(*how, each) for each in (False, True))
     with torch.inference_mode(False):
@@ -110,7 +122,8 @@ def make_ready(reading: Reading) -> Ready:
         ready_by_program.clear()
     ready = ready_by_program[packed.data_ptr()] = Ready(
         facts.packed, facts.version, pool.shape, pool.dtype,
-        (reading.fusion, reading.fields, reading.dim, reading.room, reading.raw), bits,
+        (reading.fusion, reading.fields, reading.dim, reading.room, reading.raw),
+        -bits if reading.by_row else bits,
         digits(reading.raw, bool(facts.tables)).address, ids, bags, width,
         scale_words(facts.lookups, width) if bits else 0, lanes, reading.fusion == WEIGHTED, facts,
         wide, like, how,
@@ -136,7 +149,10 @@ class Given(NamedTuple):
         centres = steps = None
         if reading.bits:
             centres = scales("centres", reading.centres, ready.facts, ready.width)
-            steps = scales("steps", reading.steps, ready.facts, ready.width)
+            if reading.by_row:
+                steps = row_steps(reading)
+            else:
+                steps = scales("steps", reading.steps, ready.facts, ready.width)
         made = reading._replace(
             pool=reading.pool.contiguous(),
             importance=optional(reading.importance, wide),

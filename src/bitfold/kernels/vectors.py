@@ -123,7 +123,8 @@ def put(typingctx: Any, address: Any, index: Any, value: Any) -> Any:
     return types.void(address, types.int64, address.dtype), build
 
 
-def _splat(builder: Any, value: Any, lanes: int) -> Any:
+def splatted(builder: Any, value: Any, lanes: int) -> Any:
+    """The instructions that put a number in every lane."""
     one = ir.VectorType(value.type, 1)
     start = builder.insert_element(ir.Constant(one, ir.Undefined), value, ir.IntType(32)(0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
@@ -184,37 +185,6 @@ def load(typingctx: Any, address: Any, index: Any, like: Any) -> Any:
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return loaded_floats(builder, args[0], args[1], address.dtype, like.lanes)
-
-    return like(address, types.uint64, like), build
-
-
-@intrinsic
-def load_halves(typingctx: Any, address: Any, index: Any, like: Any) -> Any:
-    """The vector of float16 numbers, kept as uint16, that begins at element `index`, as float32.
-
-    By arithmetic on their bits: processors without float16 do it too, and none takes its small
-    numbers for zeros.
-    """
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        if like.bits != 32:  # typed in walks that do not get here
-            return ir.Constant(like.llvm, ir.Undefined)
-        words = ir.VectorType(ir.IntType(32), like.lanes)
-
-        def each(number: int) -> Any:
-            return ir.Constant(words, [number] * like.lanes)
-
-        raw = builder.zext(loaded(builder, args[0], args[1], types.uint16, like.lanes), words)
-        size = builder.and_(raw, each(0x7FFF))
-        shifted = builder.shl(size, each(13))
-        special = builder.icmp_unsigned(">=", size, each(0x7C00))
-        normal = builder.add(shifted, builder.select(special, each(224 << 23), each(112 << 23)))
-        least = ir.Constant(like.llvm, [2.0**-14] * like.lanes)
-        small = builder.bitcast(builder.or_(shifted, each(113 << 23)), like.llvm)
-        small = builder.bitcast(builder.fsub(small, least), words)
-        found = builder.select(builder.icmp_unsigned("<", size, each(0x400)), small, normal)
-        sign = builder.shl(builder.and_(raw, each(0x8000)), each(16))
-        return builder.bitcast(builder.or_(found, sign), like.llvm)
 
     return like(address, types.uint64, like), build
 
@@ -288,7 +258,7 @@ def splat(typingctx: Any, number: Any, like: Any) -> Any:
     """A number in every lane."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _splat(builder, args[0], like.lanes)
+        return splatted(builder, args[0], like.lanes)
 
     return like(_scalar(like), like), build
 
@@ -315,7 +285,8 @@ def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return builder.fadd(builder.fmul(a, b, ("contract",)), c, ("contract",))
 
 
-def _larger(builder: Any, a: Any, b: Any) -> Any:
+def larger_of(builder: Any, a: Any, b: Any) -> Any:
+    """The instructions that find the larger of two numbers, lane by lane; NaN wins."""
     more = builder.fcmp_ordered(">", a, b)
     return builder.select(builder.or_(more, builder.fcmp_unordered("uno", a, a)), a, b)
 
@@ -343,7 +314,7 @@ div = _elementwise("div", "a / b", 2, lambda builder, a, b: builder.fdiv(a, b))
 root = _elementwise("root", "The square root of a.", 1, _root)
 mul = _elementwise("mul", "a * b", 2, lambda builder, a, b: builder.fmul(a, b))
 fma = _elementwise("fma", "a * b + c, rounded once where the processor can", 3, _fma)
-larger = _elementwise("larger", "The larger of a and b, lane by lane; NaN wins.", 2, _larger)
+larger = _elementwise("larger", "The larger of a and b, lane by lane; NaN wins.", 2, larger_of)
 where_positive = _elementwise("where_positive", "a where b is above 0, else 0.", 2, _where_positive)
 same = _elementwise("same", "1 where a equals b, else 0.", 2, _same)
 

@@ -81,7 +81,7 @@ class LowBitPool(Sliced, DensePool):
 
     def read_by_kernels(self, weight: Tensor) -> bool:
         """Whether the kernels know how its rows are rounded."""
-        return self.scale == "slice" and weight.dtype is torch.float32
+        return weight.dtype is torch.float32
 
     def refresh(self) -> None:
         """Make centres and steps those of the rows as they are: after they were drawn or set."""
@@ -210,8 +210,8 @@ class PackedPool(Sliced):
 
     def cast(self, dtype: torch.dtype) -> None:
         """Have pieces of a type from now on; `in_pieces` says whether the kernels can read them."""
-        known = self.scale == "slice" and dtype is torch.float32
-        self.dtype, self.in_pieces = dtype, known and lanes_of_packed(self.width, self.bits) > 0
+        lanes = lanes_of_packed(self.width, self.bits)
+        self.dtype, self.in_pieces = dtype, dtype is torch.float32 and lanes > 0
 
     def make_sparse(self, flag: bool) -> None:
         """There are no gradients."""

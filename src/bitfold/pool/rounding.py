@@ -20,13 +20,12 @@ import torch
 from torch import Tensor
 
 from bitfold.errors import BitfoldError
+from bitfold.kernels.reading import OF_LARGEST
 from bitfold.planning.spec import FEW_BITS
 
 # The even steps that lose the least of a Gaussian, in deviations (Max, IRE Transactions on
 # Information Theory 6, 1960; for 8 bits by minimizing the same integral).
 OF_DEVIATION = {8: 0.0308, 4: 0.335, 3: 0.586, 2: 0.996, 1: 1.596}
-# The same for a row's own step, of the largest of 16 numbers: exact in float32, as kernels need it.
-OF_LARGEST = {8: 129 / 16384, 4: 133 / 1024, 3: 17 / 64, 2: 1 / 2, 1: 25 / 32}
 SAMPLE = 16_384  # rows of a slice whose mean and deviation stand for all
 MOST = torch.finfo(torch.float16).max
 
