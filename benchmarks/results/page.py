@@ -12,6 +12,7 @@ from .claims import crosses, defaults, headline, notes, rivals
 from .figures import CLAIM, Figures, claimed, figure, table
 from .sitting import Sitting
 from .stages import PAPER, Key
+from .unified import beside_unified
 
 HEAD = """# The paper's claim, in the open
 
@@ -32,7 +33,8 @@ def write_page(sitting: Sitting, path: Path) -> None:
     every = list(sitting.boards.values())
     boards = [board for board in every if board.claims]
     claims = (
-        *(notes(path), auto(sitting), headline(sitting), rivals(sitting, boards)),
+        *(notes(path), auto(sitting), beside_unified(sitting), headline(sitting)),
+        rivals(sitting, boards),
         *(defaults(sitting, boards), crosses(sitting)),
     )
     pages = {board.name: text for board in boards if (text := board_page(sitting, board))}

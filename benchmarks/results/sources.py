@@ -55,12 +55,24 @@ def _raw(board: Board, shared: str, data: Path, out: Path) -> Path:
             expected=f"{board.file} in the folder of public sets",
             fix="say where it is with --data",
         )
-    if not board.negatives:
+    if not (board.negatives or board.decided):
         return raw
     path = made / f"{shared}.parquet"
     if not path.is_file():
-        with_negatives(raw, path)
+        (with_negatives if board.negatives else without_middle)(raw, path)
     return path
+
+
+def without_middle(raw: Path, out: Path) -> None:
+    """Write the rows whose rating is not the middle one of five, all else as it stands.
+
+    A middle rating is `label_ge3` without `label_ge4`; what is left is 1 and 2 against 4 and 5.
+    """
+    import polars as pl
+
+    frame = pl.read_csv(raw, infer_schema=False)  # ids stay text: zip codes begin with zeros
+    with atomic(out) as part:
+        frame.filter(pl.col("label_ge3") == pl.col("label_ge4")).write_parquet(part)
 
 
 def with_negatives(raw: Path, out: Path) -> None:

@@ -84,7 +84,10 @@ def calls(board: Board, stage: str, best: Mapping[str, Sequence[str]]) -> list[C
         ]
     if stage == AUTO:
         return [
-            Call(f"{AUTO}-{budget}", _words((*full, "auto"), (budget,), board.seeds, floors=False))
+            Call(
+                f"{AUTO}-{budget}",
+                _words((*full, "auto", *board.rivals), (budget,), board.seeds, floors=False),
+            )
             for budget in reversed(board.budgets)
         ]
     if stage == FAMILIES:  # one seed of all before more of any: there are many
