@@ -46,8 +46,8 @@ def test_the_boards_train_rivals_at_the_public_bytes(made: SimpleNamespace) -> N
     dense, text = (boards[name] for name in made.unified.BOARDS)
     assert set(dense.budgets) == set(text.budgets) == set(made.unified.PUBLIC)
     for board, methods in (
-        (dense, ["full", "auto", "hash", "multi-hash", "unified"]),
-        (text, ["auto", "hash", "unified"]),
+        (dense, ["full", "auto"]),
+        (text, ["auto", "hash", "unified", "multi-hash"]),
     ):
         for call in made.stages.calls(board, "auto", {}):
             wanted = call.cells(board)
