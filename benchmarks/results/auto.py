@@ -67,7 +67,8 @@ def _families(sitting: Sitting, board: Board) -> str:
     if not rows:
         return ""
     return (
-        f"## Every family in every precision\n\n{board.title}: test AUC and bytes, one seed, the "
-        "training of the table above, options at their defaults.\n\n"
+        f"## Every family in every precision\n\n{board.title}: test AUC and bytes; the mean of "
+        "three seeds or two where a deviation stands beside it, else one seed. The training of the "
+        "table above, options at their defaults.\n\n"
         + table(("method", "bits", *board.budgets), rows)
     )
