@@ -155,7 +155,8 @@ Field(name='query', num_embeddings=1002, distinct=1000)], 12000)
 def training_bytes(made: Plan) -> dict[str, int]:
     """Bytes to train a plan with each optimizer of `bitfold.optim`: weights, gradient, state.
 
-    The gradient is a dense one, as large as the weights; a sparse one holds the batch's rows.
+    The gradient is a dense one, as large as the weights; a sparse one holds the batch's rows. In
+    low precision weights are codes, and no gradient is counted: it is that of the batch's rows.
 
     Example:
         >>> training_bytes(plan([Field("user", 1000)], 16, method="full"))
@@ -171,9 +172,12 @@ def training_bytes(made: Plan) -> dict[str, int]:
             shapes.append((len(group.fields) * group.width, made.embedding_dim))
         own = [size for kind, size in group.own.items() if kind != "fingerprint"]
         shapes += [(1, size // number) for size in own]
+        kept = 2 * number  # a gradient as large as the weights
+        coded = bool(group.options.get("low_precision")) and group.pools[0].packed
         for name, kind in OPTIMIZERS.items():
+            sizes[name] += sum(pool.bytes for pool in group.pools) if coded else 0
             sizes[name] += sum(
-                2 * rows * width * number + rows * kind.bytes_per_row(width)
+                rows * width * (0 if coded else kept) + rows * kind.bytes_per_row(width)
                 for rows, width in shapes
             )
     return sizes

@@ -29,6 +29,7 @@ from bitfold.planning.plan import Plan
 from bitfold.planning.spec import PoolSpec
 from bitfold.planning.statistics import Statistics
 from bitfold.pool import pool_of
+from bitfold.pool.coded import trained_bytes
 from bitfold.pool.dtypes import DTYPES
 from bitfold.pool.moved import RowMove
 
@@ -45,6 +46,7 @@ class Corridor(GroupEmbedder):
         seed: what fresh weights are drawn from; None: torch's generator, at each drawing.
         device: where they live; on `"meta"` nothing is drawn.
         sparse: whether the pools' gradients are sparse.
+        low_precision: whether pools of few bits are codes while they are trained, too.
     """
 
     head: Head | None
@@ -57,13 +59,17 @@ class Corridor(GroupEmbedder):
         seed: int | None = None,
         device: torch.device | str | None = None,
         sparse: bool = False,
+        low_precision: bool = False,
     ) -> None:
         super().__init__(plan, std=std, seed=seed, device=device)
+        self.low_precision = low_precision
         group, program, dtype = plan.group, plan.program, DTYPES[plan.dtype]
         self.program = program
         self.unseen: dict[int, Tensor] = {}
         self.address = Address(program, device)
         how: dict[str, Any] = {"device": device, "dtype": dtype, "sparse": sparse}
+        if low_precision:
+            how["low_precision"] = True
         self.pool = self.new_pool(group.pools[0], **how)
         self.more = tuple(spec.name for spec in group.pools[1:])
         for spec in group.pools[1:]:
@@ -111,9 +117,9 @@ class Corridor(GroupEmbedder):
         if self.head is not None:
             std = self.head.deviation(std)
         for number, pool in enumerate(self.pools()):
-            weight = pool.weight if pool.weight.dim() == 2 else pool.weight.unsqueeze(1)
-            self.fuse.init_(weight, self.program, std, generator, number)
-            pool.refresh()
+            rows = pool.weight.shape[0]
+            pool.draw(*self.fuse.starts(rows, self.program, std, number), generator)
+        self.fuse.reset_parameters()
         if self.head is not None:
             self.head.draw(generator)
 
@@ -172,8 +178,9 @@ class Corridor(GroupEmbedder):
         for field, unseen in self.unseen.items() if self.fills_unseen else ():
             unseen = unseen.to(self.pool.weight.device)
             for lookup in self.program.fields[field]:
-                rows = self.pool.weight[lookup.base : lookup.base + lookup.radix]
-                rows[unseen] = rows[~unseen].mean(0)
+                rows = lookup.base + torch.arange(lookup.radix, device=unseen.device)
+                mean = self.pool.numbers(rows[~unseen]).mean(0)
+                self.pool.put(rows[unseen], mean.expand(int(unseen.sum()), -1))
         return ()
 
     def forward(self, ids: Tensor, padding_idx: int | None = None) -> Tensor:
@@ -211,8 +218,13 @@ class Corridor(GroupEmbedder):
         if self.rounds and self.training:
             for pool in self.pools():
                 pool.count_forward(weight if pool is self.pool else pool.weight)
-        by_kernels = self.by_kernels and self.pool.read_by_kernels(weight)
-        return way_of(weight) if by_kernels else PLAIN
+        if not self.by_kernels or not self.pool.read_by_kernels(weight):
+            return PLAIN
+        codes = self.pool._buffers.get("codes")
+        if codes is None:
+            return way_of(weight)
+        way = way_of(codes)  # no operator has a gradient of codes
+        return way if way == DIRECT or not weight.requires_grad else PLAIN
 
     def _single(self, weight: Tensor, ids: Tensor, padding_idx: int | None) -> Tensor:
         """`forward` before the head, with the pool's weight at hand."""
@@ -241,12 +253,16 @@ class Corridor(GroupEmbedder):
         if mode is not None or padding_idx is not None:
             before = (self.packed, self.fusion, POOLINGS[mode], padding_idx, *self.shape)
             words = before + NO_ROUNDING
+        trained = None
         if self.rounds:
+            codes = pool._buffers.get("codes")  # that are trained
+            if codes is not None:
+                weight, trained = codes, weight
             words = words[: -len(NO_ROUNDING)] + pool.told()
         try:
             return vectors(
                 weight, learned, ids, offsets, weights, words, way, pool.sparse, pool.moved_by,
-                self.stored.listed(self.reads) if self.reads else (),
+                self.stored.listed(self.reads) if self.reads else (), trained,
             )  # fmt: skip
         except IdOutOfRange:
             field = None
@@ -305,7 +321,10 @@ class Corridor(GroupEmbedder):
         """Bytes by kind; training adds one gradient for each weight."""
         kinds = super().bytes(phase)
         if phase == "training":
-            kinds["weights"] = sum(table.weight.nbytes for table in self.tables())
+            kinds["weights"] = sum(trained_bytes(table.weight) for table in self.tables())
+            if self.low_precision:  # with sparse gradients, or moves in place of them, no table
+                dense = not self.pool.sparse and self.pool.moved_by is None
+                kinds["gradients"] = dense * sum(table.weight.nbytes for table in self.tables())
         elif (
             not self.plan.group.pools[0].packed
             and self.pool.weight.dtype != DTYPES[self.plan.dtype]

@@ -17,6 +17,7 @@ from bitfold.embedder.preparing import build_maps, maps_of, unbuilt, unbuilt_map
 from bitfold.embedder.ranges import as_int64, limits_of, out_of_range
 from bitfold.planning.plan import Plan
 from bitfold.planning.statistics import Statistics
+from bitfold.pool import LowPrecisionPool, PackedPool
 
 
 class GroupEmbedder(WithConstants, Embedder):
@@ -30,6 +31,7 @@ class GroupEmbedder(WithConstants, Embedder):
     """
 
     limits: Tensor
+    low_precision = False  # whether pools of few bits are codes while they are trained, too
 
     def __init__(
         self, plan: Plan, *, std: float, seed: int | None, device: torch.device | str | None
@@ -151,7 +153,9 @@ class GroupEmbedder(WithConstants, Embedder):
             super().resume()
         made = copy.deepcopy(self).train().requires_grad_(True)
         for name in made.pool_names:
-            setattr(made, name, getattr(made, name).resume())
+            pool = getattr(made, name)
+            again = self.low_precision and isinstance(pool, PackedPool)
+            setattr(made, name, LowPrecisionPool.resumed(pool) if again else pool.resume())
         return made
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:

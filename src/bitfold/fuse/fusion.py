@@ -37,20 +37,18 @@ class Fusion(nn.Module):
         """
         raise NotImplementedError
 
-    def init_(
-        self,
-        weight: Tensor,
-        program: Program,
-        std: float,
-        generator: torch.Generator,
-        number: int = 0,
-    ) -> None:
-        """Fill pool `number`'s weight `[R, w]` so that fused components have deviation `std`."""
-        scales = torch.ones(weight.shape[0], **HOST)
+    def starts(
+        self, rows: int, program: Program, std: float, number: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and deviation `[R]` of fresh rows of pool `number`, for components of `std`."""
+        scales = torch.ones(rows, **HOST)
         for lookups, terms in zip(program.fields, program.terms, strict=True):
             for lookup in _of_pool(lookups, number):
                 scales[lookup.base : lookup.base + lookup.span] = self.scale(std, terms)
-        weight.copy_(_noise(weight, generator) * scales[:, None])
+        return torch.zeros(rows, **HOST), scales
+
+    def reset_parameters(self) -> None:
+        """Let what is learned beside the rows start afresh."""
 
     def scale(self, std: float, terms: int) -> float:
         """The deviation of one term's numbers when `terms` of them are fused."""
@@ -59,10 +57,6 @@ class Fusion(nn.Module):
 
 def _of_pool(lookups: Sequence[Lookup], number: int) -> list[Lookup]:
     return [lookup for lookup in lookups if lookup.pool == number]
-
-
-def _noise(weight: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(weight.shape, generator=generator, **HOST)
 
 
 def _only(pieces: Tensor, present: Tensor | None, neutral: float) -> Tensor:
@@ -130,20 +124,14 @@ class Product(Fusion):
         """The deviation of the first term: what the others' spread adds is taken off."""
         return float(std / (1 + self.spread**2) ** ((terms - 1) / 2))
 
-    def init_(
-        self,
-        weight: Tensor,
-        program: Program,
-        std: float,
-        generator: torch.Generator,
-        number: int = 0,
-    ) -> None:
-        """Fill the first slices around zero, the others around one; a shared pool around zero.
+    def starts(
+        self, rows: int, program: Program, std: float, number: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """The first slices start around zero, the others around one; a shared pool around zero.
 
         Where fields of different numbers of terms share rows, the deviation is `std` on average
         of its logarithm.
         """
-        rows = weight.shape[0]
         scales, means = torch.full((rows,), self.spread, **HOST), torch.ones(rows, **HOST)
         uses, shares, first = torch.zeros(3, rows, **HOST)
         for lookups, terms in zip(program.fields, program.terms, strict=True):
@@ -159,8 +147,7 @@ class Product(Fusion):
         alike = (first > 0) & (first < uses)  # one row plays both parts: all terms start alike
         scales[alike] = torch.pow(std, shares[alike] / uses[alike])
         means[alike] = 0.0
-        noise = _noise(weight, generator)
-        weight.copy_(noise * scales[:, None] + means[:, None])
+        return means, scales
 
 
 class Weighted(WithConstants, Fusion):
@@ -196,18 +183,10 @@ class Weighted(WithConstants, Fusion):
         weights = self.importance[places[..., : pieces.shape[-2]]]
         return (_only(pieces, present, 0.0) * weights.unsqueeze(-1)).sum(-2)
 
-    def init_(
-        self,
-        weight: Tensor,
-        program: Program,
-        std: float,
-        generator: torch.Generator,
-        number: int = 0,
-    ) -> None:
-        """Fill the pool as for a sum, and the weights with 1."""
-        super().init_(weight, program, std, generator, number)
-        with torch.no_grad():
-            self.importance.fill_(1.0)
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """The weights are 1."""
+        self.importance.fill_(1.0)
 
     def scale(self, std: float, terms: int) -> float:
         """As for a sum: the weights start at 1."""

@@ -30,6 +30,7 @@ class _Pass(NamedTuple):
     """
 
     kind: tuple[int, Any, Any, int, int]
+    width: int
     bags: bool
     common: tuple[int, ...]
     threads: int
@@ -98,6 +99,7 @@ def _pass(
     shares = reading.ids.shape[0] if wants_weights and reading.weights is not None else 0
     return _Pass(
         made.ready.kind,
+        made.ready.width,
         pooling != ONE or reading.padding is not None,
         made.told(pooling, first, grad),
         made.threads,
@@ -127,17 +129,17 @@ def backward(
 
     Returns:
         The rows `[n]` in order and their gradient `[n, w]`; or no rows and the whole table's
-        `[R, w]`; of packed rows, which have none, nothing. Then the other gradients, `[L]` and
-        `[T]`, empty where unwanted.
+        `[R, w]`, of packed rows nothing. Then the other gradients, `[L]` and `[T]`, empty where
+        unwanted.
     """
     made, pool, dtype = (
         _pass(grad, reading, first, wants_importance, wants_weights), reading.pool, reading.dtype,
     )  # fmt: skip
     wide, threads = ITEMS[dtype][2], made.threads
     found = torch.empty(0, dtype=torch.int64)
-    if reading.codes:
+    if reading.codes and not sparse:
         made.others()
-        sums = torch.empty((0, pool.shape[1]), dtype=wide)
+        sums = torch.empty((0, made.width), dtype=wide)
     elif not sparse and _fits(pool, threads):
         sums = torch.empty(pool.shape, dtype=wide)
         made.private(sums, torch.empty((threads - 1, pool.numel()), dtype=wide))
@@ -145,7 +147,7 @@ def backward(
         slots, shape = 0, pool.shape
         if sparse:
             found, slots = made.touched(pool)
-            shape = torch.Size((len(found), pool.shape[1]))
+            shape = torch.Size((len(found), made.width))
         sums = torch.zeros(shape, dtype=wide)
         made.owned(sums.data_ptr(), slots, 0, 0, 0)
         made.others()

@@ -70,6 +70,9 @@ def forget_lists() -> None:
 def moving_bytes(pool: Tensor) -> int:
     """Bytes at most that moving such a pool's rows takes beside it: its sums, or its lists."""
     lists = _local.__dict__.get("lists", {}).get(tuple(pool.shape))
+    marks = _local.__dict__.get("marks", {}).get(pool.shape[0])
+    if marks is not None:
+        return sum(array.nbytes for array in marks)
     if lists is None:
         return pool.nbytes * threads_for(2**62)
     return sum(array.nbytes for array in lists)

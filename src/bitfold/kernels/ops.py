@@ -130,17 +130,21 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return *grads, tables, None
 
 
+def _of_rows(rows: Tensor, values: Tensor, table: Tensor) -> Tensor:
+    """A table's gradient that is that of some of its rows, in order."""
+    return torch.sparse_coo_tensor(
+        rows.unsqueeze(0), values, table.shape, is_coalesced=True, check_invariants=False
+    )
+
+
 def _gradients(
     found: Gradients, reading: Reading, wants: tuple[bool, ...], sparse: bool
 ) -> tuple[Tensor | None, ...]:
     """What `lookup_backward` found as the gradients of the inputs: a reading's, and `sparse`."""
     rows, values, factors, shares = found
     importance, weights = reading.importance, reading.weights
-    if sparse:
-        values = torch.sparse_coo_tensor(
-            rows.unsqueeze(0), values, reading.pool.shape, is_coalesced=True,
-            check_invariants=False,
-        )  # fmt: skip
+    if sparse and wants[0]:
+        values = _of_rows(rows, values, reading.pool)
     return (
         values if wants[0] else None,
         factors.to(importance.dtype) if importance is not None and wants[1] else None,
@@ -183,20 +187,24 @@ class _Lookup(torch.autograd.Function):
 
     The pool's values are saved only where the gradient depends on them: else a table may move
     between a lookup and its backward pass, as that of `nn.Embedding` may.
+
+    The last input is the parameter whose rows the pool's codes are, where codes are trained: it has
+    the gradient then.
     """
 
     @staticmethod
     def forward(ctx: Any, *given: Any) -> Tensor:
         """Vectors, and what their gradient needs."""
-        reading = Reading(*given[:-2])
-        ctx.sparse, ctx.mover = given[-2:]
+        reading = Reading(*given[:-3])
+        ctx.sparse, ctx.mover, trained = given[-3:]
         out: Tensor = _kernels().forward(reading)
         first = _kernels().firsts(reading, out) if reading.pooling == MAX else None
         wants = ctx.needs_input_grad
         values = wants[1] or wants[4] or _kernels().needs_values(reading.packed, reading.fusion)
         pool, *others = _saved(reading, first)
         ctx.save_for_backward(pool if values else None, *others)
-        ctx.pool, ctx.weight = reading.pool.detach(), reading.pool
+        ctx.pool = reading.pool.detach()
+        ctx.weight = reading.pool if trained is None else trained
         ctx.words = _words(reading)
         return out
 
@@ -206,13 +214,14 @@ class _Lookup(torch.autograd.Function):
         saved, *others = ctx.saved_tensors
         reading, first = _restored((ctx.pool if saved is None else saved, *others), ctx.words)
         wants, second = ctx.needs_input_grad, torch.is_grad_enabled()
-        if ctx.mover is not None and wants[0]:
+        if ctx.mover is not None and (wants[0] or wants[-1]):
             ctx.mover.move_at_end(ctx.weight, grad, (reading, first))
             if not wants[1] and not wants[4]:
-                return (None,) * (LENGTH + 2)
-            wants = (False, *wants[1:])
+                return (None,) * (LENGTH + 3)
+            wants = (False, *wants[1:-1], False)
+        sparse = ctx.sparse or wants[-1]
         with torch.no_grad():
-            found = _backward()(grad, reading, first, ctx.sparse, wants[1], wants[4])
+            found = _backward()(grad, reading, first, sparse, wants[1], wants[4])
         if second:  # a graph of the gradient is wanted
             sources = [
                 each
@@ -220,7 +229,11 @@ class _Lookup(torch.autograd.Function):
                 if each is not None and each.requires_grad
             ]
             found = (found[0], *_Once.apply(len(sources), *sources, *found[1:]))
-        return *_gradients(found, reading, wants, ctx.sparse), None
+        table = None
+        if wants[-1]:
+            table = _of_rows(found[0], found[1], ctx.weight)
+            table = table if ctx.sparse else table.to_dense()
+        return *_gradients(found, reading, wants, ctx.sparse), None, table
 
 
 def vectors(
@@ -234,13 +247,15 @@ def vectors(
     sparse: bool = False,
     mover: Any = None,
     tables: Sequence[Tensor] = (),
+    trained: Tensor | None = None,
 ) -> Tensor:
     """Vectors `[B, F, D]`, see `bitfold.kernels.lookup.forward`, by the shortest way there is.
 
     Eagerly it is a call; under a compiler, a tracer or a mode an operator, and so of tensors that
     are no plain ones. `words` are those of a reading, from `packed` to `bits`; `way` is that of
     `choice.way_of`; `mover`, an optimizer, moves the pool's rows in an eager backward pass;
-    `tables` are those that the program's sources read.
+    `tables` are those that the program's sources read; `trained`, where the pool is codes that are
+    trained, is their parameter: eagerly alone.
     """
     # A tuple: to make a reading of it costs a tenth of a row's lookup.
     given = (pool, importance, ids, offsets, weights, *words, tables)
@@ -255,10 +270,11 @@ def vectors(
         result: Tensor = torch.ops.bitfold.lookup(*given, sparse)
     elif torch.is_grad_enabled() and (
         pool.requires_grad
+        or (trained is not None and trained.requires_grad)
         or (importance is not None and importance.requires_grad)
         or (weights is not None and weights.requires_grad)
     ):
-        result = _Lookup.apply(*given, sparse, mover)
+        result = _Lookup.apply(*given, sparse, mover, trained)
     else:
         result = _kernels().forward(given)
     return result

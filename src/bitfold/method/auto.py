@@ -17,7 +17,7 @@ build it and it takes a small part of the budget; elsewhere their codes have dig
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from bitfold.errors import BudgetTooSmall
 from bitfold.method.base import Method, Traits
@@ -46,6 +46,7 @@ class Auto(Method):
     summary: ClassVar[str] = "the best known use of the budget: bits, sharing and maps by rules"
     when: ClassVar[str] = "the default: say how many bytes, and nothing else"
     traits: ClassVar[Traits] = Traits(needs_counts=True)
+    needs_bits: ClassVar[bool] = False
 
     def plan(self, ask: Ask) -> Group:
         """One group of all fields."""
@@ -76,17 +77,19 @@ class Auto(Method):
 
     def _choices(self, ask: Ask) -> Iterator[tuple[Method, str]]:
         """What may be chosen, the best first, and what its numbers are kept in."""
+        shared: dict[str, Any] = {
+            "std": self.std, "scale": self.scale, "low_precision": self.low_precision
+        }  # fmt: skip
         if all(not field.hashed for field in ask.fields):
-            if self.bits is None:
+            if self.bits is None and not self.low_precision:
                 yield Full(std=self.std), ask.dtype
             for bits in WHOLE_BITS if self.bits is None else (self.bits,):
-                yield Full(std=self.std, bits=bits, scale=self.scale), f"q{bits}"
+                yield Full(bits=bits, **shared), f"q{bits}"
         bits = self.bits or SHARED_BITS
         of_bits = replace(ask, numbers=f"q{bits}", scale=self.scale)
         sharings = ("slices",) * _keeps_apart(of_bits) + ("first", "fields")
         for sharing in sharings:
-            shared = BinaryCode(std=self.std, bits=bits, scale=self.scale, sharing=sharing)
-            yield shared, of_bits.numbers
+            yield BinaryCode(bits=bits, sharing=sharing, **shared), of_bits.numbers
 
     def reasons(self, ask: Ask, groups: Sequence[Group]) -> tuple[str, ...]:
         """What was chosen, and by which rule."""

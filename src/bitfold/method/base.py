@@ -72,6 +72,7 @@ class Method(ABC):
     summary: ClassVar[str]
     when: ClassVar[str]
     traits: ClassVar[Traits] = Traits()
+    needs_bits: ClassVar[bool] = True  # whether few bits must be said, or it finds them itself
     forms: ClassVar[Forms] = ({},)
     """Options that the contract tests try, one mapping a form (`budget` may be among them)."""
 
@@ -86,6 +87,9 @@ class Method(ABC):
         choices=SCALES,
     )  # fmt: skip
 
+    low_precision: bool = option(
+        False, help="with few bits: keep codes while training, too, rounded by chance"
+    )
     map: bool = option(
         False, help="give hashed ids places of their own by a compact map, 10.5 bits an id"
     )
@@ -94,6 +98,8 @@ class Method(ABC):
         check_choices(self)
         if not 0 < self.std < math.inf:
             raise BitfoldError("std is out of range", got=self.std, expected="a number above 0")
+        if self.low_precision:
+            self._check_low_precision()
         if self.bits is None:
             return
         if self.bits not in FEW_BITS:
@@ -106,6 +112,26 @@ class Method(ABC):
                 f"method {self.name!r} does not keep its numbers in few bits",
                 got=f"bits={self.bits}",
                 expected="bits=none" + (self.traits.why_wide and f": {self.traits.why_wide}"),
+            )
+
+    def _check_low_precision(self) -> None:
+        """Raise unless pools can be codes while they are trained."""
+        got = "low_precision=true"
+        if not self.traits.narrow or type(self).build is not Method.build:
+            raise BitfoldError(
+                f"method {self.name!r} keeps its numbers in floats while they are trained",
+                got=got,
+                expected="low_precision=false, or a method that is an address, a pool and a fusion",
+            )
+        if self.bits is None and self.needs_bits:
+            raise BitfoldError(
+                "low precision is that of few bits", got=f"{got} without bits", expected="bits=4"
+            )
+        if self.scale != "slice":
+            raise BitfoldError(
+                "in low precision slices share their steps",
+                got=f"{got}, scale={self.scale}",
+                expected="scale=slice",
             )
 
     @abstractmethod
@@ -143,7 +169,10 @@ class Method(ABC):
         self, plan: Plan, *, seed: int | None, device: torch.device | str | None, sparse: bool
     ) -> Embedder:
         """The module of a plan of one group, its weights drawn from `seed`, or by torch."""
-        return Corridor(plan, std=self.std, seed=seed, device=device, sparse=sparse)
+        return Corridor(
+            plan, std=self.std, seed=seed, device=device, sparse=sparse,
+            low_precision=self.low_precision and plan.group.pools[0].packed,
+        )  # fmt: skip
 
     def phases(self, group: Group) -> Sequence[Phase]:
         """The parts of a training; none for a method that plans once."""

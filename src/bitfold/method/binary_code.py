@@ -100,6 +100,7 @@ class BinaryCode(Method):
         {"fusion": "sum", "digits": "residues", "balance": 1.0, "mix": True},
         {"fusion": "sum", "block_bits": 3, "budget": None, "code_bits": 64},
         {"bits": 4},
+        {"bits": 4, "low_precision": True},
         {"fusion": "sum", "bits": 3, "scale": "row"},
     )
 

@@ -10,9 +10,11 @@ from bitfold.errors import BitfoldError
 from bitfold.kernels.move import Move
 from bitfold.kernels.pages import ask_for_large_pages
 from bitfold.optim import pending
+from bitfold.optim.coded import move_codes
 from bitfold.optim.options import taken
-from bitfold.optim.rows import rows_of, update_plain
+from bitfold.optim.rows import moved_by_kernel, rows_of, update_by_kernel, update_plain
 from bitfold.pool import DensePool
+from bitfold.pool.coded import CodedWeight
 
 Words = tuple[float, float, float, float, float, float]
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
@@ -102,17 +104,12 @@ class RowOptimizer(torch.optim.Optimizer):
         if group["maximize"]:
             grad = -grad
         how = self._next(weight, group)
-        if _by_kernel(weight):
-            from bitfold.kernels.sharing import threads_of
-            from bitfold.kernels.updates import update
-
-            grad = grad.float().contiguous().resolve_neg()
-            update(how, rows, grad, threads_of(grad.numel(), len(grad)))
-            return
-        if rows is None:
-            rows = (grad != 0).any(1).nonzero().squeeze(1)
-            grad = grad[rows]
-        update_plain(how, rows, grad)
+        if isinstance(weight, CodedWeight):
+            move_codes(weight.pool, how, *_met(rows, grad))
+        elif moved_by_kernel(weight):
+            update_by_kernel(how, rows, grad)
+        else:
+            update_plain(how, *_met(rows, grad))
 
     def into_backward(self, module: nn.Module) -> None:
         """Move the rows of a module's tables within its backward pass from now on.
@@ -262,10 +259,12 @@ def _filled(weight: Tensor, shape: torch.Size, value: float) -> Tensor:
     return ask_for_large_pages(made).fill_(value)
 
 
-def _by_kernel(weight: Tensor) -> bool:
-    """Whether a kernel moves the rows of a weight."""
-    plain = weight.is_cpu and weight.dtype is torch.float32 and weight.dim() > 0
-    return plain and weight.is_contiguous()
+def _met(rows: Tensor | None, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of a gradient by number: of all of them, those that have one."""
+    if rows is None:
+        rows = (grad != 0).any(1).nonzero().squeeze(1)
+        grad = grad[rows]
+    return rows, grad
 
 
 def _refuse_wrapped(*tensors: Tensor) -> None:

@@ -11,6 +11,8 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
+from bitfold.pool.coded import CodedWeight
+
 if TYPE_CHECKING:
     from bitfold.optim.base import RowOptimizer
 
@@ -53,7 +55,7 @@ def _move(found: Pass) -> None:
     found.clear()
     for lookups in tables.values():
         optimizer, weight, grad, given = lookups[0]
-        if len(lookups) == 1:
+        if len(lookups) == 1 and not isinstance(weight, CodedWeight):
             sign = -1 if optimizer.goes_up(weight) else 1
             how = optimizer.next_move(weight)
             move(grad if sign > 0 else -grad, *given, False, False, how=how)
@@ -62,6 +64,7 @@ def _move(found: Pass) -> None:
         parts = [backward(each[2], *(*each[3], *sparse))[:2] for each in lookups]
         rows, values = (torch.cat(part) for part in zip(*parts, strict=True))
         total = torch.sparse_coo_tensor(
-            rows.unsqueeze(0), values, weight.shape, check_invariants=False
-        )
+            rows.unsqueeze(0), values, weight.shape, is_coalesced=len(parts) == 1,
+            check_invariants=False,
+        )  # fmt: skip
         optimizer.move_rows(weight, total.coalesce())

@@ -43,6 +43,21 @@ def table(tensor: Tensor) -> Tensor:
     return tensor.reshape(-1, 1) if tensor.dim() < 2 else tensor.flatten(1)
 
 
+def moved_by_kernel(weight: Tensor) -> bool:
+    """Whether a kernel moves the rows of a weight."""
+    plain = weight.is_cpu and weight.dtype is torch.float32 and weight.dim() > 0
+    return plain and weight.is_contiguous()
+
+
+def update_by_kernel(how: Move, rows: Tensor | None, grad: Tensor) -> None:
+    """The update by the kernel; rows None for all, of which those without gradient stay."""
+    from bitfold.kernels.sharing import threads_of
+    from bitfold.kernels.updates import update
+
+    grad = grad.float().contiguous().resolve_neg()
+    update(how, rows, grad, threads_of(grad.numel(), len(grad)))
+
+
 def update_plain(how: Move, rows: Tensor, grad: Tensor) -> None:
     """The update in plain torch, on any device and in any type."""
     kind, weight, one, two, (lr, decay, l2, eps, first, second) = how

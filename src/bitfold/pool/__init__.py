@@ -9,10 +9,12 @@ from bitfold.planning.spec import PoolSpec
 from bitfold.pool.dense import DensePool
 from bitfold.pool.flat import FlatPool
 from bitfold.pool.lowbit import LowBitPool, PackedPool
+from bitfold.pool.lowprecision import LowPrecisionPool
 from bitfold.pool.pruned import MaskedPool, PrunedPool
 
 __all__ = [
-    "DensePool", "FlatPool", "LowBitPool", "MaskedPool", "PackedPool", "PrunedPool", "pool_of",
+    "DensePool", "FlatPool", "LowBitPool", "LowPrecisionPool", "MaskedPool", "PackedPool",
+    "PrunedPool", "pool_of",
 ]  # fmt: skip
 
 
@@ -22,8 +24,9 @@ def pool_of(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     sparse: bool = False,
+    low_precision: bool = False,
 ) -> Any:
-    """The pool that a spec describes, as it is trained.
+    """The pool that a spec describes, as it is trained; in low precision as codes.
 
     Raises:
         BitfoldError: there is no such pool.
@@ -35,6 +38,11 @@ def pool_of(
                 got=f"numbers={spec.numbers}, step={spec.step}",
                 expected="a float type, or rows",
             )
+        if low_precision:
+            return LowPrecisionPool(
+                spec.rows, spec.width, spec.bits, spec.slices, sparse=sparse, device=device,
+                dtype=dtype,
+            )  # fmt: skip
         return LowBitPool(
             spec.rows, spec.width, spec.bits, spec.slices, scale=spec.scale, sparse=sparse,
             device=device, dtype=dtype,

@@ -73,6 +73,23 @@ class DensePool(nn.Module):
         """The type of the pieces."""
         return self.weight.dtype
 
+    @torch.no_grad()
+    def draw(self, means: Tensor, deviations: Tensor, generator: torch.Generator) -> None:
+        """Fill the rows with normal numbers, of a mean and a deviation `[R]` for each row."""
+        shape = self.weight.shape
+        noise = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+        self.weight.copy_(noise * deviations[:, None] + means[:, None])
+        self.refresh()
+
+    def numbers(self, cells: Tensor) -> Tensor:
+        """The trained numbers of the rows at cells `[n]`: `[n, w]`."""
+        return self.weight.detach()[cells]
+
+    @torch.no_grad()
+    def put(self, cells: Tensor, numbers: Tensor) -> None:
+        """Write the rows at cells."""
+        self.weight[cells] = numbers.to(self.weight.dtype)
+
     def refresh(self) -> None:
         """Nothing follows from the rows."""
 

@@ -74,6 +74,13 @@ class FlatPool(WithConstants):
         """The type of the pieces."""
         return self.weight.dtype
 
+    @torch.no_grad()
+    def draw(self, means: Tensor, deviations: Tensor, generator: torch.Generator) -> None:
+        """Fill the array with normal numbers, of a mean and a deviation `[R]` for each."""
+        shape = len(self.weight), 1
+        noise = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+        self.weight.copy_(noise.squeeze(1) * deviations + means)
+
     def refresh(self) -> None:
         """Nothing follows from the numbers."""
 

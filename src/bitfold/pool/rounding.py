@@ -81,7 +81,8 @@ def row_steps(numbers: Tensor, centre: Tensor, bits: int) -> Tensor:
     return as_half(farthest * OF_LARGEST[bits])
 
 
-def _lowest(centre: Tensor, step: Tensor, bits: int) -> Tensor:
+def lowest_of(centre: Tensor, step: Tensor, bits: int) -> Tensor:
+    """The value of code 0, float32."""
     return centre.float() - step.float() * (((1 << bits) - 1) / 2)
 
 
@@ -99,7 +100,7 @@ def values_of(codes: Tensor, centre: Tensor, step: Tensor, bits: int) -> Tensor:
         >>> values_of(torch.tensor([0, 1, 2, 3]), torch.tensor(1.0), torch.tensor(0.5), bits=2)
         tensor([0.2500, 0.7500, 1.2500, 1.7500])
     """
-    return _lowest(centre, step, bits) + step.float() * codes.float()
+    return lowest_of(centre, step, bits) + step.float() * codes.float()
 
 
 def rounded(numbers: Tensor, centre: Tensor, step: Tensor, bits: int) -> Tensor:
@@ -109,7 +110,7 @@ def rounded(numbers: Tensor, centre: Tensor, step: Tensor, bits: int) -> Tensor:
         >>> rounded(torch.tensor([0.9, 1.1, 9.0]), torch.tensor(1.0), torch.tensor(0.5), bits=2)
         tensor([0.7500, 1.2500, 1.7500])
     """
-    lowest = _lowest(centre, step, bits)
+    lowest = lowest_of(centre, step, bits)
     return lowest + step.float() * _codes(numbers, lowest, step, bits)
 
 
@@ -119,7 +120,7 @@ def codes_of(numbers: Tensor, centre: Tensor, step: Tensor, bits: int) -> Tensor
     Raises:
         BitfoldError: for what is not a number, which no code stands for.
     """
-    codes = _codes(numbers, _lowest(centre, step, bits), step, bits)
+    codes = _codes(numbers, lowest_of(centre, step, bits), step, bits)
     if not codes.is_meta and bool(codes.isnan().any()):
         raise BitfoldError(
             "weights that are not numbers cannot be packed",

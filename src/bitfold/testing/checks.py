@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bitfold.embedder.contract import Embedder
 from bitfold.kernels.choice import plain_torch
 from bitfold.optim import OPTIMIZERS, RowOptimizer
+from bitfold.pool.coded import CodedWeight
 
 TOLERANCES: dict[torch.dtype, dict[str, float]] = {
     torch.float32: {"rtol": 1e-5, "atol": 1e-6},
@@ -120,17 +121,29 @@ def same_rows(module: nn.Module, got: Tensor, expected: Tensor) -> None:
 
 
 @torch.no_grad()
+def rewrite(module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+    """Write what `change` makes of its numbers into every weight."""
+    for weight in module.parameters():
+        if isinstance(weight, CodedWeight):
+            rows = torch.arange(len(weight), device=weight.device)
+            weight.pool.move(rows, change(weight.pool.numbers(rows)))
+        else:
+            weight.copy_(change(weight.detach().clone()))
+
+
 def disturb(module: nn.Module, by: float = 1.0) -> None:
     """Add a number to every weight."""
-    for parameter in module.parameters():
-        parameter.add_(by)
+    rewrite(module, lambda numbers: numbers + by)
 
 
-@torch.no_grad()
 def of_size_one(module: nn.Module) -> None:
     """Draw every weight from a normal distribution: maxima differ by more than rounding."""
-    for weight in module.parameters():
-        weight.normal_(generator=torch.Generator().manual_seed(3))
+    rewrite(module, lambda old: old.normal_(generator=torch.Generator().manual_seed(3)))
+
+
+def coded(module: nn.Module) -> bool:
+    """Whether a weight is codes while it is trained, too: bitfold's optimizers move it alone."""
+    return any(isinstance(weight, CodedWeight) for weight in module.parameters())
 
 
 def optimizer_named(kind: str, module: nn.Module, lr: float) -> RowOptimizer:

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bitfold import optim
 from bitfold.testing.cases import DIM, Case, bags_by_field, random_bags
 from bitfold.testing.checks import (
+    coded,
     dense,
     disturb,
     embedders,
@@ -80,9 +82,11 @@ def test_sparse_gradients_equal_dense_ones(case: Case) -> None:
 def test_a_hundred_steps_at_a_high_rate_leave_no_nan(case: Case, optimizer: Any) -> None:
     torch.manual_seed(0)
     collection = case.collection()
+    if coded(collection):
+        optimizer = {torch.optim.SGD: optim.SGD, torch.optim.Adam: optim.LazyAdam}[optimizer]
     top = nn.Linear(len(case.fields) * DIM, 1)
     steps = optimizer([*collection.parameters(), *top.parameters()], lr=1.0)
-    before = [p.detach().clone() for p in collection.parameters()]
+    before = {name: value.clone() for name, value in collection.state_dict().items()}
     ids = case.ids(64)
     labels = (torch.arange(64) % 2).float()
     for _ in range(100):
@@ -90,9 +94,9 @@ def test_a_hundred_steps_at_a_high_rate_leave_no_nan(case: Case, optimizer: Any)
         logits = top(collection(ids).flatten(1)).squeeze(1)
         F.binary_cross_entropy_with_logits(logits, labels).backward()
         steps.step()
-    for old, new in zip(before, collection.parameters(), strict=True):
+    for name, new in collection.state_dict().items():
         assert torch.isfinite(new).all()
-        assert not torch.equal(old, new)
+        assert not name.endswith("weight") or not torch.equal(before[name], new)
     assert torch.isfinite(collection(ids)).all()
 
 

@@ -1,0 +1,56 @@
+"""Codes of numbers, rounded by chance: what lies between two levels goes to either.
+
+A number a third of the way from one level to the next goes to the next one in a third of the cases,
+so its code's value is the number on average. The chance of a number follows from its row, its
+column and how many moves there were, and from nothing else: not from the order of rows, the
+threads or the device.
+"""
+
+import torch
+from torch import Tensor
+
+from bitfold.pool.rounding import lowest_of
+
+_ODD, _MIX = -7046029254386353131, -3335678366873096957
+_UNITS = 1 << 24  # a float32 has all of these
+
+
+def chances(rows: Tensor, width: int, moves: int) -> Tensor:
+    """A number from 0 to below 1 for each column of each row `[n]`: float32 `[n, w]`.
+
+    Example:
+        >>> drawn = chances(torch.arange(1000), 16, moves=3)
+        >>> round(drawn.mean().item(), 2), bool((drawn < 1).all())
+        (0.5, True)
+    """
+    columns = torch.arange(width, device=rows.device)
+    turn = ((moves * _MIX + (1 << 63)) & ((1 << 64) - 1)) - (1 << 63)  # as an int64 wraps around
+    mixed = (rows.unsqueeze(-1) * width + columns) * _ODD + turn
+    for _ in range(2):
+        mixed = (mixed ^ (mixed >> 32 & 0xFFFFFFFF)) * _MIX
+    return (mixed >> 40 & 0xFFFFFF).float() / _UNITS
+
+
+def codes_by_chance(
+    numbers: Tensor, centre: Tensor, step: Tensor, bits: int, rows: Tensor, moves: int
+) -> Tensor:
+    """The codes of finite numbers `[n, w]`, uint8: those beyond the last level get the last one.
+
+    Args:
+        numbers: float32.
+        centre, step: float16 `[n, w]` or `[w]`.
+        bits: of a code.
+        rows: int64 `[n]`, where the numbers belong.
+        moves: how many moves there were.
+
+    Example:
+        >>> numbers, half = torch.full((1000, 1), 0.25), torch.tensor([0.0], dtype=torch.half)
+        >>> codes = codes_by_chance(numbers, half, half + 1, 2, torch.arange(1000), moves=0)
+        >>> codes.unique().tolist(), round(codes.float().mean().item(), 1)
+        ([1, 2], 1.8)
+    """
+    step = step.float()
+    inverse = torch.where(step > 0, 1 / step, 0.0)
+    steps = (numbers - lowest_of(centre, step, bits)) * inverse
+    drawn = (steps + chances(rows, numbers.shape[-1], moves)).floor()
+    return drawn.clamp(0, (1 << bits) - 1).to(torch.uint8)

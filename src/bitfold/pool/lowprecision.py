@@ -1,0 +1,373 @@
+"""Low-precision training: rows are codes while they are trained too, rounded by chance.
+
+A move decodes the batch's rows, takes an optimizer's step in float32 and encodes them again. What
+falls between two levels goes to one of them at random, the nearer one more often, so that steps far
+smaller than a level still add up. No float32 row is kept: training takes the bytes of serving, and
+the optimizer's state.
+
+Source: low-precision training of embedding tables with stochastic rounding, and steps that adapt,
+follows Li, Guo, Zhang, Xu, Xia, Zhu, Li, Li, "Adaptive Low-Precision Training for Embeddings in
+Click-Through Rate Prediction", AAAI 2023, arXiv 2212.05735. There steps are learned by gradients, a
+row each; here slices share them, and they follow what the moved rows are.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bitfold.errors import BitfoldError
+from bitfold.kernels.choice import DIRECT, way_of
+from bitfold.kernels.pages import ask_for_large_pages
+from bitfold.kernels.reading import lanes_of_packed
+from bitfold.pool.chance import codes_by_chance
+from bitfold.pool.coded import CodedWeight
+from bitfold.pool.dense import DensePool
+from bitfold.pool.lowbit import PackedPool
+from bitfold.pool.refreshing import due
+from bitfold.pool.rounding import (
+    OF_DEVIATION,
+    as_half,
+    codes_of,
+    lowest_of,
+    pack,
+    row_bytes,
+    unpack,
+    values_of,
+)
+from bitfold.pool.sliced import CHUNK, Sliced
+
+if TYPE_CHECKING:
+    from bitfold.kernels.coding import Coded
+
+FOLLOW = 0.25
+"""How far the moments of a slice go towards those of the rows that a move brings."""
+APART = 1 / 8
+"""Scales are made anew, and codes with them, when steps are this part off what they should be."""
+
+
+class LowPrecisionPool(Sliced, DensePool):
+    """Rows of codes that are trained: read as `PackedPool` reads them, moved by chance.
+
+    Its state dict is that of a `PackedPool`, with `moments` `[2, S, w]` of the rows that moves
+    brought, and `moves`, how many there were.
+
+    Args:
+        rows, width, bits, slices: as in `Sliced`; a step belongs to a column of a slice.
+        every: after how many moves centres and steps are looked at anew.
+        sparse: whether the gradient is a sparse tensor.
+        device: where it lives.
+        dtype: of the pieces.
+
+    Shapes:
+        cells int64 `[...]` -> pieces `[..., w]`.
+
+    Example:
+        >>> from bitfold.optim import RowWiseAdagrad
+        >>> pool = LowPrecisionPool(100, 8, bits=4, sparse=True)
+        >>> pool.draw(torch.zeros(100), torch.ones(100), torch.Generator().manual_seed(0))
+        >>> pool(torch.tensor([3, 99])).sum().backward()
+        >>> optimizer = RowWiseAdagrad(pool.parameters(), lr=0.1)
+        >>> optimizer.step()
+        >>> pool.codes.shape, pool.codes.dtype
+        (torch.Size([100, 4]), torch.uint8)
+    """
+
+    codes: Tensor
+    moments: Tensor
+    steps: Tensor
+
+    def __init__(
+        self,
+        rows: int,
+        width: int,
+        bits: int,
+        slices: Sequence[int] = (0,),
+        *,
+        every: int = 16,
+        sparse: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        nn.Module.__init__(self)
+        self.describe(rows, width, bits, slices, "slice")
+        self.every, self.moved_by = every, None
+        self.make_sparse(sparse)
+        like = torch.empty(0, dtype=dtype, device=device)
+        self.register_parameter("weight", CodedWeight.of(self, (rows, width), like))
+        with torch.inference_mode(False):
+            codes = torch.empty(rows, row_bytes(width, bits), dtype=torch.uint8, device=device)
+            self.register_buffer("codes", ask_for_large_pages(codes).zero_(), persistent=False)
+            scales = len(self.slices), width
+            moments = torch.zeros(2, *scales, dtype=torch.float32, device=device)
+            self.register_buffer("moments", moments)
+            # No buffer: on the CPU wherever the rows are, since each move reads it.
+            self.moves = torch.zeros((), dtype=torch.int64, device="cpu")
+        self.add_scales(scales, device)
+        self.place_constants(device)
+
+    @classmethod
+    def kinds(cls) -> tuple[type[DensePool], type[DensePool]]:
+        """The classes of pools whose gradients are dense, and sparse."""
+        return LowPrecisionPool, SparseLowPrecisionPool
+
+    @property
+    def in_pieces(self) -> bool:
+        """Whether the kernels can read the codes."""
+        return self.dtype is torch.float32 and lanes_of_packed(self.width, self.bits) > 0
+
+    def read_by_kernels(self, weight: Tensor) -> bool:
+        """Whether the kernels know how its rows are packed."""
+        return self.in_pieces
+
+    def refresh(self) -> None:
+        """Centres and steps follow moves."""
+
+    def forward(self, cells: Tensor | Callable[[Tensor], Tensor]) -> Tensor:
+        """Read the rows at `cells`, or let a function read the weight while it is there."""
+        return self.at(self.weight, cells) if isinstance(cells, Tensor) else cells(self.weight)
+
+    def at(self, weight: Tensor, cells: Tensor) -> Tensor:
+        """The values of the codes at cells, whose gradient is the weight's."""
+        values = self.numbers(cells).to(self.dtype)
+        if not torch.is_grad_enabled() or not weight.requires_grad:
+            return values
+        return values + F.embedding(cells, weight, sparse=self.sparse)  # zeros
+
+    def numbers(self, cells: Tensor) -> Tensor:
+        """The values of the codes at cells, float32 `[..., w]`."""
+        if self._compiled(cells):
+            from bitfold.kernels.coding import decode
+
+            return decode(self._coded(), cells)
+        codes = unpack(F.embedding(cells, self.codes), self.width, self.bits)
+        centre, step = self.of_slice(self.centres, cells), self.of_slice(self.steps, cells)
+        return values_of(codes, centre, step, self.bits)
+
+    def _compiled(self, cells: Tensor) -> bool:
+        """Whether the kernels decode and encode these rows: a list of them, on the CPU."""
+        plain = cells.dim() == 1 and cells.is_contiguous() and cells.dtype is torch.int64
+        return plain and type(cells) is Tensor and way_of(self.codes) == DIRECT
+
+    def _coded(self) -> "Coded":
+        from bitfold.kernels.coding import Coded
+
+        lowest = lowest_of(self.centres, self.steps, self.bits)
+        return Coded(self.codes, lowest, self.steps.float(), self.first_rows, self.bits)
+
+    @torch.no_grad()
+    def put(self, cells: Tensor, numbers: Tensor) -> None:
+        """Keep numbers `[n, w]` at cells `[n]`, each as its nearest level."""
+        centre, step = self.of_slice(self.centres, cells), self.of_slice(self.steps, cells)
+        self.codes[cells] = pack(codes_of(numbers, centre, step, self.bits), self.bits)
+
+    @torch.no_grad()
+    def draw(self, means: Tensor, deviations: Tensor, generator: torch.Generator) -> None:
+        """Fill the rows with normal numbers, of a mean and a deviation `[R]` for each row."""
+        self.moves.zero_()
+        ends = [*self.slices[1:], self.rows]
+        for number, (begin, end) in enumerate(zip(self.slices, ends, strict=True)):
+            mean, of_rows = means[begin:end].double(), deviations[begin:end].double()
+            square = (mean.square() + of_rows.square()).mean()
+            self.moments[0, number], self.moments[1, number] = mean.mean(), square
+        self._take_scales(torch.arange(len(self.slices)))
+        for cells in self._chunks(0, self.rows):
+            size = len(cells), self.width
+            noise = torch.randn(size, generator=generator, dtype=torch.float32, device="cpu")
+            rows = slice(int(cells[0]), int(cells[-1]) + 1)
+            drawn = noise * deviations[rows, None] + means[rows, None]
+            self.put(cells, drawn.to(cells.device))
+
+    @torch.no_grad()
+    def move(self, cells: Tensor, numbers: Tensor) -> None:
+        """Keep what rows have become.
+
+        Args:
+            cells: int64 `[n]`, each once.
+            numbers: float32 `[n, w]`.
+
+        Raises:
+            BitfoldError: for what is not a number, which no code stands for; nothing is moved.
+        """
+        if not bool(numbers.isfinite().all()):
+            raise BitfoldError(
+                "rows that are not numbers cannot be kept as codes",
+                got=f"{int((~numbers.isfinite()).sum())} of {numbers.numel()} not finite",
+                expected="finite gradients, and steps that leave finite rows",
+                fix="train with a smaller learning rate, or skip steps with infinite gradients",
+            )
+        moves = int(self.moves)
+        if len(cells) and due(moves, self.every):
+            self._follow(cells, numbers)
+        self._encode(cells, numbers, moves)
+        self.moves += 1
+
+    def _encode(self, cells: Tensor, numbers: Tensor, moves: int) -> None:
+        """Write the codes of numbers, rounded by chance."""
+        if self._compiled(cells):
+            from bitfold.kernels.coding import encode
+
+            encode(self._coded(), cells, numbers, moves)
+            return
+        centre, step = self.of_slice(self.centres, cells), self.of_slice(self.steps, cells)
+        codes = codes_by_chance(numbers, centre, step, self.bits, cells, moves)
+        self.codes[cells] = pack(codes, self.bits)
+
+    def _follow(self, cells: Tensor, numbers: Tensor) -> None:
+        """Let scales follow the rows of a move, and code rows anew whose scales have gone."""
+        number = torch.bucketize(cells, self.first_rows.to(cells.device), right=True) - 1
+        counts = torch.bincount(number, minlength=len(self.slices))
+        met = counts > 0
+        for moment, values in zip(self.moments, (numbers, numbers.square()), strict=True):
+            sums = torch.zeros_like(moment).index_add_(0, number, values)
+            found = sums[met] / counts[met].unsqueeze(1)
+            moment[met] += FOLLOW * (found - moment[met])
+        centre, step = self._wanted()
+        old = self.steps.float()
+        off = (step - old).abs() > APART * old
+        off |= (centre - self.centres.float()).abs() > old / 2
+        gone = (off.any(1) & met).nonzero().squeeze(1).tolist()
+        ends = [*self.slices[1:], self.rows]
+        if not gone:
+            return
+        before = self.centres.clone(), self.steps.clone()
+        self._take_scales(torch.tensor(gone))
+        after = self.centres.clone(), self.steps.clone()
+        for each in gone:
+            for rows in self._chunks(self.slices[each], ends[each]):
+                self.centres.copy_(before[0])
+                self.steps.copy_(before[1])
+                values = self.numbers(rows)
+                self.centres.copy_(after[0])
+                self.steps.copy_(after[1])
+                # Another chance than the move's own, which comes after.
+                self._encode(rows, values, ~int(self.moves))
+
+    def _wanted(self) -> tuple[Tensor, Tensor]:
+        """The centres and steps that follow from the moments, float32 `[S, w]`."""
+        mean, square = self.moments
+        deviation = (square - mean.square()).clamp_min(0).sqrt()
+        return mean, deviation * OF_DEVIATION[self.bits]
+
+    def _take_scales(self, slices: Tensor) -> None:
+        for kept, wanted in zip((self.centres, self.steps), self._wanted(), strict=True):
+            kept[slices] = as_half(wanted[slices])
+
+    def _chunks(self, begin: int, end: int) -> Iterator[Tensor]:
+        """The rows of a slice, so many at a time."""
+        for first in range(begin, end, CHUNK):
+            yield torch.arange(first, min(first + CHUNK, end), device=self.codes.device)
+
+    @classmethod
+    @torch.no_grad()
+    def resumed(cls, packed: PackedPool) -> "LowPrecisionPool":
+        """The pool of packed codes, to train on: it reads the same numbers.
+
+        Raises:
+            BitfoldError: with a step for each row.
+        """
+        if packed.scale != "slice":
+            packed.resume()
+        made = cls(
+            packed.rows, packed.width, packed.bits, packed.slices, device=packed.weight.device,
+            dtype=packed.dtype,
+        ).train(packed.training)  # fmt: skip
+        for name, value in (
+            ("codes", packed.weight), ("centres", packed.centres), ("steps", packed.steps),
+        ):  # fmt: skip
+            getattr(made, name).copy_(value)
+        mean, deviation = made.centres.float(), made.steps.float() / OF_DEVIATION[made.bits]
+        made.moments.copy_(torch.stack((mean, deviation.square() + mean.square())))
+        made.moves += made.every + 1  # it goes on with the scales that it has for a while
+        return made
+
+    @torch.no_grad()
+    def serving(self) -> PackedPool:
+        """The packed pool of the same codes."""
+        made = PackedPool(
+            self.rows, self.width, self.bits, self.slices, device=self.codes.device,
+            dtype=self.dtype,
+        ).train(self.training)  # fmt: skip
+        for name, value in (
+            ("weight", self.codes),
+            ("centres", self.centres),
+            ("steps", self.steps),
+        ):
+            getattr(made, name).copy_(value)
+        return made
+
+    @contextmanager
+    def _codes_as_weight(self) -> Iterator[None]:
+        """State dicts have codes under the name that packed rows have there."""
+        weight, codes = self._parameters.pop("weight"), self._buffers.pop("codes")
+        self._non_persistent_buffers_set.discard("codes")
+        self._buffers["weight"] = codes
+        try:
+            yield
+        finally:
+            codes = self._buffers.pop("weight")
+            self._parameters["weight"] = weight
+            self.register_buffer("codes", codes, persistent=False)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        with self._codes_as_weight():
+            super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}moves"] = self.moves.clone()
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local: Any, strict: bool, missing: Any, *rest: Any
+    ) -> None:
+        key, state_dict = f"{prefix}moves", dict(state_dict)
+        made = state_dict.pop(key, None)
+        if made is not None and not made.is_meta:
+            self.moves = made.detach().to("cpu", torch.int64, copy=True).reshape(())
+        elif made is None and strict:
+            missing.append(key)
+        with self._codes_as_weight():
+            super()._load_from_state_dict(state_dict, prefix, local, strict, missing, *rest)
+        weight = self._parameters["weight"]
+        if weight is not None and weight.device != self.codes.device:  # codes came to a meta module
+            like = torch.empty(0, dtype=weight.dtype, device=self.codes.device)
+            made = CodedWeight.of(self, (self.rows, self.width), like, weight.requires_grad)
+            self._parameters["weight"] = made
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, CodedWeight) and value.pool is not self:
+            raise BitfoldError(
+                "a parameter of codes belongs to the pool that has them",
+                got="that of another pool",
+                expected="the pool's own",
+                fix="load the state dict of the other pool, or put the pool in the place of this",
+            )
+        super().__setattr__(name, value)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "LowPrecisionPool":
+        """Codes are no numbers: a cast is of the pieces."""
+        weight = self._parameters.pop("weight")
+        assert isinstance(weight, CodedWeight)
+        kept = {name: self._buffers[name] for name in ("codes", "moments")}
+        try:
+            super()._apply(fn, recurse)
+            like = fn(torch.empty(0, dtype=weight.dtype, device=weight.device))
+            if (like.dtype, like.device) != (weight.dtype, weight.device):
+                shape = self.rows, self.width
+                weight = CodedWeight.of(self, shape, like, weight.requires_grad)
+            for name, value in kept.items():
+                moved = self._buffers[name]
+                if value is not None and moved is not None and moved.dtype != value.dtype:
+                    self._buffers[name] = value.to(moved.device)
+        finally:
+            self._parameters["weight"] = weight
+        return self
+
+
+class SparseLowPrecisionPool(LowPrecisionPool, nn.Embedding):  # type: ignore[misc] # as `SparsePool`
+    """A pool of trained codes whose gradient is a sparse tensor."""
+
+    padding_idx = None
+    max_norm = None
+    norm_type = 2.0
+    scale_grad_by_freq = False
