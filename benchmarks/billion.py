@@ -1,8 +1,9 @@
 """A field of a billion ids within 64 MiB: built, and trained for a thousand steps.
 
 `python -m benchmarks.billion` prints what it took: bytes to serve, the resident memory at its
-highest, steps a second. The budget buys rows of few bits; in training each has its float32 master
-and one number of row-wise Adagrad.
+highest, steps a second. The budget buys rows of few bits, which are codes while they are trained,
+too; beside them there is one number a row, of row-wise Adagrad. `--masters` keeps float32 rows in
+training, to compare.
 """
 
 import argparse
@@ -22,10 +23,13 @@ def main() -> None:
     parser.add_argument("--budget", default="64MiB")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=4096)
+    parser.add_argument("--masters", action="store_true")
     said = parser.parse_args()
     fields = [bitfold.Field("user", said.ids), bitfold.Field("item", said.ids // 1000)]
     began = time.perf_counter()
-    tables = bitfold.EmbeddingCollection(fields, 16, budget=said.budget, seed=0)
+    tables = bitfold.EmbeddingCollection(
+        fields, 16, budget=said.budget, seed=0, low_precision=not said.masters
+    )
     head = torch.nn.Linear(32, 1)
     optimizer = RowWiseAdagrad(tables.parameters(), lr=0.05)
     optimizer.into_backward(tables)
