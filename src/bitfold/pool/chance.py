@@ -44,10 +44,10 @@ def codes_by_chance(
         moves: how many moves there were.
 
     Example:
-        >>> numbers, half = torch.full((1000, 1), 0.25), torch.tensor([0.0], dtype=torch.half)
+        >>> numbers, half = torch.full((1000, 1), 0.2), torch.tensor([0.0], dtype=torch.half)
         >>> codes = codes_by_chance(numbers, half, half + 1, 2, torch.arange(1000), moves=0)
         >>> codes.unique().tolist(), round(codes.float().mean().item(), 1)
-        ([1, 2], 1.8)
+        ([1, 2], 1.7)
     """
     step = step.float()
     inverse = torch.where(step > 0, 1 / step, 0.0)
