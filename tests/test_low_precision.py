@@ -9,6 +9,7 @@ import torch
 import bitfold
 from bitfold import BitfoldError
 from bitfold.kernels.choice import plain_torch
+from bitfold.kernels.coding import decode, encode
 from bitfold.optim import SGD, RowWiseAdagrad
 from bitfold.pool import LowPrecisionPool
 from bitfold.pool.chance import chances
@@ -173,3 +174,21 @@ def test_a_weight_of_another_pool_is_refused():
     with pytest.raises(BitfoldError, match="belongs to the pool"):
         one.weight = other.weight
     assert isinstance(one.weight, CodedWeight)
+
+
+def test_rows_that_are_not_there_never_reach_a_compiled_loop():
+    pool = pool_of()
+    pool.moves += 3  # scales are not looked at
+    before = pool.codes.clone()
+    for rows in (torch.tensor([500]), torch.tensor([-1])):
+        with pytest.raises(BitfoldError, match="rows"):
+            pool.numbers(rows)
+        with pytest.raises(BitfoldError, match="rows"):
+            pool.move(rows, torch.zeros(1, 6))
+    for wrong in (torch.zeros(2, 6), torch.zeros(1, 5), torch.zeros(1, 6).double()):
+        with pytest.raises(BitfoldError, match="numbers"):
+            encode(pool._coded(pool.centres, pool.steps), torch.tensor([0]), wrong, 0)
+    pool.steps = pool.steps[:1].clone()
+    with pytest.raises(BitfoldError, match="steps"):
+        decode(pool._coded(pool.centres[:2], pool.steps), torch.tensor([0]))
+    assert torch.equal(pool.codes, before)

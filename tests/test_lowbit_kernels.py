@@ -11,10 +11,9 @@ from bitfold.kernels.choice import DIRECT
 from bitfold.kernels.denormals import X86, no_denormals
 from bitfold.kernels.ops import FUSIONS, vectors
 from bitfold.kernels.packing import in_one_slice, pack, scratch_words
-from bitfold.kernels.reading import lanes_of_packed
+from bitfold.kernels.reading import lanes_of_packed, row_bytes
 from bitfold.optim import SGD
 from bitfold.pool import LowBitPool, PackedPool
-from bitfold.pool.rounding import row_bytes
 
 ROWS, SLICES = 60, (0, 17)
 # Bits and widths: rows of one piece and of several, codes within a byte and across, odd ends.

@@ -9,9 +9,10 @@ from torch import nn
 
 import bitfold
 from bitfold import BitfoldError
+from bitfold.kernels.reading import row_bytes
 from bitfold.optim import SGD, LazyAdam
 from bitfold.pool import LowBitPool, PackedPool
-from bitfold.pool.rounding import FEW_BITS, rounded, row_bytes, scales_of
+from bitfold.pool.rounding import FEW_BITS, rounded, scales_of
 
 FIELDS = [bitfold.Field("user", 900), bitfold.Field("day", 7), bitfold.Field("page", distinct=400)]
 IDS = torch.stack(

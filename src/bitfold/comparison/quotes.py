@@ -172,12 +172,10 @@ def training_bytes(made: Plan) -> dict[str, int]:
             shapes.append((len(group.fields) * group.width, made.embedding_dim))
         own = [size for kind, size in group.own.items() if kind != "fingerprint"]
         shapes += [(1, size // number) for size in own]
-        kept = 2 * number  # a gradient as large as the weights
-        coded = bool(group.options.get("low_precision")) and group.pools[0].packed
+        if group.options.get("low_precision") and group.pools[0].packed:
+            kept = sum(pool.bytes for pool in group.pools)
+        else:
+            kept = sum(2 * rows * width * number for rows, width in shapes)
         for name, kind in OPTIMIZERS.items():
-            sizes[name] += sum(pool.bytes for pool in group.pools) if coded else 0
-            sizes[name] += sum(
-                rows * width * (0 if coded else kept) + rows * kind.bytes_per_row(width)
-                for rows, width in shapes
-            )
+            sizes[name] += kept + sum(rows * kind.bytes_per_row(width) for rows, width in shapes)
     return sizes

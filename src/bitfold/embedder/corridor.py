@@ -220,7 +220,7 @@ class Corridor(GroupEmbedder):
                 pool.count_forward(weight if pool is self.pool else pool.weight)
         if not self.by_kernels or not self.pool.read_by_kernels(weight):
             return PLAIN
-        codes = self.pool._buffers.get("codes")
+        codes = self.pool._buffers.get("codes") if self.rounds else None
         if codes is None:
             return way_of(weight)
         way = way_of(codes)  # no operator has a gradient of codes

@@ -16,7 +16,7 @@ from bitfold.embedder.corridor import Corridor
 from bitfold.planning.plan import Plan
 from bitfold.planning.spec import PoolSpec
 from bitfold.pool import pool_of
-from bitfold.pool.dense import DensePool
+from bitfold.pool.dense import Cells, DensePool
 from bitfold.pool.moved import RowMove
 from bitfold.pool.pruned import MaskedPool, PrunedPool
 
@@ -133,13 +133,8 @@ class ThresholdPool(DensePool):
         return made
 
 
-class SparseThresholdPool(ThresholdPool, nn.Embedding):  # type: ignore[misc] # as `SparsePool`
+class SparseThresholdPool(ThresholdPool, Cells):  # type: ignore[misc] # as `SparsePool`
     """A pool with thresholds whose rows have a sparse gradient."""
-
-    padding_idx = None
-    max_norm = None
-    norm_type = 2.0
-    scale_grad_by_freq = False
 
 
 class Pruning(Corridor):

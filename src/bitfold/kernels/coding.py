@@ -14,10 +14,17 @@ from torch import Tensor
 
 from bitfold.kernels.compiled import STAMP, kept
 from bitfold.kernels.held import check_tensor, refused
+from bitfold.kernels.reading import MIX, ODD, row_bytes
 
-_MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD1B54A32D192ED03))
+_ODD, _MIX = np.uint64(ODD), np.uint64(MIX)
 _WORD, _TOP = np.uint64(32), np.uint64(40)
 _UNIT = np.float32(2.0**-24)
+# Codes, lowest values, steps, slices, bits, rows, numbers.
+_ROWS = (
+    "uint8[:, ::1], float32[:, ::1], float32[:, ::1], int64[::1], int64, int64[::1], "
+    "float32[:, ::1]"
+)
+_once: Any = numba.njit(inline="always")
 
 
 class Coded(NamedTuple):
@@ -47,7 +54,7 @@ class Coded(NamedTuple):
         check_tensor("lowest", self.lowest, (count, width), torch.float32)
         check_tensor("steps", self.steps, (count, width), torch.float32)
         check_tensor("slices", self.slices, (count,), torch.int64)
-        size = -(-width * self.bits // 8)
+        size = row_bytes(width, self.bits)
         check_tensor("codes", self.codes, (len(self.codes), size), torch.uint8)
         check_tensor("rows", rows, (len(rows),), torch.int64)
         if not 1 <= self.bits <= 8 or not count or int(self.slices[0]) != 0:
@@ -61,7 +68,8 @@ class Coded(NamedTuple):
             )
 
 
-def _slice_of(slices: Any, row: Any, near: Any) -> Any:
+@_once
+def _slice_of(slices, row, near):
     """The slice of a row; rows come in order mostly, so the search begins where the last was."""
     count = len(slices)
     if row < slices[near]:
@@ -71,17 +79,13 @@ def _slice_of(slices: Any, row: Any, near: Any) -> Any:
     return near
 
 
-_slice_of = numba.njit(inline="always")(_slice_of)
-
-
 @lru_cache(maxsize=1)
 def _decode() -> Any:
     stamp = STAMP
 
     @kept(
         numba.njit,
-        "int64(uint8[:, ::1], float32[:, ::1], float32[:, ::1], int64[::1], int64, int64[::1], "
-        "float32[:, ::1])",
+        f"int64({_ROWS})",
         nogil=True,
     )
     def walk(codes, lowest, steps, slices, bits, rows, numbers):
@@ -109,22 +113,21 @@ def _encode() -> Any:
 
     @kept(
         numba.njit,
-        "int64(uint8[:, ::1], float32[:, ::1], float32[:, ::1], int64[::1], int64, int64[::1], "
-        "float32[:, ::1], int64)",
+        f"int64({_ROWS}, int64)",
         nogil=True,
     )
     def walk(codes, lowest, steps, slices, bits, rows, numbers, moves):
         width, near = numbers.shape[1], 0
         most, zero, unit = np.float32((1 << bits) - 1), np.float32(0), np.float32(1)
-        turn = np.uint64(moves) * _MIX[1]
+        turn = np.uint64(moves) * _MIX
         for i in range(len(rows)):
             row = rows[i]
             near = _slice_of(slices, row, near)
             held, room, at = 0, 0, 0
             for j in range(width):
-                mixed = np.uint64(row * width + j) * _MIX[0] + turn
-                mixed = (mixed ^ (mixed >> _WORD)) * _MIX[1]
-                mixed = (mixed ^ (mixed >> _WORD)) * _MIX[1]
+                mixed = np.uint64(row * width + j) * _ODD + turn
+                mixed = (mixed ^ (mixed >> _WORD)) * _MIX
+                mixed = (mixed ^ (mixed >> _WORD)) * _MIX
                 chance = np.float32(np.int64(mixed >> _TOP)) * _UNIT
                 step = steps[near, j]
                 inverse = unit / step if step > zero else zero

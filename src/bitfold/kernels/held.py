@@ -54,7 +54,7 @@ from bitfold.kernels.packing import (
     TURNED,
     reciprocal,
 )
-from bitfold.kernels.reading import Reading, lanes_of_packed
+from bitfold.kernels.reading import Reading, lanes_of_packed, row_bytes
 from bitfold.kernels.source_words import WORDS as RECORD
 from bitfold.kernels.source_words import most_code, sizes_of
 from bitfold.planning.field import check_columns
@@ -292,7 +292,7 @@ def _most_digit(word: list[int], source: int) -> int:
 def check_weight(facts: Facts, reading: Reading) -> None:
     """Raise unless a pool has the rows that a program reads, in pieces of a vector's width."""
     pool, bits, width = reading.pool, reading.bits, reading.dim // facts.chunks
-    columns = -(-width * bits // 8) if bits and reading.codes else width
+    columns = row_bytes(width, bits) if bits and reading.codes else width
     good = isinstance(pool, Tensor) and pool.is_cpu and pool.layout is torch.strided
     good = good and pool.dim() == 2 and pool.shape[1] == columns and pool.shape[0] >= facts.rows
     if good and pool.data_ptr():

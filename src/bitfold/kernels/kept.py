@@ -70,12 +70,14 @@ def forget_lists() -> None:
 def moving_bytes(pool: Tensor) -> int:
     """Bytes at most that moving such a pool's rows takes beside it: its sums, or its lists."""
     lists = _local.__dict__.get("lists", {}).get(tuple(pool.shape))
-    marks = _local.__dict__.get("marks", {}).get(pool.shape[0])
-    if marks is not None:
-        return sum(array.nbytes for array in marks)
     if lists is None:
         return pool.nbytes * threads_for(2**62)
     return sum(array.nbytes for array in lists)
+
+
+def marking_bytes(rows: int) -> int:
+    """Bytes that naming the rows of a batch takes beside a pool of so many rows."""
+    return sum(array.nbytes for array in _local.__dict__.get("marks", {}).get(rows, ()))
 
 
 def marks_of(rows: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:

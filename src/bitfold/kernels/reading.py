@@ -9,6 +9,8 @@ from torch import Tensor
 # What a row's own step is of its largest distance from the centre: near the best of 16 numbers of a
 # Gaussian, and exact in float32.
 OF_LARGEST = {8: 129 / 16384, 4: 133 / 1024, 3: 17 / 64, 2: 1 / 2, 1: 25 / 32}
+# What numbers are mixed with to round by chance (`bitfold.pool.chance`): odd, as good as drawn.
+ODD, MIX = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03
 LANES = 32  # of a piece at most, as `vectors.lanes_of` has it
 MOST_LANES = 64  # of a row that no other number of lanes reads in whole bytes
 
@@ -86,6 +88,16 @@ class Reading(NamedTuple):
         if self.offsets is None:
             return self.ids.shape[0]
         return (self.offsets.shape[0] - 1) // self.fields
+
+
+def row_bytes(width: int, bits: int) -> int:
+    """Bytes of a packed row of `width` numbers.
+
+    Example:
+        >>> [row_bytes(10, bits) for bits in (8, 4, 3, 2, 1)]
+        [10, 5, 4, 3, 2]
+    """
+    return -(-width * bits // 8)
 
 
 @cache

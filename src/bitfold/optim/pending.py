@@ -45,6 +45,15 @@ def move_at_end(
     found.append((optimizer, weight, grad, given))
 
 
+def bytes_beside(weight: Tensor) -> int:
+    """Bytes at most that moving a weight's rows within the backward pass takes beside it."""
+    from bitfold.kernels.kept import marking_bytes, moving_bytes
+
+    if isinstance(weight, CodedWeight):
+        return marking_bytes(len(weight))
+    return moving_bytes(weight)
+
+
 @torch.no_grad()
 def _move(found: Pass) -> None:
     from bitfold.kernels.gradients import backward, move

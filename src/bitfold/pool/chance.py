@@ -9,9 +9,11 @@ threads or the device.
 import torch
 from torch import Tensor
 
+from bitfold.address.mixing import signed
+from bitfold.kernels.reading import MIX, ODD
 from bitfold.pool.rounding import lowest_of
 
-_ODD, _MIX = -7046029254386353131, -3335678366873096957
+_ODD, _MIX = signed(ODD), signed(MIX)
 _UNITS = 1 << 24  # a float32 has all of these
 
 
@@ -24,7 +26,7 @@ def chances(rows: Tensor, width: int, moves: int) -> Tensor:
         (0.5, True)
     """
     columns = torch.arange(width, device=rows.device)
-    turn = ((moves * _MIX + (1 << 63)) & ((1 << 64) - 1)) - (1 << 63)  # as an int64 wraps around
+    turn = signed(moves * MIX)  # as an int64 wraps around
     mixed = (rows.unsqueeze(-1) * width + columns) * _ODD + turn
     for _ in range(2):
         mixed = (mixed ^ (mixed >> 32 & 0xFFFFFFFF)) * _MIX

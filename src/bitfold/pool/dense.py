@@ -113,14 +113,18 @@ class DensePool(nn.Module):
         return f"{self.weight.shape[0]}, {self.weight.shape[1]}"
 
 
-class SparsePool(DensePool, nn.Embedding):  # type: ignore[misc] # one says Tensor, one Parameter
-    """A dense pool whose gradient is a sparse tensor.
+class Cells(nn.Embedding):
+    """What makes a pool an `nn.Embedding` of cells, whose gradient is a sparse tensor.
 
-    It is an `nn.Embedding` of cells: `DistributedDataParallel` asks the module that owns a
-    parameter for that when it decides which gradients will be sparse.
+    `DistributedDataParallel` asks the module that owns a parameter for that when it decides which
+    gradients will be sparse.
     """
 
     padding_idx = None
     max_norm = None
     norm_type = 2.0
     scale_grad_by_freq = False
+
+
+class SparsePool(DensePool, Cells):  # type: ignore[misc] # one says Tensor, one Parameter
+    """A dense pool whose gradient is a sparse tensor."""

@@ -12,19 +12,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from bitfold.errors import BitfoldError
 from bitfold.kernels.pages import ask_for_large_pages
-from bitfold.kernels.reading import lanes_of_packed
-from bitfold.pool.dense import DensePool
+from bitfold.kernels.reading import lanes_of_packed, row_bytes
+from bitfold.pool.counted import Counted
+from bitfold.pool.dense import Cells, DensePool
 from bitfold.pool.refreshing import count_forward, refresh
-from bitfold.pool.rounding import codes_of, pack, rounded, row_bytes, row_steps, unpack, values_of
+from bitfold.pool.rounding import codes_of, pack, rounded, row_steps, unpack, values_of
 from bitfold.pool.sliced import CHUNK, Sliced
 
 
-class LowBitPool(Sliced, DensePool):
+class LowBitPool(Counted, Sliced, DensePool):
     """Rows that are trained in floats and read as if they were kept in few bits.
 
     A read rounds the rows that it gathers, never the pool. The gradient of a rounded number goes to
@@ -52,6 +53,9 @@ class LowBitPool(Sliced, DensePool):
         (True, torch.Size([100, 4]))
     """
 
+    counter = "forwards"
+    forwards: Tensor
+
     def __init__(
         self,
         rows: int,
@@ -68,9 +72,7 @@ class LowBitPool(Sliced, DensePool):
         super().__init__(rows, width, sparse=sparse, device=device, dtype=dtype)
         self.describe(rows, width, bits, slices, scale)
         self.every = every
-        with torch.inference_mode(False):
-            # No buffer: on the CPU wherever the rows are, since each forward reads it.
-            self.forwards = torch.zeros((), dtype=torch.int64, device="cpu")
+        self.start_count()
         self.add_scales(() if scale == "row" else (len(self.slices), width), device)
         self.place_constants(device)
 
@@ -143,29 +145,9 @@ class LowBitPool(Sliced, DensePool):
             made.weight[begin : begin + CHUNK] = pack(codes, self.bits)
         return made
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[f"{prefix}forwards"] = self.forwards.clone()
 
-    def _load_from_state_dict(
-        self, state_dict: Any, prefix: str, local: Any, strict: bool, missing: Any, *rest: Any
-    ) -> None:
-        key, state_dict = f"{prefix}forwards", dict(state_dict)
-        made = state_dict.pop(key, None)
-        if made is not None and not made.is_meta:
-            self.forwards = made.detach().to("cpu", torch.int64, copy=True).reshape(())
-        elif made is None and strict:
-            missing.append(key)
-        super()._load_from_state_dict(state_dict, prefix, local, strict, missing, *rest)
-
-
-class SparseLowBitPool(LowBitPool, nn.Embedding):  # type: ignore[misc] # as `SparsePool`
+class SparseLowBitPool(LowBitPool, Cells):  # type: ignore[misc] # as `SparsePool`
     """A pool of few bits whose gradient is a sparse tensor."""
-
-    padding_idx = None
-    max_norm = None
-    norm_type = 2.0
-    scale_grad_by_freq = False
 
 
 class PackedPool(Sliced):
@@ -244,9 +226,8 @@ class PackedPool(Sliced):
         """The pool itself."""
         return self
 
-    @torch.no_grad()
-    def resume(self) -> LowBitPool:
-        """A pool to train on, whose rows are the values of the codes: it reads the same numbers.
+    def check_resumable(self) -> None:
+        """Raise unless the codes can be trained on.
 
         Raises:
             BitfoldError: with a step for each row: it would follow from the values, and differ.
@@ -257,6 +238,15 @@ class PackedPool(Sliced):
                 got=f"{self.bits} bits, scale={self.scale!r}",
                 expected="a checkpoint of the training, or scale='slice'",
             )
+
+    @torch.no_grad()
+    def resume(self) -> LowBitPool:
+        """A pool to train on, whose rows are the values of the codes: it reads the same numbers.
+
+        Raises:
+            BitfoldError: as `check_resumable`.
+        """
+        self.check_resumable()
         device = self.weight.device
         made = LowBitPool(
             self.rows, self.width, self.bits, self.slices, device=device, dtype=self.dtype

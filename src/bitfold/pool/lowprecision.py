@@ -22,10 +22,11 @@ from torch.nn import functional as F
 from bitfold.errors import BitfoldError
 from bitfold.kernels.choice import DIRECT, way_of
 from bitfold.kernels.pages import ask_for_large_pages
-from bitfold.kernels.reading import lanes_of_packed
+from bitfold.kernels.reading import lanes_of_packed, row_bytes
 from bitfold.pool.chance import codes_by_chance
 from bitfold.pool.coded import CodedWeight
-from bitfold.pool.dense import DensePool
+from bitfold.pool.counted import Counted
+from bitfold.pool.dense import Cells, DensePool
 from bitfold.pool.lowbit import PackedPool
 from bitfold.pool.refreshing import due
 from bitfold.pool.rounding import (
@@ -34,11 +35,10 @@ from bitfold.pool.rounding import (
     codes_of,
     lowest_of,
     pack,
-    row_bytes,
     unpack,
     values_of,
 )
-from bitfold.pool.sliced import CHUNK, Sliced
+from bitfold.pool.sliced import CHUNK, Sliced, runs_of
 
 if TYPE_CHECKING:
     from bitfold.kernels.coding import Coded
@@ -49,7 +49,7 @@ APART = 1 / 8
 """Scales are made anew, and codes with them, when steps are this part off what they should be."""
 
 
-class LowPrecisionPool(Sliced, DensePool):
+class LowPrecisionPool(Counted, Sliced, DensePool):
     """Rows of codes that are trained: read as `PackedPool` reads them, moved by chance.
 
     Its state dict is that of a `PackedPool`, with `moments` `[2, S, w]` of the rows that moves
@@ -76,6 +76,8 @@ class LowPrecisionPool(Sliced, DensePool):
         (torch.Size([100, 4]), torch.uint8)
     """
 
+    counter = "moves"
+    moves: Tensor
     codes: Tensor
     moments: Tensor
     steps: Tensor
@@ -96,16 +98,14 @@ class LowPrecisionPool(Sliced, DensePool):
         self.describe(rows, width, bits, slices, "slice")
         self.every, self.moved_by = every, None
         self.make_sparse(sparse)
-        like = torch.empty(0, dtype=dtype, device=device)
-        self.register_parameter("weight", CodedWeight.of(self, (rows, width), like))
+        self.register_parameter("weight", self._weight(torch.empty(0, dtype=dtype, device=device)))
         with torch.inference_mode(False):
             codes = torch.empty(rows, row_bytes(width, bits), dtype=torch.uint8, device=device)
             self.register_buffer("codes", ask_for_large_pages(codes).zero_(), persistent=False)
             scales = len(self.slices), width
             moments = torch.zeros(2, *scales, dtype=torch.float32, device=device)
             self.register_buffer("moments", moments)
-            # No buffer: on the CPU wherever the rows are, since each move reads it.
-            self.moves = torch.zeros((), dtype=torch.int64, device="cpu")
+        self.start_count()
         self.add_scales(scales, device)
         self.place_constants(device)
 
@@ -113,6 +113,10 @@ class LowPrecisionPool(Sliced, DensePool):
     def kinds(cls) -> tuple[type[DensePool], type[DensePool]]:
         """The classes of pools whose gradients are dense, and sparse."""
         return LowPrecisionPool, SparseLowPrecisionPool
+
+    def _weight(self, like: Tensor, trained: bool = True) -> CodedWeight:
+        """The parameter, on the device and of the type of `like`."""
+        return CodedWeight.of(self, (self.rows, self.width), like, trained)
 
     @property
     def in_pieces(self) -> bool:
@@ -139,12 +143,16 @@ class LowPrecisionPool(Sliced, DensePool):
 
     def numbers(self, cells: Tensor) -> Tensor:
         """The values of the codes at cells, float32 `[..., w]`."""
+        return self._decode(cells, self.centres, self.steps)
+
+    def _decode(self, cells: Tensor, centres: Tensor, steps: Tensor) -> Tensor:
+        """The values of codes that were made with these scales."""
         if self._compiled(cells):
             from bitfold.kernels.coding import decode
 
-            return decode(self._coded(), cells)
+            return decode(self._coded(centres, steps), cells)
         codes = unpack(F.embedding(cells, self.codes), self.width, self.bits)
-        centre, step = self.of_slice(self.centres, cells), self.of_slice(self.steps, cells)
+        centre, step = self.of_slice(centres, cells), self.of_slice(steps, cells)
         return values_of(codes, centre, step, self.bits)
 
     def _compiled(self, cells: Tensor) -> bool:
@@ -152,11 +160,11 @@ class LowPrecisionPool(Sliced, DensePool):
         plain = cells.dim() == 1 and cells.is_contiguous() and cells.dtype is torch.int64
         return plain and type(cells) is Tensor and way_of(self.codes) == DIRECT
 
-    def _coded(self) -> "Coded":
+    def _coded(self, centres: Tensor, steps: Tensor) -> "Coded":
         from bitfold.kernels.coding import Coded
 
-        lowest = lowest_of(self.centres, self.steps, self.bits)
-        return Coded(self.codes, lowest, self.steps.float(), self.first_rows, self.bits)
+        lowest = lowest_of(centres, steps, self.bits)
+        return Coded(self.codes, lowest, steps.float(), self.first_rows, self.bits)
 
     @torch.no_grad()
     def put(self, cells: Tensor, numbers: Tensor) -> None:
@@ -168,8 +176,7 @@ class LowPrecisionPool(Sliced, DensePool):
     def draw(self, means: Tensor, deviations: Tensor, generator: torch.Generator) -> None:
         """Fill the rows with normal numbers, of a mean and a deviation `[R]` for each row."""
         self.moves.zero_()
-        ends = [*self.slices[1:], self.rows]
-        for number, (begin, end) in enumerate(zip(self.slices, ends, strict=True)):
+        for number, (begin, end) in enumerate(runs_of(self.slices, self.rows)):
             mean, of_rows = means[begin:end].double(), deviations[begin:end].double()
             square = (mean.square() + of_rows.square()).mean()
             self.moments[0, number], self.moments[1, number] = mean.mean(), square
@@ -210,7 +217,7 @@ class LowPrecisionPool(Sliced, DensePool):
         if self._compiled(cells):
             from bitfold.kernels.coding import encode
 
-            encode(self._coded(), cells, numbers, moves)
+            encode(self._coded(self.centres, self.steps), cells, numbers, moves)
             return
         centre, step = self.of_slice(self.centres, cells), self.of_slice(self.steps, cells)
         codes = codes_by_chance(numbers, centre, step, self.bits, cells, moves)
@@ -218,7 +225,7 @@ class LowPrecisionPool(Sliced, DensePool):
 
     def _follow(self, cells: Tensor, numbers: Tensor) -> None:
         """Let scales follow the rows of a move, and code rows anew whose scales have gone."""
-        number = torch.bucketize(cells, self.first_rows.to(cells.device), right=True) - 1
+        number = self.slice_at(cells)
         counts = torch.bincount(number, minlength=len(self.slices))
         met = counts > 0
         for moment, values in zip(self.moments, (numbers, numbers.square()), strict=True):
@@ -230,21 +237,15 @@ class LowPrecisionPool(Sliced, DensePool):
         off = (step - old).abs() > APART * old
         off |= (centre - self.centres.float()).abs() > old / 2
         gone = (off.any(1) & met).nonzero().squeeze(1).tolist()
-        ends = [*self.slices[1:], self.rows]
         if not gone:
             return
         before = self.centres.clone(), self.steps.clone()
         self._take_scales(torch.tensor(gone))
-        after = self.centres.clone(), self.steps.clone()
+        runs = runs_of(self.slices, self.rows)
         for each in gone:
-            for rows in self._chunks(self.slices[each], ends[each]):
-                self.centres.copy_(before[0])
-                self.steps.copy_(before[1])
-                values = self.numbers(rows)
-                self.centres.copy_(after[0])
-                self.steps.copy_(after[1])
+            for rows in self._chunks(*runs[each]):
                 # Another chance than the move's own, which comes after.
-                self._encode(rows, values, ~int(self.moves))
+                self._encode(rows, self._decode(rows, *before), ~int(self.moves))
 
     def _wanted(self) -> tuple[Tensor, Tensor]:
         """The centres and steps that follow from the moments, float32 `[S, w]`."""
@@ -269,8 +270,7 @@ class LowPrecisionPool(Sliced, DensePool):
         Raises:
             BitfoldError: with a step for each row.
         """
-        if packed.scale != "slice":
-            packed.resume()
+        packed.check_resumable()
         made = cls(
             packed.rows, packed.width, packed.bits, packed.slices, device=packed.weight.device,
             dtype=packed.dtype,
@@ -315,24 +315,14 @@ class LowPrecisionPool(Sliced, DensePool):
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         with self._codes_as_weight():
             super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[f"{prefix}moves"] = self.moves.clone()
 
-    def _load_from_state_dict(
-        self, state_dict: Any, prefix: str, local: Any, strict: bool, missing: Any, *rest: Any
-    ) -> None:
-        key, state_dict = f"{prefix}moves", dict(state_dict)
-        made = state_dict.pop(key, None)
-        if made is not None and not made.is_meta:
-            self.moves = made.detach().to("cpu", torch.int64, copy=True).reshape(())
-        elif made is None and strict:
-            missing.append(key)
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         with self._codes_as_weight():
-            super()._load_from_state_dict(state_dict, prefix, local, strict, missing, *rest)
+            super()._load_from_state_dict(state_dict, prefix, *rest)
         weight = self._parameters["weight"]
         if weight is not None and weight.device != self.codes.device:  # codes came to a meta module
             like = torch.empty(0, dtype=weight.dtype, device=self.codes.device)
-            made = CodedWeight.of(self, (self.rows, self.width), like, weight.requires_grad)
-            self._parameters["weight"] = made
+            self._parameters["weight"] = self._weight(like, weight.requires_grad)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, CodedWeight) and value.pool is not self:
@@ -353,8 +343,7 @@ class LowPrecisionPool(Sliced, DensePool):
             super()._apply(fn, recurse)
             like = fn(torch.empty(0, dtype=weight.dtype, device=weight.device))
             if (like.dtype, like.device) != (weight.dtype, weight.device):
-                shape = self.rows, self.width
-                weight = CodedWeight.of(self, shape, like, weight.requires_grad)
+                weight = self._weight(like, weight.requires_grad)
             for name, value in kept.items():
                 moved = self._buffers[name]
                 if value is not None and moved is not None and moved.dtype != value.dtype:
@@ -364,10 +353,5 @@ class LowPrecisionPool(Sliced, DensePool):
         return self
 
 
-class SparseLowPrecisionPool(LowPrecisionPool, nn.Embedding):  # type: ignore[misc] # as `SparsePool`
+class SparseLowPrecisionPool(LowPrecisionPool, Cells):  # type: ignore[misc] # as `SparsePool`
     """A pool of trained codes whose gradient is a sparse tensor."""
-
-    padding_idx = None
-    max_norm = None
-    norm_type = 2.0
-    scale_grad_by_freq = False

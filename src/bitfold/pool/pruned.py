@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bitfold.planning.kept import index_of
-from bitfold.pool.dense import DensePool
+from bitfold.pool.dense import Cells, DensePool
 from bitfold.pool.indexing import index_bytes, places_of
 
 
@@ -98,13 +98,8 @@ class MaskedPool(DensePool):
         return made
 
 
-class SparseMaskedPool(MaskedPool, nn.Embedding):  # type: ignore[misc] # as `SparsePool`
+class SparseMaskedPool(MaskedPool, Cells):  # type: ignore[misc] # as `SparsePool`
     """A masked pool whose gradient is a sparse tensor."""
-
-    padding_idx = None
-    max_norm = None
-    norm_type = 2.0
-    scale_grad_by_freq = False
 
 
 class PrunedPool(nn.Module):

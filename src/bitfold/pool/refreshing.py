@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bitfold.kernels.choice import looked_on, transformed
 from bitfold.pool.rounding import scales_of
+from bitfold.pool.sliced import runs_of
 
 MOST_ROWS = 1 << 16
 """Rows of a slice that a refresh looks at: a walk over a large pool would cost more than a step."""
@@ -30,8 +31,7 @@ def refresh(
     weight: Tensor, centres: Tensor, steps: Tensor | None, slices: tuple[int, ...], bits: int
 ) -> None:
     """Write the centres and steps that follow from a weight `[R, w]`, in place."""
-    ends = [*slices[1:], len(weight)]
-    for number, (begin, end) in enumerate(zip(slices, ends, strict=True)):
+    for number, (begin, end) in enumerate(runs_of(slices, len(weight))):
         # Of many rows some tell a mean and a deviation as well: every so many-th of them.
         apart = -(-(end - begin) // MOST_ROWS) or 1
         centre, step = scales_of(weight[begin:end:apart], bits)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from bitfold.errors import BitfoldError
-from bitfold.kernels.reading import OF_LARGEST
+from bitfold.kernels.reading import OF_LARGEST, row_bytes
 from bitfold.planning.spec import FEW_BITS
 
 # The even steps that lose the least of a Gaussian, in deviations (Max, IRE Transactions on
@@ -129,16 +129,6 @@ def codes_of(numbers: Tensor, centre: Tensor, step: Tensor, bits: int) -> Tensor
             fix="train with a smaller learning rate",
         )
     return codes.to(torch.uint8)
-
-
-def row_bytes(width: int, bits: int) -> int:
-    """Bytes of a packed row of `width` numbers.
-
-    Example:
-        >>> [row_bytes(10, bits) for bits in FEW_BITS]
-        [10, 5, 4, 3, 2]
-    """
-    return -(-width * bits // 8)
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:

@@ -15,6 +15,16 @@ CHUNK = 1 << 16  # rows that are packed at a time
 SCALES = ("slice", "row")
 
 
+def runs_of(slices: Sequence[int], rows: int) -> list[tuple[int, int]]:
+    """Where each slice begins, and where it ends.
+
+    Example:
+        >>> runs_of((0, 3), 10)
+        [(0, 3), (3, 10)]
+    """
+    return list(pairwise((*slices, rows)))
+
+
 class Sliced(WithConstants):
     """Rows in slices that share centres, and steps, of few bits.
 
@@ -61,12 +71,13 @@ class Sliced(WithConstants):
 
     def of_slice(self, scales: Tensor, cells: Tensor) -> Tensor:
         """Centres or steps of the rows at cells: `[..., w]`, or `[w]` for all."""
-        if len(self.slices) == 1:
-            return scales[0]
+        return scales[0] if len(self.slices) == 1 else scales[self.slice_at(cells)]
+
+    def slice_at(self, cells: Tensor) -> Tensor:
+        """The slice that each cell lies in, by number."""
         if self.first_rows.device != cells.device:  # weights that went there past `Module.to`
             self.place_constants(cells.device)
-        number = torch.bucketize(cells, self.first_rows, right=True) - 1
-        return scales[number]
+        return torch.bucketize(cells, self.first_rows, right=True) - 1
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Sliced":
         """Follow the weights to their device; a cast leaves float16 as it is."""

@@ -1,20 +1,16 @@
 """Which optimizers move a model, and the bytes that training it takes."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from bitfold.embedder.contract import Embedder
 from bitfold.embedder.memory import memory
-from bitfold.kernels.kept import moving_bytes
 from bitfold.nets.model import ClickModel
 from bitfold.optim import OPTIMIZERS as ROW_KINDS
+from bitfold.optim.pending import bytes_beside
 from bitfold.runs.options import SAME, TrainConfig
-
-if TYPE_CHECKING:
-    pass
 
 
 def make_optimizers(model: ClickModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
@@ -60,7 +56,7 @@ def training_bytes(model: ClickModel, optimizers: Sequence[torch.optim.Optimizer
             state = optimizer.state.get(weight, {})
             tensors.extend(value for value in state.values() if isinstance(value, Tensor))
         if weight.grad is None:  # moved within the backward pass
-            moved += moving_bytes(weight)
+            moved += bytes_beside(weight)
         if weight.grad is not None:
             sparse = weight.grad.is_sparse
             tensors.extend(
