@@ -77,6 +77,18 @@ def test_raw_rows_become_a_run(raw, tmp_path):
     assert list((tmp_path / "run" / "logs").glob("events.out.tfevents.*"))
 
 
+def test_few_bits_are_trained_as_floats_and_said_to_be(log, tmp_path):
+    def metrics(name, **options):
+        words = replace(TINY, method="full", budget=None, set=options)
+        return train([log], None, words, tmp_path / name).metrics
+
+    whole, few = metrics("whole"), metrics("few", bits="4")
+    low = metrics("low", bits="4", low_precision="true")
+    assert few["bytes"] < whole["bytes"] / 5
+    assert few["training_bytes"] >= whole["training_bytes"]
+    assert low["training_bytes"] < few["training_bytes"] - 3 / 4 * whole["bytes"]
+
+
 def test_speed_leaves_out_the_first_steps_which_compile(log, tmp_path, monkeypatch):
     from bitfold.training import loop
 

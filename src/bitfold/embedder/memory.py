@@ -24,10 +24,15 @@ class Memory:
         return f"{format_bytes(self.total)} ({parts})"
 
 
-def memory(module: nn.Module) -> Memory:
-    """The bytes that serving `module` takes: its own embeddings by kind, the rest as `other`.
+def memory(module: nn.Module, phase: str = "serving") -> Memory:
+    """The bytes that `module` takes: its own embeddings by kind, the rest as `other`.
 
     Every tensor of the state dict counts once, shared ones too.
+
+    Args:
+        module: any module, whatever embeddings are in it.
+        phase: `serving`, or `training`: weights as they are trained and a gradient of each,
+            before any optimizer's state.
 
     Example:
         >>> from bitfold import Embedding
@@ -44,7 +49,7 @@ def memory(module: nn.Module) -> Memory:
         if isinstance(part, Embedder):
             tensors = list(part.parameters())
             if not any(id(tensor) in seen for tensor in tensors):
-                for kind, size in part.bytes("serving").items():
+                for kind, size in part.bytes(phase).items():
                     add(kind, size)
             seen.update(id(tensor) for tensor in tensors)
     ours = tuple(

@@ -62,4 +62,6 @@ def training_bytes(model: ClickModel, optimizers: Sequence[torch.optim.Optimizer
             tensors.extend(
                 [weight.grad._values(), weight.grad._indices()] if sparse else [weight.grad]
             )
-    return memory(model.embeddings).total + sum(tensor.nbytes for tensor in tensors) + moved
+    held = memory(model.embeddings, "training").by_kind
+    weights = sum(size for kind, size in held.items() if kind != "gradients")
+    return weights + sum(tensor.nbytes for tensor in tensors) + moved
