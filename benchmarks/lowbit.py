@@ -7,8 +7,9 @@ number of rows grows from a thousandth of the ids, where a float32 pool fits a c
 tenth, where it leaves the last-level one. A *read* is a forward without gradients: of float32, of
 float32 rows that are rounded as they are read (training's forward), and of packed codes (serving).
 A *step* is forward, backward of a ready gradient and the optimizer's move, within the backward pass
-and from a gradient. Ratios are medians of each round's ratio to float32 at the same rows; below 1
-is faster. The last table is of few rows of 26 fields, in microseconds.
+and from a gradient, of float32 rows that are rounded as they are read and of rows that are codes
+while they are trained (`low_precision`). Ratios are medians of each round's ratio to float32 at the
+same rows; below 1 is faster. The last table is of few rows of 26 fields, in microseconds.
 """
 
 import argparse
@@ -33,12 +34,13 @@ STEPS = ((RowWiseAdagrad, True), (LazyAdam, True), (SGD, False))  # True: in the
 FLOAT, FIELDS, FIELD_IDS = "float32", 26, 200_000
 
 
-def collection(rows: int, bits: int | None) -> bitfold.EmbeddingCollection:
+def collection(rows: int, bits: int | None, **options: bool) -> bitfold.EmbeddingCollection:
     """One field with about so many rows, in two slices, each of its own scales."""
     size = rows * (row_bytes(DIM, bits) if bits else 4 * DIM) + 8 * DIM * bool(bits) + 8
     return bitfold.EmbeddingCollection(
-        [bitfold.Field("ids", IDS)], DIM, budget=size, bits=bits, seed=0, method="binary-code"
-    )
+        [bitfold.Field("ids", IDS)], DIM, budget=size, bits=bits, seed=0, method="binary-code",
+        **options,
+    )  # fmt: skip
 
 
 def reads(rows: int, batches: list[torch.Tensor]) -> dict[str, Contestant]:
@@ -57,8 +59,8 @@ def steps(
     """Steps of training by an optimizer."""
     grads = torch.randn(ROWS, 1, DIM)
 
-    def step(bits: int | None) -> Contestant:
-        module = collection(rows, bits)
+    def step(bits: int | None, **options: bool) -> Contestant:
+        module = collection(rows, bits, **options)
         optimizer = kind(module.parameters(), lr=0.01)
         if inside:
             optimizer.into_backward(module)
@@ -70,7 +72,9 @@ def steps(
 
         return run
 
-    return {FLOAT: step(None), **{f"rounded, {bits} bits": step(bits) for bits in (8, 4, 1)}}
+    rounded = {f"rounded, {bits} bits": step(bits) for bits in (8, 4, 1)}
+    codes = {f"codes, {bits} bits": step(bits, low_precision=True) for bits in (8, 4)}
+    return {FLOAT: step(None), **rounded, **codes}
 
 
 def raced(group: dict[str, Contestant], rounds: int, **what: object) -> list[Row]:

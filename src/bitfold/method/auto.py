@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from bitfold.errors import BudgetTooSmall
-from bitfold.method.base import Method, Traits
+from bitfold.method.base import Method, Traits, only
 from bitfold.method.binary_code import BinaryCode
 from bitfold.method.full import Full
 from bitfold.method.mapping import map_bytes, mapped, with_places
@@ -49,13 +49,18 @@ class Auto(Method):
     needs_bits: ClassVar[bool] = False
 
     def plan(self, ask: Ask) -> Group:
-        """One group of all fields."""
+        """The only group, where all fields are stored alike."""
+        return only(self.name, self.groups(ask))
+
+    def groups(self, ask: Ask) -> tuple[Group, ...]:
+        """The groups of what was chosen."""
         if ask.budget is None:
-            return BinaryCode(std=self.std).plan(ask)
+            return BinaryCode(std=self.std).groups(ask)
         numbers = self._maps(ask)
         if numbers:
             with suppress(BudgetTooSmall):
-                return mapped(self._chosen(with_places(ask, numbers)), ask, numbers)
+                found = self._chosen(with_places(ask, numbers))
+                return tuple(mapped(group, ask, numbers) for group in found)
         return self._chosen(ask)
 
     def _maps(self, ask: Ask) -> Sequence[int]:
@@ -65,12 +70,12 @@ class Auto(Method):
         known = [i for i, each in enumerate(ask.fields) if each.hashed and each.distinct]
         return known if map_bytes(ask, known) <= MAP_SHARE * ask.budget else ()
 
-    def _chosen(self, ask: Ask) -> Group:
+    def _chosen(self, ask: Ask) -> tuple[Group, ...]:
         """The first of what may be chosen that fits; the budget is there."""
         refusals: list[BudgetTooSmall] = []
         for recipe, numbers in self._choices(ask):
             try:
-                return recipe.settled(replace(ask, numbers=numbers, scale=self.scale))
+                return recipe.groups(replace(ask, numbers=numbers, scale=self.scale))
             except BudgetTooSmall as error:
                 refusals.append(error)
         raise min(refusals, key=lambda each: each.minimum)
