@@ -384,6 +384,34 @@ def test_boards_of_a_budget_alone_train_the_full_table_and_auto(made: SimpleName
     assert "full" not in every
 
 
+def test_the_section_of_low_precision_has_both_and_what_they_weigh(
+    made: SimpleNamespace, tmp_path: Path
+) -> None:
+    pages = importlib.import_module("benchmarks.results.auto")
+    every = made.boards.every_board()
+    names = ("ml-1m-auto", "ml-1m-low-precision")
+    sitting = made.sitting.Sitting({name: every[name] for name in names}, *3 * (tmp_path,))
+    assert pages.auto(sitting) == ""
+    record = sitting.record(every["ml-1m-low-precision"], "auto")
+    record.add(
+        {
+            "method": method, "budget": "4x", "seed": seed, "auc": auc + seed / 1000,
+            "bytes": 200, "training_bytes": size, "valid": {"auc": 0.5, "logloss": 0.5},
+        }
+        for method, auc, size in (("auto", 0.81, 3_000), (made.boards.LOW_PRECISION, 0.80, 500))
+        for seed in range(2)
+    )  # fmt: skip
+    record.write()
+    page = pages.auto(sitting)
+    assert "What a budget alone gives" not in page
+    (line,) = [line for line in page.splitlines() if line.startswith("| 4x")]
+    assert [cell.strip() for cell in line.strip("|").split("|")] == [
+        *("4x", "200", "0.8105 ± 0.0007", "0.8005 ± 0.0007", "-0.0100 (-0.0100 to -0.0100)"),
+        *("3,000", "500", "2"),
+        "[ml-1m-low-precision-auto.json](results/ml-1m-low-precision-auto.json)",
+    ]
+
+
 def test_boards_plan_and_read_with_words_that_exist(made: SimpleNamespace) -> None:
     boards = made.boards.every_board()
     assert all(board.reference is None or board.reference in boards for board in boards.values())

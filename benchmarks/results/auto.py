@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from bitfold.comparison.config import FULL
 
-from .boards import AUTO, FAMILIES, Board
+from .boards import AUTO, FAMILIES, LOW_PRECISION, Board
 from .figures import Figures, difference, figure, link, paired, table
 from .sitting import Sitting
 from .stages import BITS, families
@@ -13,7 +13,9 @@ from .stages import BITS, families
 def auto(sitting: Sitting) -> str:
     """The sections; empty while nothing is measured."""
     boards = [board for board in sitting.boards.values() if AUTO in board.stages]
-    parts = [_budgets(sitting, boards)]
+    low = [board for board in boards if LOW_PRECISION in board.rivals]
+    parts = [_budgets(sitting, [board for board in boards if board not in low])]
+    parts += [_low_precision(sitting, board) for board in low]
     parts += [_families(sitting, board) for board in boards if FAMILIES in board.stages]
     return "\n".join(part for part in parts if part)
 
@@ -45,6 +47,35 @@ def _budgets(sitting: Sitting, boards: Sequence[Board]) -> str:
         "benchmarks/results/boards.py), the same for both. Boards from raw text have hashed ids: "
         "whatever maps take is in the bytes of `auto`, and not in those of the full table.\n\n"
         + table(heads, rows)
+    )
+
+
+def _low_precision(sitting: Sitting, board: Board) -> str:
+    found = Figures(sitting, board)
+    rows = []
+    for budget in board.budgets:
+        pairs = found.rows("auto", budget), found.rows(LOW_PRECISION, budget)
+        lines = found.line("auto", budget), found.line(LOW_PRECISION, budget)
+        if lines[0] is None or lines[1] is None:
+            continue
+        trained = [f"{each[min(each)]['training_bytes']:,}" for each in pairs]
+        rows.append(
+            [
+                budget, f"{lines[0].bytes:,}", figure(lines[0].auc, lines[0].deviation),
+                figure(lines[1].auc, lines[1].deviation),
+                difference(paired(pairs[1], pairs[0])), *trained,
+                str(lines[1].seeds), link(found.records[AUTO], "results/"),
+            ]
+        )  # fmt: skip
+    if not rows:
+        return ""
+    heads = ("budget", "bytes", "auto", "low precision", "low precision less auto")
+    heads += ("training bytes", "in low precision", "seeds", "from")
+    return (
+        f"## Low precision throughout\n\n{board.title}: `auto`, whose few bits are rounded from "
+        "floats while they are trained, and `auto` with `low_precision=true`, whose rows are codes "
+        "while they are trained, too. Training bytes are those of weights, gradients and the "
+        "optimizer's state. The training of the table above.\n\n" + table(heads, rows)
     )
 
 

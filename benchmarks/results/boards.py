@@ -174,6 +174,8 @@ AUTO_BUDGETS: dict[str, tuple[str, ...]] = {
     "ml-1m-crossed": ("1000x",),
     "synthetic-20m": ("1000x", "10000x"),
 }
+LOW_PRECISION = "auto:low_precision=true"
+"""What is held against `auto` on the boards of low-precision training."""
 FROM_TEXT = ("ml-1m",)
 """The logs that are also given as raw text, so that ids are hashed and maps count."""
 
@@ -204,6 +206,17 @@ def auto_boards() -> list[Board]:
                     data=DataConfig(**log.data, ids="hashed"),
                     reference=board.name,
                     budgets=("10x", "50x"),
+                    stages=(AUTO,),
+                )
+            )
+        if log.name == "ml-1m":
+            out.append(
+                replace(
+                    board,
+                    name=f"{log.name}-low-precision",
+                    reference=board.name,
+                    rivals=(LOW_PRECISION,),
+                    budgets=("4x", "10x"),
                     stages=(AUTO,),
                 )
             )

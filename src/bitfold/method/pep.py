@@ -42,7 +42,11 @@ class Pep(Method):
     name: ClassVar[str] = "pep"
     summary: ClassVar[str] = "a full table pruned by learned thresholds, then trained anew"
     when: ClassVar[str] = "widths should follow how much each id has to say; twice the training"
-    traits: ClassVar[Traits] = Traits(hashed_ids=False, narrow=False)
+    traits: ClassVar[Traits] = Traits(
+        hashed_ids=False,
+        narrow=False,
+        why_wide="numbers are kept one by one with an index each, and the index outweighs few bits",
+    )
     forms: ClassVar[Forms] = (
         {},
         {"threshold": "global", "start": -8.0},
