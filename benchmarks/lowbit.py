@@ -26,8 +26,9 @@ from rich.console import Console
 from turns import RING, Contestant, drawn, measure, quartiles, ratio
 
 import bitfold
+from bitfold.kernels.reading import row_bytes
 from bitfold.optim import SGD, LazyAdam, RowWiseAdagrad
-from bitfold.pool.rounding import BITS, row_bytes
+from bitfold.planning.spec import FEW_BITS
 
 SHARES = (1000, 300, 100, 30, 10)
 STEPS = ((RowWiseAdagrad, True), (LazyAdam, True), (SGD, False))  # True: in the backward pass
@@ -46,7 +47,7 @@ def collection(rows: int, bits: int | None, **options: bool) -> bitfold.Embeddin
 def reads(rows: int, batches: list[torch.Tensor]) -> dict[str, Contestant]:
     """Forwards without gradients."""
     modules = {FLOAT: collection(rows, None).eval(), "rounded, 4 bits": collection(rows, 4).eval()}
-    modules |= {f"packed, {bits} bits": collection(rows, bits).serving() for bits in BITS}
+    modules |= {f"packed, {bits} bits": collection(rows, bits).serving() for bits in FEW_BITS}
     return {
         name: lambda turn, module=module: module(batches[turn % RING])
         for name, module in modules.items()

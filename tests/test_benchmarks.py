@@ -28,6 +28,14 @@ def load(monkeypatch: pytest.MonkeyPatch):
             del sys.modules[name]
 
 
+SUBJECTS = sorted(path.stem for path in BENCHMARKS.glob("*.py"))
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_what_it_measures_is_still_there(load, subject: str) -> None:
+    assert load(subject).__doc__
+
+
 def test_everyone_takes_a_turn_in_every_round(load) -> None:
     turns = load("turns")
     called: list[str] = []
