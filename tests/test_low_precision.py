@@ -10,7 +10,7 @@ import bitfold
 from bitfold import BitfoldError
 from bitfold.kernels.choice import plain_torch
 from bitfold.kernels.coding import decode, encode
-from bitfold.optim import SGD, RowWiseAdagrad
+from bitfold.optim import SGD, Adagrad, LazyAdam, RowWiseAdagrad
 from bitfold.pool import LowPrecisionPool
 from bitfold.pool.chance import chances
 from bitfold.pool.coded import CodedWeight
@@ -46,6 +46,37 @@ def test_compiled_and_plain_moves_are_equal_to_the_bit(bits, width):
         assert torch.equal(one.codes, other.codes)
         assert torch.equal(one.steps, other.steps)
         assert torch.equal(one.numbers(rows), other.numbers(rows))
+
+
+KINDS = (
+    lambda rows: SGD(rows, lr=0.1, l2=0.01),
+    lambda rows: SGD(rows, lr=0.1, momentum=0.9, weight_decay=0.01),
+    lambda rows: Adagrad(rows, lr=0.1),
+    lambda rows: RowWiseAdagrad(rows, lr=0.1, l2=0.01),
+    lambda rows: LazyAdam(rows, lr=0.1, weight_decay=0.01),
+)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=["sgd", "momentum", "adagrad", "row-wise", "adam"])
+@pytest.mark.parametrize(("bits", "width"), [(8, 16), (4, 16), (4, 7), (3, 16), (2, 48), (1, 10)])
+def test_a_move_in_one_pass_is_that_of_three(kind, bits, width, monkeypatch):
+    """Decoded, moved and encoded a row at a time, by two threads: equal to the bit."""
+    found = []
+    for passes in (1, 3):
+        pool, draw = pool_of(bits, width, rows=3000), torch.Generator().manual_seed(0)
+        optimizer = kind(pool.parameters())
+        if passes == 3:
+            monkeypatch.setattr(LowPrecisionPool, "move_by", lambda *_: False)
+        for _ in range(7):
+            rows = torch.randint(0, 3000, (2800,), generator=draw).unique()
+            grad = torch.randn(len(rows), width, generator=draw)
+            optimizer.move_rows(
+                pool.weight,
+                torch.sparse_coo_tensor(rows[None], grad, (3000, width), check_invariants=True),
+            )
+        states = [each for kept in optimizer.state.values() for each in kept.values()]
+        found.append([pool.codes, pool.centres, pool.steps, *states])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def test_steps_below_a_level_add_up():
@@ -139,6 +170,19 @@ def test_other_optimizers_are_refused(optimizer, foreach):
     with pytest.raises(BitfoldError, match="kept as codes"):
         optimizer(module.parameters(), lr=0.1, foreach=foreach).step()
     assert torch.equal(module.embedder.pool.codes, before)
+
+
+def test_a_step_beyond_all_numbers_leaves_codes_as_they_were():
+    pool = pool_of()
+    pool.moves += 3  # scales are not looked at
+    optimizer = SGD(pool.parameters(), lr=1e30)
+    grad = torch.zeros(500, 6)
+    grad[:2] = torch.tensor([[1e-31], [1e20]])  # the second one overflows
+    before = pool.codes.clone()
+    with pytest.raises(BitfoldError, match="1 of 2 rows not finite"):
+        optimizer.move_rows(pool.weight, grad)
+    assert torch.equal(pool.codes[1], before[1])
+    assert not torch.equal(pool.codes, before)
 
 
 def test_what_is_not_a_number_moves_nothing():

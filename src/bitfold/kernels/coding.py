@@ -14,11 +14,14 @@ from torch import Tensor
 
 from bitfold.kernels.compiled import STAMP, kept
 from bitfold.kernels.held import check_tensor, refused
-from bitfold.kernels.reading import MIX, ODD, row_bytes
+from bitfold.kernels.reading import APART, MIX, ODD, TURNS, row_bytes
 
-_ODD, _MIX = np.uint64(ODD), np.uint64(MIX)
-_WORD, _TOP = np.uint64(32), np.uint64(40)
+_ODD, _MIX, _WORD = np.uint64(ODD), np.uint64(MIX), np.uint64(32)
 _UNIT = np.float32(2.0**-24)
+_APART, _LAST, _TOP = np.uint32(APART), np.uint32(16), np.uint32(8)
+(_DOWN, _FACTOR), (_DOWN_AGAIN, _FACTOR_AGAIN) = (
+    (np.uint32(down), np.uint32(factor)) for down, factor in TURNS
+)
 # Codes, lowest values, steps, slices, bits, rows, numbers.
 _ROWS = (
     "uint8[:, ::1], float32[:, ::1], float32[:, ::1], int64[::1], int64, int64[::1], "
@@ -79,6 +82,15 @@ def _slice_of(slices, row, near):
     return near
 
 
+@_once
+def seed_of(row, moves):
+    """What the chances of a row's columns follow from, in a move."""
+    mixed = np.uint64(row) * _ODD + np.uint64(moves) * _MIX
+    mixed = (mixed ^ (mixed >> _WORD)) * _MIX
+    mixed = (mixed ^ (mixed >> _WORD)) * _MIX
+    return np.uint32(mixed >> _WORD)
+
+
 @lru_cache(maxsize=1)
 def _decode() -> Any:
     stamp = STAMP
@@ -119,16 +131,16 @@ def _encode() -> Any:
     def walk(codes, lowest, steps, slices, bits, rows, numbers, moves):
         width, near = numbers.shape[1], 0
         most, zero, unit = np.float32((1 << bits) - 1), np.float32(0), np.float32(1)
-        turn = np.uint64(moves) * _MIX
         for i in range(len(rows)):
             row = rows[i]
             near = _slice_of(slices, row, near)
             held, room, at = 0, 0, 0
+            seed = seed_of(row, moves)
             for j in range(width):
-                mixed = np.uint64(row * width + j) * _ODD + turn
-                mixed = (mixed ^ (mixed >> _WORD)) * _MIX
-                mixed = (mixed ^ (mixed >> _WORD)) * _MIX
-                chance = np.float32(np.int64(mixed >> _TOP)) * _UNIT
+                word = np.uint32(seed + np.uint32(j) * _APART)
+                word = np.uint32((word ^ (word >> _DOWN)) * _FACTOR)
+                word = np.uint32((word ^ (word >> _DOWN_AGAIN)) * _FACTOR_AGAIN)
+                chance = np.float32(np.int64((word ^ (word >> _LAST)) >> _TOP)) * _UNIT
                 step = steps[near, j]
                 inverse = unit / step if step > zero else zero
                 drawn = np.floor((numbers[i, j] - lowest[near, j]) * inverse + chance)

@@ -28,8 +28,13 @@ def check_move(move: Move) -> None:
     Raises:
         BitfoldError: for a weight or a state of another size, type or kind.
     """
-    weight, momentum = move.weight, move.words[4]
-    shape = tuple(weight.shape)
+    check_states(move)
+    check_floats("the weight", move.weight, tuple(move.weight.shape))
+
+
+def check_states(move: Move) -> None:
+    """Raise unless a kernel can move the states of a weight, whatever that itself is kept in."""
+    shape, momentum = tuple(move.weight.shape), move.words[4]
     states = {
         "sgd": (shape if momentum else None, None),
         "adagrad": (shape, None),
@@ -38,7 +43,6 @@ def check_move(move: Move) -> None:
     }
     if move.kind not in states:
         raise BitfoldError("unknown kind of move", got=move.kind, expected=", ".join(states))
-    check_floats("the weight", weight, shape)
     for name, state, wanted in zip(
         ("the first state", "the second state"), (move.one, move.two), states[move.kind],
         strict=True,

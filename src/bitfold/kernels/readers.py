@@ -192,7 +192,7 @@ def read(typingctx: Any, pool: Any, term: Any, row: Any, width: Any, at: Any, li
             return loaded(builder, parts.scales, index, types.float32, like.lanes)
 
         if pool.kind in CODES:
-            codes = _expanded(builder, parts.rows, place, like.lanes, pool.bits)
+            codes = expanded(builder, parts.rows, place, like.lanes, pool.bits)
         else:
             numbers = loaded(builder, parts.rows, place, types.float32, like.lanes)
         if pool.kind in BY_ROW:
@@ -272,7 +272,7 @@ def _size_of(builder: Any, numbers: Any) -> Any:
     return builder.bitcast(bits, numbers.type)
 
 
-def _expanded(builder: Any, rows: Any, place: Any, lanes: int, bits: int) -> Any:
+def expanded(builder: Any, rows: Any, place: Any, lanes: int, bits: int) -> Any:
     """Packed codes as float32."""
     size = -(-lanes * bits // 8)
     raw = loaded(builder, rows, place, types.uint8, size)

@@ -9,8 +9,10 @@ from torch import Tensor
 # What a row's own step is of its largest distance from the centre: near the best of 16 numbers of a
 # Gaussian, and exact in float32.
 OF_LARGEST = {8: 129 / 16384, 4: 133 / 1024, 3: 17 / 64, 2: 1 / 2, 1: 25 / 32}
-# What numbers are mixed with to round by chance (`bitfold.pool.chance`): odd, as good as drawn.
+# What numbers are mixed with to round by chance (`bitfold.pool.chance`): a row in 64 bits, then
+# each of its columns in 32, which vectors of the processor multiply. Odd, and as good as drawn.
 ODD, MIX = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03
+APART, TURNS = 0x9E3779B9, ((16, 0x85EBCA6B), (13, 0xC2B2AE35))
 LANES = 32  # of a piece at most, as `vectors.lanes_of` has it
 MOST_LANES = 64  # of a row that no other number of lanes reads in whole bytes
 

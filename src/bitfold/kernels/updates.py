@@ -54,7 +54,7 @@ SGD, ADAGRAD, ROWWISE, ADAM = KINDS.values()
 
 
 @inner
-def _move(
+def move_rows(
     like, lanes, kind, weight, rows, grad, one, two, lo, hi, width, listed, lr, decay, l2, eps,
     first, second, checked,
 ):  # fmt: skip
@@ -155,7 +155,7 @@ def moving(lanes: int) -> Kernel:
             if step > 0 and own > 0:
                 rows, grads = after(rows, t * step), after(grads, t * step * width)
                 lo, hi = few, get(rows, step - 1)
-            _move(
+            move_rows(
                 like, lanes, get(told, KIND), pointer(get(told, WEIGHT), item), rows, grads,
                 pointer(get(told, ONE), item), pointer(get(told, TWO), item), lo, hi, width,
                 get(told, LIST) != 0, np.float32(get(words, 0)), np.float32(get(words, 1)),

@@ -15,6 +15,7 @@ from bitfold.optim.options import taken
 from bitfold.optim.rows import moved_by_kernel, rows_of, update_by_kernel, update_plain
 from bitfold.pool import DensePool
 from bitfold.pool.coded import CodedWeight
+from bitfold.pool.lowprecision import check_finite
 
 Words = tuple[float, float, float, float, float, float]
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
@@ -103,6 +104,8 @@ class RowOptimizer(torch.optim.Optimizer):
         rows, grad = rows_of(weight, gradient)
         if group["maximize"]:
             grad = -grad
+        if isinstance(weight, CodedWeight):
+            check_finite(grad)  # before the step is counted
         how = self._next(weight, group)
         if isinstance(weight, CodedWeight):
             move_codes(weight.pool, how, *_met(rows, grad))

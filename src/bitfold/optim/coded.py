@@ -15,8 +15,10 @@ def move_codes(pool: LowPrecisionPool, how: Move, rows: Tensor, grad: Tensor) ->
         pool: whose codes move.
         how: the optimizer's words; its weight has the pool's shape, and its states have.
         rows: int64 `[n]`, each once.
-        grad: `[n, w]`.
+        grad: `[n, w]`, finite.
     """
+    if moved_by_kernel(grad) and pool.move_by(how, rows, grad):
+        return
     numbers = pool.numbers(rows)
     states = [each[rows] if each.numel() else each for each in (how.one, how.two)]
     alone = how._replace(weight=numbers, one=states[0], two=states[1])

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from bitfold.address.mixing import signed
-from bitfold.kernels.reading import MIX, ODD
+from bitfold.kernels.reading import APART, MIX, ODD, TURNS
 from bitfold.pool.rounding import lowest_of
 
 _ODD, _MIX = signed(ODD), signed(MIX)
+_WORD = 0xFFFFFFFF
 _UNITS = 1 << 24  # a float32 has all of these
 
 
@@ -26,11 +27,13 @@ def chances(rows: Tensor, width: int, moves: int) -> Tensor:
         (0.5, True)
     """
     columns = torch.arange(width, device=rows.device)
-    turn = signed(moves * MIX)  # as an int64 wraps around
-    mixed = (rows.unsqueeze(-1) * width + columns) * _ODD + turn
+    mixed = rows * _ODD + signed(moves * MIX)  # as an int64 wraps around
     for _ in range(2):
-        mixed = (mixed ^ (mixed >> 32 & 0xFFFFFFFF)) * _MIX
-    return (mixed >> 40 & 0xFFFFFF).float() / _UNITS
+        mixed = (mixed ^ (mixed >> 32 & _WORD)) * _MIX
+    drawn = ((mixed >> 32).unsqueeze(-1) + columns * APART) & _WORD
+    for down, factor in TURNS:
+        drawn = (drawn ^ (drawn >> down)) * factor & _WORD
+    return ((drawn ^ (drawn >> 16)) >> 8).float() / _UNITS
 
 
 def codes_by_chance(

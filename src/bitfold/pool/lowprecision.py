@@ -11,6 +11,7 @@ Click-Through Rate Prediction", AAAI 2023, arXiv 2212.05735. There steps are lea
 row each; here slices share them, and they follow what the moved rows are.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 
 from bitfold.errors import BitfoldError
 from bitfold.kernels.choice import DIRECT, way_of
+from bitfold.kernels.move import Move
 from bitfold.kernels.pages import ask_for_large_pages
 from bitfold.kernels.reading import lanes_of_packed, row_bytes
 from bitfold.pool.chance import codes_by_chance
@@ -199,18 +201,39 @@ class LowPrecisionPool(Counted, Sliced, DensePool):
         Raises:
             BitfoldError: for what is not a number, which no code stands for; nothing is moved.
         """
-        if not bool(numbers.isfinite().all()):
-            raise BitfoldError(
-                "rows that are not numbers cannot be kept as codes",
-                got=f"{int((~numbers.isfinite()).sum())} of {numbers.numel()} not finite",
-                expected="finite gradients, and steps that leave finite rows",
-                fix="train with a smaller learning rate, or skip steps with infinite gradients",
-            )
+        check_finite(numbers)
         moves = int(self.moves)
         if len(cells) and due(moves, self.every):
             self._follow(cells, numbers)
         self._encode(cells, numbers, moves)
         self.moves += 1
+
+    @torch.no_grad()
+    def move_by(self, how: Move, cells: Tensor, grad: Tensor) -> bool:
+        """Move rows by an optimizer's words, in one pass of a kernel; False where none can.
+
+        None can where scales are due to be looked at, which takes all that the rows become.
+
+        Args:
+            how: the words; their weight has the pool's shape, and their states.
+            cells: int64 `[n]`, each once.
+            grad: finite, float32 `[n, w]`.
+
+        Raises:
+            BitfoldError: rows would be infinite; those keep their codes.
+        """
+        moves = int(self.moves)
+        if due(moves, self.every) or not self._compiled(cells) or not self.in_pieces:
+            return False
+        from bitfold.kernels.recoding import move
+        from bitfold.kernels.sharing import threads_of
+
+        threads = threads_of(grad.numel(), len(grad))
+        kept = move(self._coded(self.centres, self.steps), how, cells, grad, moves, threads)
+        self.moves += 1
+        if kept:
+            raise _not_numbers(f"{kept} of {len(cells)} rows not finite after the step")
+        return True
 
     def _encode(self, cells: Tensor, numbers: Tensor, moves: int) -> None:
         """Write the codes of numbers, rounded by chance."""
@@ -351,6 +374,23 @@ class LowPrecisionPool(Counted, Sliced, DensePool):
         finally:
             self._parameters["weight"] = weight
         return self
+
+
+def check_finite(numbers: Tensor) -> None:
+    """Raise unless all numbers are finite, which no code stands for."""
+    if not math.isfinite(numbers.sum().item()):  # one pass; finite numbers may have such a sum
+        lost = int((~numbers.isfinite()).sum())
+        if lost:
+            raise _not_numbers(f"{lost} of {numbers.numel()} not finite")
+
+
+def _not_numbers(got: str) -> BitfoldError:
+    return BitfoldError(
+        "rows that are not numbers cannot be kept as codes",
+        got=got,
+        expected="finite gradients, and steps that leave finite rows",
+        fix="train with a smaller learning rate, or skip steps with infinite gradients",
+    )
 
 
 class SparseLowPrecisionPool(LowPrecisionPool, Cells):  # type: ignore[misc] # as `SparsePool`
