@@ -194,8 +194,6 @@ def auto_boards() -> list[Board]:
         )  # fmt: skip
         if log.name == "ml-1m":
             board = replace(board, stages=(AUTO, FAMILIES))
-        if log.name == "synthetic-20m":
-            board = replace(board, seeds=1)
         out.append(board)
         if log.name in FROM_TEXT:
             out.append(

@@ -5,15 +5,17 @@ docs/results.md, "What auto chooses, and why"):
 
 1. all ids whole in their floating type, where the budget has room for it;
 2. all ids whole at 8 or 4 bits a number, the most that fit;
-3. below that, ids share rows, at 4 bits a number: fewer bits buy more rows and lose more than those
+3. where there is room for three quarters of that, all ids have rows of their own at 4 bits, the
+   narrower the more ids a field has, and a matrix a field lifts them (mixed dimensions);
+4. below that, ids share rows, at 4 bits a number: fewer bits buy more rows and lose more than those
    are worth. One pool serves the first digits of all larger fields, and each field has a few rows
-   of its own that they are multiplied by; small fields are whole. Where nearly all ids could have a
-   row and training has a hundred rows an id, fields keep to rows of their own.
+   of its own that they are multiplied by; small fields are whole.
 
 Hashed ids are given places of their own first, by a compact map, where statistics will be there to
 build it and it takes a small part of the budget; elsewhere their codes have digits.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,6 +26,7 @@ from bitfold.method.base import Method, Traits, only
 from bitfold.method.binary_code import BinaryCode
 from bitfold.method.full import Full
 from bitfold.method.mapping import map_bytes, mapped, with_places
+from bitfold.method.mixed_dimensions import MixedDimensions
 from bitfold.planning.ask import Ask
 from bitfold.planning.spec import Group
 
@@ -31,9 +34,8 @@ WHOLE_BITS = (8, 4)
 """Bits of a number in which ids are kept whole, where they fit; the most that fit."""
 SHARED_BITS = 4
 """Bits of a number where ids share rows."""
-NEARLY, OFTEN, LARGE = 1.5, 100, 0.05
-"""Fields keep to their own rows with so many ids a row at most, and so many training rows an id;
-large are fields that have such a part of all ids."""
+NARROW = 3 / 4
+"""The part of the width for which there must be room, if all ids have narrower rows."""
 MAP_SHARE = 0.25
 """The part of a budget that maps may take."""
 
@@ -92,37 +94,38 @@ class Auto(Method):
                 yield Full(bits=bits, **shared), f"q{bits}"
         bits = self.bits or SHARED_BITS
         of_bits = replace(ask, numbers=f"q{bits}", scale=self.scale)
-        sharings = ("slices",) * _keeps_apart(of_bits) + ("first", "fields")
-        for sharing in sharings:
+        if _has_room_for_narrow(of_bits):
+            yield MixedDimensions(bits=bits, **shared), of_bits.numbers
+        for sharing in ("first", "fields"):
             yield BinaryCode(bits=bits, sharing=sharing, **shared), of_bits.numbers
 
     def reasons(self, ask: Ask, groups: Sequence[Group]) -> tuple[str, ...]:
         """What was chosen, and by which rule."""
-        said = []
-        for group in groups:
-            pool = group.pools[0]
-            kept = f"{pool.bits} bits a number"
-            if group.method == Full.name:
-                text = f"every id has a row of its own at {kept}: the most that fits"
-            else:
-                text = (
-                    f"ids share rows at {kept}, since whole tables would not fit: "
-                    f"{group.options['sharing']} share, rows are fused by {group.fusion}"
-                )
-            said.append(text)
-            maps = sum(each.bytes for each in group.stored if each.kind == "map")
-            if maps:
-                said.append(f"hashed ids have places of their own, by maps of {maps:,} bytes")
-            elif any(ask.fields[number].hashed for number in group.fields):
-                said.append("hashed ids have codes: maps of them would take too much")
+        pool = groups[0].pools[0]
+        kept = f"{pool.bits} bits a number"
+        widths = sorted({group.width for group in groups})
+        if groups[0].method == Full.name:
+            said = [f"every id has a row of its own at {kept}: the most that fits"]
+        elif groups[0].method == MixedDimensions.name:
+            said = [
+                f"every id has a row of its own at {kept}, of {' or '.join(map(str, widths))} of "
+                f"{ask.dim} numbers: whole rows would not fit, three quarters of them do"
+            ]
+        else:
+            said = [
+                f"ids share rows at {kept}, since tables of narrower rows would not fit: "
+                f"{groups[0].options['sharing']} share, rows are fused by {groups[0].fusion}"
+            ]
+        maps = sum(each.bytes for group in groups for each in group.stored if each.kind == "map")
+        if maps:
+            said.append(f"hashed ids have places of their own, by maps of {maps:,} bytes")
+        elif any(field.hashed for field in ask.fields):
+            said.append("hashed ids have codes: maps of them would take too much")
         return tuple(said)
 
 
-def _keeps_apart(ask: Ask) -> bool:
-    """Whether fields keep to rows of their own: nearly all ids have one, and training is rich."""
+def _has_room_for_narrow(ask: Ask) -> bool:
+    """Whether every id could have a row of three quarters of the width."""
     sizes = [field.num_embeddings or 0 for field in ask.fields]
-    if not all(sizes) or ask.budget is None or ask.stats is None or ask.stats.rows is None:
-        return False
-    large = [size for size in sizes if size >= LARGE * sum(sizes)]
-    often = ask.stats.rows * len(large) >= OFTEN * sum(large)
-    return often and sum(sizes) * ask.row_bytes() <= NEARLY * ask.budget
+    narrow = math.ceil(NARROW * ask.dim)
+    return all(sizes) and sum(sizes) * ask.row_bytes(narrow) <= (ask.budget or 0)

@@ -14,12 +14,18 @@ from bitfold.runs.options import SAME, TrainConfig
 
 
 def make_optimizers(model: ClickModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """The optimizers of `config`: of the embeddings' rows if they have one, then of the rest.
+    """The optimizers of `config`: of the embeddings' tables if they have one, then of the rest.
+
+    What an embedding has beside tables - heads, decoders, thresholds - is moved as the network is:
+    the decay of rows holds it back (Gowalla at 10x, narrow rows with heads: AUC .904 against .900).
 
     Torch's fused form takes 0.5 ms a step where the others take 2 to 3 (two groups of an ml-1m
     DeepFM, two cores).
     """
-    ours, network = list(model.embeddings.parameters()), list(model.network.parameters())
+    ours = [table.weight for part in _embedders(model.embeddings) for table in part.tables()]
+    ours = list({id(weight): weight for weight in ours}.values())
+    known = {id(weight) for weight in ours}
+    network = [weight for weight in model.parameters() if id(weight) not in known]
     lr = config.lr if config.embedding_lr is None else config.embedding_lr
     decay = config.embedding_decay
     made: list[torch.optim.Optimizer] = []
@@ -43,8 +49,11 @@ def make_optimizers(model: ClickModel, config: TrainConfig) -> list[torch.optim.
 
 def moves_rows(embeddings: nn.Module) -> bool:
     """Whether there are tables of rows: not in a flat array, nor in a network."""
-    parts = [part for part in embeddings.modules() if isinstance(part, Embedder)]
-    return any(table.rows for part in parts for table in part.tables())
+    return any(table.rows for part in _embedders(embeddings) for table in part.tables())
+
+
+def _embedders(module: nn.Module) -> list[Embedder]:
+    return [part for part in module.modules() if isinstance(part, Embedder)]
 
 
 def training_bytes(model: ClickModel, optimizers: Sequence[torch.optim.Optimizer]) -> int:

@@ -1,0 +1,127 @@
+"""The default method: which rule is taken at which budget, what it says, and that it works."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import bitfold
+from bitfold import BitfoldError, EmbeddingCollection, Field
+from bitfold.planning.statistics import Promised
+
+SIZES = (6040, 3706, 2, 7, 21, 3439, 81)
+DENSE = [Field(f"f{number}", size) for number, size in enumerate(SIZES)]
+HASHED = [Field(f"f{number}", distinct=size) for number, size in enumerate(SIZES)]
+WHOLE = sum(SIZES) * 16
+
+
+def chosen(fields, budget, dim=16, **more):
+    made = bitfold.plan(fields, dim, budget=budget, **more)
+    assert made.bytes <= made.budget
+    assert made.method == "auto"
+    methods = {group.method for group in made.groups}
+    assert len(methods) == 1
+    return made, methods.pop(), {pool.bits for group in made.groups for pool in group.pools}
+
+
+@pytest.mark.parametrize(
+    ("budget", "method", "bits"),
+    [
+        ("1x", "full", 32),
+        ("2x", "full", 8),
+        ("5x", "full", 4),
+        ("9x", "mixed-dimensions", 4),
+        ("10x", "mixed-dimensions", 4),
+        ("14x", "binary-code", 4),
+        ("1000x", "binary-code", 4),
+    ],
+)
+def test_dense_ids_are_whole_then_narrow_then_share(budget, method, bits):
+    made, found, kept = chosen(DENSE, budget)
+    assert (found, kept) == (method, {bits})
+    assert f"{bits} bits a number" in made.why[0]
+
+
+@pytest.mark.parametrize("fields", [DENSE, HASHED], ids=["dense", "hashed"])
+@pytest.mark.parametrize("dim", [1, 3, 8, 16, 30])
+def test_every_budget_is_met_and_more_bytes_never_mean_less_of_an_id(fields, dim):
+    """From a row for each id downwards there is one way only, and no gap in it."""
+    order = ["full", "mixed-dimensions", "binary-code"]
+    before = 0
+    for ratio in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 20, 50):
+        stats = Promised(1_000_000)
+        try:
+            _, method, _ = chosen(fields, f"{ratio}x", dim, stats=stats)
+        except bitfold.BudgetTooSmall:
+            assert dim == 1
+            continue
+        assert order.index(method) >= before
+        before = order.index(method)
+
+
+def test_narrow_rows_are_taken_where_three_quarters_of_them_fit():
+    ids, dim = 100_000, 32
+    needed = ids * (dim * 3 // 4) // 2  # bytes at 4 bits
+    beside = dim * dim * 4 + 1000  # the matrix, scales and fingerprint
+    _, above, _ = chosen([Field("id", ids)], needed + beside, dim)
+    _, below, _ = chosen([Field("id", ids)], needed - 1, dim)
+    assert (above, below) == ("mixed-dimensions", "binary-code")
+
+
+def test_hashed_ids_get_maps_where_these_take_a_quarter_at_most():
+    made, method, _ = chosen(HASHED, "8x", stats=Promised(10**6))
+    assert method == "mixed-dimensions"
+    assert sum(each.kind == "map" for group in made.groups for each in group.stored) == len(SIZES)
+    assert "maps of" in made.why[1]
+    made, method, _ = chosen(HASHED, "100x", stats=Promised(10**6))
+    assert not made.groups[0].stored
+    assert "codes" in made.why[1]
+    made, method, _ = chosen(HASHED, "8x")  # without counts nothing can be mapped
+    assert method == "binary-code"
+
+
+def test_its_own_words_reach_what_it_chooses():
+    made, method, bits = chosen(DENSE, "8x", bits=3)
+    assert (method, bits) == ("full", {3})
+    made, method, bits = chosen(DENSE, "14x", bits=2, scale="row")
+    assert {pool.scale for group in made.groups for pool in group.pools} == {"row"}
+    made, method, bits = chosen(DENSE, "4x", low_precision=True)
+    assert made.groups[0].options["low_precision"] is True
+    with pytest.raises(BitfoldError, match="bits"):
+        bitfold.plan(DENSE, 16, budget="8x", bits=5)
+
+
+@pytest.mark.parametrize("low_precision", [False, True])
+def test_several_groups_learn_serve_and_come_back(low_precision, tmp_path: Path):
+    words = {"budget": "9x", "seed": 0, "low_precision": low_precision}
+    module = EmbeddingCollection(DENSE, 16, **words)
+    assert len(module.plan.groups) > 1
+    ids = torch.stack([torch.arange(50) * 7 % size for size in SIZES], 1)
+    many = [number for number, size in enumerate(SIZES) if size > 50]  # each row another id
+    goal = torch.randn(50, len(many), 16, generator=torch.Generator().manual_seed(0)) * 0.1
+    optimizer = bitfold.optim.LazyAdam(module.parameters(), lr=0.02)
+    losses = []
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = (module(ids)[:, many] - goal).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 3
+    served = module.serving()
+    assert sum(each.nbytes for each in served.state_dict().values()) == module.plan.bytes
+    torch.testing.assert_close(served(ids), module.eval()(ids))
+    again = EmbeddingCollection.from_plan(bitfold.Plan.from_json(module.plan.to_json()))
+    again.load_state_dict(module.state_dict())
+    assert torch.equal(again.eval()(ids), module(ids))
+
+
+def test_one_field_of_narrow_rows_is_a_layer_and_a_bag():
+    layer = bitfold.Embedding(5000, 16, budget="10x")
+    assert layer.plan.groups[0].method == "mixed-dimensions"
+    assert layer(torch.tensor([[3, 4999]])).shape == (1, 2, 16)
+    bag = bitfold.EmbeddingBag(5000, 16, budget="10x", mode="mean")
+    ids = torch.tensor([3, 4999, 7])
+    torch.testing.assert_close(
+        bag(ids, torch.tensor([0])), bag(ids, torch.arange(3)).mean(0, keepdim=True)
+    )
