@@ -65,8 +65,9 @@ class Grouped(WithConstants, Embedder):
         """Vectors `[B, F, D]` of int64 ids `[B, F]`; those of `padding_idx` are zero."""
         ids = self._taken(ids)
         check_columns(ids.shape, self.num_fields)
-        found = [part(ids[:, columns], padding_idx) for part, columns in self._each()]
-        return torch.cat(found, 1)[:, self.order]
+        return self._ordered(
+            [part(ids[:, columns], padding_idx) for part, columns in self._each()]
+        )
 
     def forward_bags(
         self,
@@ -92,7 +93,16 @@ class Grouped(WithConstants, Embedder):
             taken = torch.cat([ids[span] for span in spans])
             counted = None if weights is None else torch.cat([weights[span] for span in spans])
             found.append(part.forward_bags(taken, own, counted, mode, padding_idx))
-        return torch.cat(found, 1)[:, self.order]
+        return self._ordered(found)
+
+    def _ordered(self, found: Sequence[Tensor]) -> Tensor:
+        """The parts' vectors `[B, f, D]` in the fields' order; no index, whose gradient is slow."""
+        every = {
+            number: vectors
+            for group, part in zip(self.plan.groups, found, strict=True)
+            for number, vectors in zip(group.fields, part.unbind(1), strict=True)
+        }
+        return torch.stack([every[number] for number in range(self.num_fields)], 1)
 
     def _taken(self, ids: Tensor) -> Tensor:
         if self.order.device != ids.device:  # weights that went there past `Module.to`
