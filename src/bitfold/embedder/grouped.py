@@ -65,9 +65,7 @@ class Grouped(WithConstants, Embedder):
         """Vectors `[B, F, D]` of int64 ids `[B, F]`; those of `padding_idx` are zero."""
         ids = self._taken(ids)
         check_columns(ids.shape, self.num_fields)
-        return self._ordered(
-            [part(ids[:, columns], padding_idx) for part, columns in self._each()]
-        )
+        return self._ordered([part(ids[:, columns], padding_idx) for part, columns in self._each()])
 
     def forward_bags(
         self,

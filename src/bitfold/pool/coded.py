@@ -1,8 +1,9 @@
-"""The parameter of rows that are codes: a shape and a gradient, without numbers."""
+"""Rows that are codes as a parameter: a shape and a gradient, without numbers."""
 
 import copy
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +68,77 @@ class CodedWeight(nn.Parameter):
             )
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **(kwargs or {}))
+
+
+class Coded(nn.Module):
+    """A pool whose parameter `weight` is a `CodedWeight`, and whose rows are `codes`.
+
+    In state dicts the codes have the name that packed rows have there, `weight`; a cast is of what
+    is read, and leaves codes and moments as they are.
+    """
+
+    rows: int
+    width: int
+    codes: Tensor
+
+    def _weight(self, like: Tensor, trained: bool = True) -> CodedWeight:
+        """The parameter, on the device and of the type of `like`."""
+        return CodedWeight.of(
+            cast("LowPrecisionPool", self), (self.rows, self.width), like, trained
+        )
+
+    @contextmanager
+    def _codes_as_weight(self) -> Iterator[None]:
+        """State dicts have codes under the name that packed rows have there."""
+        weight, codes = self._parameters.pop("weight"), self._buffers.pop("codes")
+        self._non_persistent_buffers_set.discard("codes")
+        self._buffers["weight"] = codes
+        try:
+            yield
+        finally:
+            codes = self._buffers.pop("weight")
+            self._parameters["weight"] = weight
+            self.register_buffer("codes", codes, persistent=False)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        with self._codes_as_weight():
+            super()._save_to_state_dict(destination, prefix, keep_vars)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        with self._codes_as_weight():
+            super()._load_from_state_dict(state_dict, prefix, *rest)
+        weight = self._parameters["weight"]
+        if weight is not None and weight.device != self.codes.device:  # codes came to a meta module
+            like = torch.empty(0, dtype=weight.dtype, device=self.codes.device)
+            self._parameters["weight"] = self._weight(like, weight.requires_grad)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, CodedWeight) and value.pool is not self:
+            raise BitfoldError(
+                "a parameter of codes belongs to the pool that has them",
+                got="that of another pool",
+                expected="the pool's own",
+                fix="load the state dict of the other pool, or put the pool in the place of this",
+            )
+        super().__setattr__(name, value)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Codes are no numbers: a cast is of the pieces."""
+        weight = self._parameters.pop("weight")
+        assert isinstance(weight, CodedWeight)
+        kept = {name: self._buffers[name] for name in ("codes", "moments")}
+        try:
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+            like = fn(torch.empty(0, dtype=weight.dtype, device=weight.device))
+            if (like.dtype, like.device) != (weight.dtype, weight.device):
+                weight = self._weight(like, weight.requires_grad)
+            for name, value in kept.items():
+                moved = self._buffers[name]
+                if value is not None and moved is not None and moved.dtype != value.dtype:
+                    self._buffers[name] = value.to(moved.device)
+        finally:
+            self._parameters["weight"] = weight
+        return self
 
 
 def trained_bytes(weight: Tensor) -> int:

@@ -13,8 +13,7 @@ row each; here slices share them, and they follow what the moved rows are.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +25,7 @@ from bitfold.kernels.move import Move
 from bitfold.kernels.pages import ask_for_large_pages
 from bitfold.kernels.reading import lanes_of_packed, row_bytes
 from bitfold.pool.chance import codes_by_chance
-from bitfold.pool.coded import CodedWeight
+from bitfold.pool.coded import Coded
 from bitfold.pool.counted import Counted
 from bitfold.pool.dense import Cells, DensePool
 from bitfold.pool.lowbit import PackedPool
@@ -43,7 +42,7 @@ from bitfold.pool.rounding import (
 from bitfold.pool.sliced import CHUNK, Sliced, runs_of
 
 if TYPE_CHECKING:
-    from bitfold.kernels.coding import Coded
+    from bitfold.kernels.coding import Coded as CodedRows
 
 FOLLOW = 0.25
 """How far the moments of a slice go towards those of the rows that a move brings."""
@@ -51,7 +50,7 @@ APART = 1 / 8
 """Scales are made anew, and codes with them, when steps are this part off what they should be."""
 
 
-class LowPrecisionPool(Counted, Sliced, DensePool):
+class LowPrecisionPool(Coded, Counted, Sliced, DensePool):
     """Rows of codes that are trained: read as `PackedPool` reads them, moved by chance.
 
     Its state dict is that of a `PackedPool`, with `moments` `[2, S, w]` of the rows that moves
@@ -80,7 +79,6 @@ class LowPrecisionPool(Counted, Sliced, DensePool):
 
     counter = "moves"
     moves: Tensor
-    codes: Tensor
     moments: Tensor
     steps: Tensor
 
@@ -115,10 +113,6 @@ class LowPrecisionPool(Counted, Sliced, DensePool):
     def kinds(cls) -> tuple[type[DensePool], type[DensePool]]:
         """The classes of pools whose gradients are dense, and sparse."""
         return LowPrecisionPool, SparseLowPrecisionPool
-
-    def _weight(self, like: Tensor, trained: bool = True) -> CodedWeight:
-        """The parameter, on the device and of the type of `like`."""
-        return CodedWeight.of(self, (self.rows, self.width), like, trained)
 
     @property
     def in_pieces(self) -> bool:
@@ -162,11 +156,11 @@ class LowPrecisionPool(Counted, Sliced, DensePool):
         plain = cells.dim() == 1 and cells.is_contiguous() and cells.dtype is torch.int64
         return plain and type(cells) is Tensor and way_of(self.codes) == DIRECT
 
-    def _coded(self, centres: Tensor, steps: Tensor) -> "Coded":
-        from bitfold.kernels.coding import Coded
+    def _coded(self, centres: Tensor, steps: Tensor) -> "CodedRows":
+        from bitfold.kernels.coding import Coded as CodedRows
 
         lowest = lowest_of(centres, steps, self.bits)
-        return Coded(self.codes, lowest, steps.float(), self.first_rows, self.bits)
+        return CodedRows(self.codes, lowest, steps.float(), self.first_rows, self.bits)
 
     @torch.no_grad()
     def put(self, cells: Tensor, numbers: Tensor) -> None:
@@ -321,59 +315,6 @@ class LowPrecisionPool(Counted, Sliced, DensePool):
         ):
             getattr(made, name).copy_(value)
         return made
-
-    @contextmanager
-    def _codes_as_weight(self) -> Iterator[None]:
-        """State dicts have codes under the name that packed rows have there."""
-        weight, codes = self._parameters.pop("weight"), self._buffers.pop("codes")
-        self._non_persistent_buffers_set.discard("codes")
-        self._buffers["weight"] = codes
-        try:
-            yield
-        finally:
-            codes = self._buffers.pop("weight")
-            self._parameters["weight"] = weight
-            self.register_buffer("codes", codes, persistent=False)
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        with self._codes_as_weight():
-            super()._save_to_state_dict(destination, prefix, keep_vars)
-
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
-        with self._codes_as_weight():
-            super()._load_from_state_dict(state_dict, prefix, *rest)
-        weight = self._parameters["weight"]
-        if weight is not None and weight.device != self.codes.device:  # codes came to a meta module
-            like = torch.empty(0, dtype=weight.dtype, device=self.codes.device)
-            self._parameters["weight"] = self._weight(like, weight.requires_grad)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, CodedWeight) and value.pool is not self:
-            raise BitfoldError(
-                "a parameter of codes belongs to the pool that has them",
-                got="that of another pool",
-                expected="the pool's own",
-                fix="load the state dict of the other pool, or put the pool in the place of this",
-            )
-        super().__setattr__(name, value)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "LowPrecisionPool":
-        """Codes are no numbers: a cast is of the pieces."""
-        weight = self._parameters.pop("weight")
-        assert isinstance(weight, CodedWeight)
-        kept = {name: self._buffers[name] for name in ("codes", "moments")}
-        try:
-            super()._apply(fn, recurse)
-            like = fn(torch.empty(0, dtype=weight.dtype, device=weight.device))
-            if (like.dtype, like.device) != (weight.dtype, weight.device):
-                weight = self._weight(like, weight.requires_grad)
-            for name, value in kept.items():
-                moved = self._buffers[name]
-                if value is not None and moved is not None and moved.dtype != value.dtype:
-                    self._buffers[name] = value.to(moved.device)
-        finally:
-            self._parameters["weight"] = weight
-        return self
 
 
 def check_finite(numbers: Tensor) -> None:
