@@ -96,6 +96,10 @@ CASES = {
         "bags",
         {"method": "binary-code", "budget": "3x", "set": {"fusion": "weighted"}},
     ),
+    "low precision": (
+        "numeric",
+        {"method": "full", "budget": None, "set": {"bits": "8", "low_precision": "true"}},
+    ),
     "max of bags": ("bags", {"bags": "max"}),
     "parts of DeepFM": ("plain", {"network_set": {"fm": "false", "linear": "false"}}),
     "no hidden layers": (

@@ -11,6 +11,7 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
+import bitfold
 from bitfold.testing.cases import first_cases
 
 IDS = torch.tensor([[1, 2, 49], [3, 3, 0]])
@@ -41,6 +42,18 @@ def test_every_method_trains_under_ddp(alone, sparse):
         nn.parallel.DistributedDataParallel(collection)(case.ids(3)).sum().backward()
         # What has no rows (`dhe`) or an array in place of rows (`robe`) has dense gradients.
         assert any(p.grad.is_sparse for p in collection.parameters()) == collection.embedder.sparse
+
+
+def test_rows_of_codes_train_under_ddp_that_sends_no_weights(alone):
+    module = bitfold.Embedding(50, 8, budget="4x", bits=4, low_precision=True, seed=0)
+    with pytest.raises(RuntimeError, match="memory location"):
+        nn.parallel.DistributedDataParallel(module)
+    parallel = nn.parallel.DistributedDataParallel(module, init_sync=False)
+    before = module.embedder.pool.codes.clone()
+    optimizer = bitfold.optim.SGD(module.parameters(), lr=1.0)
+    parallel(IDS).sum().backward()
+    optimizer.step()
+    assert not torch.equal(module.embedder.pool.codes, before)
 
 
 WORK = """

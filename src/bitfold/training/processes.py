@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from bitfold.config import parse_options
 from bitfold.errors import BitfoldError
 from bitfold.progress import is_first_process
 from bitfold.training.starting import STARTED, end_others, start, was_started, watch_first
@@ -156,7 +157,7 @@ def make_fabric(config: "TrainConfig") -> "Fabric":
     options: dict[str, Any] = {}
     if several:
         options = {
-            "strategy": DDPStrategy(timeout=PATIENCE, **_no_buffers()),
+            "strategy": DDPStrategy(timeout=PATIENCE, **_no_buffers(), **_no_weights(config)),
             "plugins": [TorchElasticEnvironment()],
         }
     try:
@@ -189,6 +190,18 @@ def _no_buffers() -> dict[str, Any]:
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     new = "forward_sync_buffers"
     return {new if new in known else "broadcast_buffers": False}
+
+
+def _no_weights(config: "TrainConfig") -> dict[str, Any]:
+    """What keeps DDP from sending the first process's weights to the others at the beginning.
+
+    Rows that are codes cannot be written so. Every process draws the same from the seed.
+    """
+    from bitfold.method.registry import method_kind, method_meant
+
+    kind = method_kind(method_meant(config.method, config.set))
+    coded = parse_options(kind, config.set).low_precision
+    return {"init_sync": False} if coded else {}
 
 
 @contextmanager
