@@ -32,7 +32,8 @@ def chosen(fields, budget, dim=16, **more):
         ("5x", "full", 4),
         ("9x", "mixed-dimensions", 4),
         ("10x", "mixed-dimensions", 4),
-        ("14x", "binary-code", 4),
+        ("15x", "mixed-dimensions", 4),
+        ("18x", "binary-code", 4),
         ("1000x", "binary-code", 4),
     ],
 )
@@ -59,9 +60,9 @@ def test_every_budget_is_met_and_more_bytes_never_mean_less_of_an_id(fields, dim
         before = order.index(method)
 
 
-def test_narrow_rows_are_taken_where_three_quarters_of_them_fit():
+def test_narrow_rows_are_taken_where_half_of_them_fits():
     ids, dim = 100_000, 32
-    needed = ids * (dim * 3 // 4) // 2  # bytes at 4 bits
+    needed = ids * (dim // 2) // 2  # bytes at 4 bits
     beside = dim * dim * 4 + 1000  # the matrix, scales and fingerprint
     _, above, _ = chosen([Field("id", ids)], needed + beside, dim)
     _, below, _ = chosen([Field("id", ids)], needed - 1, dim)
@@ -83,7 +84,7 @@ def test_hashed_ids_get_maps_where_these_take_a_quarter_at_most():
 def test_its_own_words_reach_what_it_chooses():
     made, method, bits = chosen(DENSE, "8x", bits=3)
     assert (method, bits) == ("full", {3})
-    made, method, bits = chosen(DENSE, "14x", bits=2, scale="row")
+    made, method, bits = chosen(DENSE, "18x", bits=2, scale="row")
     assert {pool.scale for group in made.groups for pool in group.pools} == {"row"}
     made, method, bits = chosen(DENSE, "4x", low_precision=True)
     assert made.groups[0].options["low_precision"] is True

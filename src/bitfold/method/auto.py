@@ -5,8 +5,8 @@ docs/results.md, "What auto chooses, and why"):
 
 1. all ids whole in their floating type, where the budget has room for it;
 2. all ids whole at 8 or 4 bits a number, the most that fit;
-3. where there is room for three quarters of that, all ids have rows of their own at 4 bits, the
-   narrower the more ids a field has, and a matrix a field lifts them (mixed dimensions);
+3. where there is room for half of that, all ids have rows of their own at 4 bits, somewhat narrower
+   ones the more ids a field has, and a matrix a field lifts them (mixed dimensions);
 4. below that, ids share rows, at 4 bits a number: fewer bits buy more rows and lose more than those
    are worth. One pool serves the first digits of all larger fields, and each field has a few rows
    of its own that they are multiplied by; small fields are whole.
@@ -34,8 +34,9 @@ WHOLE_BITS = (8, 4)
 """Bits of a number in which ids are kept whole, where they fit; the most that fit."""
 SHARED_BITS = 4
 """Bits of a number where ids share rows."""
-NARROW = 3 / 4
-"""The part of the width for which there must be room, if all ids have narrower rows."""
+NARROW, ALPHA = 1 / 2, 0.15
+"""The part of the width for which there must be room, if all ids have narrower rows, and how fast
+widths fall with a field's ids."""
 MAP_SHARE = 0.25
 """The part of a budget that maps may take."""
 
@@ -95,7 +96,7 @@ class Auto(Method):
         bits = self.bits or SHARED_BITS
         of_bits = replace(ask, numbers=f"q{bits}", scale=self.scale)
         if _has_room_for_narrow(of_bits):
-            yield MixedDimensions(bits=bits, **shared), of_bits.numbers
+            yield MixedDimensions(bits=bits, alpha=ALPHA, **shared), of_bits.numbers
         for sharing in ("first", "fields"):
             yield BinaryCode(bits=bits, sharing=sharing, **shared), of_bits.numbers
 
@@ -109,7 +110,7 @@ class Auto(Method):
         elif groups[0].method == MixedDimensions.name:
             said = [
                 f"every id has a row of its own at {kept}, of {' or '.join(map(str, widths))} of "
-                f"{ask.dim} numbers: whole rows would not fit, three quarters of them do"
+                f"{ask.dim} numbers: whole rows would not fit, half of them do"
             ]
         else:
             said = [
@@ -125,7 +126,7 @@ class Auto(Method):
 
 
 def _has_room_for_narrow(ask: Ask) -> bool:
-    """Whether every id could have a row of three quarters of the width."""
+    """Whether every id could have a row of half the width."""
     sizes = [field.num_embeddings or 0 for field in ask.fields]
     narrow = math.ceil(NARROW * ask.dim)
     return all(sizes) and sum(sizes) * ask.row_bytes(narrow) <= (ask.budget or 0)
