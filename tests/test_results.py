@@ -412,6 +412,35 @@ def test_the_section_of_low_precision_has_both_and_what_they_weigh(
     ]
 
 
+def test_the_section_of_narrower_rows_has_both_and_their_difference(
+    made: SimpleNamespace, tmp_path: Path
+) -> None:
+    pages = importlib.import_module("benchmarks.results.auto")
+    every = made.boards.every_board()
+    board = every["frappe-narrow"]
+    titles = [
+        cell.title for call in made.stages.calls(board, "auto", {}) for cell in call.cells(board)
+    ]
+    assert len(titles) == 2 * 2 * len(board.budgets)
+    assert all(title.startswith(made.boards.NARROW) for title in titles)
+    sitting = made.sitting.Sitting(
+        {name: every[name] for name in ("frappe-auto", board.name)}, *3 * (tmp_path,)
+    )
+    record = sitting.record(board, "auto")
+    record.add(
+        {
+            "method": method, "budget": "18x", "seed": 0, "auc": auc, "bytes": size,
+            "valid": {"auc": 0.5, "logloss": 0.5},
+        }
+        for method, auc, size in zip(made.boards.NARROW, (0.975, 0.974), (190, 200), strict=True)
+    )  # fmt: skip
+    record.write()
+    (line,) = [line for line in pages.auto(sitting).splitlines() if "18x" in line]
+    assert [cell.strip() for cell in line.strip("|").split("|")][1:-1] == [
+        *("18x", "0.9750, 190 B", "0.9740, 200 B", "+0.0010", "1"),
+    ]
+
+
 def test_boards_plan_and_read_with_words_that_exist(made: SimpleNamespace) -> None:
     boards = made.boards.every_board()
     assert all(board.reference is None or board.reference in boards for board in boards.values())

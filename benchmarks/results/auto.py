@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from bitfold.comparison.config import FULL
 
-from .boards import AUTO, FAMILIES, LOW_PRECISION, Board
+from .boards import AUTO, FAMILIES, LOW_PRECISION, NARROW, Board
 from .figures import Figures, difference, figure, link, paired, table
 from .sitting import Sitting
 from .stages import BITS, families
@@ -14,8 +14,9 @@ def auto(sitting: Sitting) -> str:
     """The sections; empty while nothing is measured."""
     boards = [board for board in sitting.boards.values() if AUTO in board.stages]
     low = [board for board in boards if LOW_PRECISION in board.rivals]
-    parts = [_budgets(sitting, [board for board in boards if board not in low])]
-    parts += [_low_precision(sitting, board) for board in low]
+    narrow = [board for board in boards if board.rivals == NARROW]
+    parts = [_budgets(sitting, [board for board in boards if board not in (*low, *narrow)])]
+    parts += [_narrow(sitting, narrow), *(_low_precision(sitting, board) for board in low)]
     parts += [_families(sitting, board) for board in boards if FAMILIES in board.stages]
     return "\n".join(part for part in parts if part)
 
@@ -47,6 +48,34 @@ def _budgets(sitting: Sitting, boards: Sequence[Board]) -> str:
         "benchmarks/results/boards.py), the same for both. Boards from raw text have hashed ids: "
         "whatever maps take is in the bytes of `auto`, and not in those of the full table.\n\n"
         + table(heads, rows)
+    )
+
+
+def _narrow(sitting: Sitting, boards: Sequence[Board]) -> str:
+    rows = []
+    for board in boards:
+        found = Figures(sitting, board)
+        for budget in board.budgets:
+            lines = [found.line(method, budget) for method in NARROW]
+            own, shared = (found.rows(method, budget) for method in NARROW)
+            if lines[0] is None or lines[1] is None:
+                continue
+            rows.append(
+                [
+                    board.title, budget,
+                    *(f"{figure(each.auc, each.deviation)}, {each.bytes:,} B" for each in lines),
+                    difference(paired(own, shared)), str(lines[0].seeds),
+                    link(found.records[AUTO], "results/"),
+                ]
+            )  # fmt: skip
+    if not rows:
+        return ""
+    heads = ("log", "budget", "narrower rows", "shared rows", "narrower less shared", "seeds")
+    return (
+        "## Narrower rows, or shared ones\n\nWhere all ids no longer fit at 4 bits and the whole "
+        f"width, each can keep a narrower row of its own (`{NARROW[0]}`), or rows can be shared "
+        f"(`{NARROW[1]}`). `auto` takes the first as long as half the width fits, which is down to "
+        "16x here. The training of the table above.\n\n" + table((*heads, "from"), rows)
     )
 
 

@@ -38,6 +38,7 @@ class Board:
         best: how many of the best forms go to the final stage.
         rivals: methods of the final stage besides the full table and the binary codes, or of
             the stage of a budget alone besides `auto`.
+        auto: whether the stage of a budget alone measures `auto` itself.
         seeds: of the final stage, and of that of a budget alone.
     """
 
@@ -53,6 +54,7 @@ class Board:
     best_from: str | None = None
     best: int = 3
     rivals: tuple[str, ...] = RIVALS
+    auto: bool = True
     seeds: int = 3
     budgets: tuple[str, ...] = BUDGETS
     stages: tuple[str, ...] = CLAIM_STAGES
@@ -176,6 +178,9 @@ AUTO_BUDGETS: dict[str, tuple[str, ...]] = {
 }
 LOW_PRECISION = "auto:low_precision=true"
 """What is held against `auto` on the boards of low-precision training."""
+NARROW = ("mixed-dimensions:bits=4,alpha=0.15", "binary-code:bits=4,sharing=first")
+"""What `auto` chooses between where whole rows of 4 bits do not fit: narrower ones, shared ones."""
+NARROW_BUDGETS = ("10x", "14x", "18x", "25x")
 FROM_TEXT = ("ml-1m",)
 """The logs that are also given as raw text, so that ids are hashed and maps count."""
 
@@ -204,6 +209,19 @@ def auto_boards() -> list[Board]:
                     data=DataConfig(**log.data, ids="hashed"),
                     reference=board.name,
                     budgets=("10x", "50x"),
+                    stages=(AUTO,),
+                )
+            )
+        if board.budgets == AUTO_BUDGETS["ml-1m"]:
+            out.append(
+                replace(
+                    board,
+                    name=f"{log.name}-narrow",
+                    reference=board.name,
+                    rivals=NARROW,
+                    auto=False,
+                    seeds=2,
+                    budgets=NARROW_BUDGETS,
                     stages=(AUTO,),
                 )
             )

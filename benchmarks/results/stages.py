@@ -86,7 +86,12 @@ def calls(board: Board, stage: str, best: Mapping[str, Sequence[str]]) -> list[C
         return [
             Call(
                 f"{AUTO}-{budget}",
-                _words((*full, "auto", *board.rivals), (budget,), board.seeds, floors=False),
+                _words(
+                    (*full, *("auto",) * board.auto, *board.rivals),
+                    (budget,),
+                    board.seeds,
+                    floors=False,
+                ),
             )
             for budget in reversed(board.budgets)
         ]
