@@ -93,7 +93,9 @@ def bags(weights: Tensor, kind: str, ids: int, rounds: int) -> list[Row]:
                 )
             }
             for name, budget, sparse, inside in FORMS:
-                ours = bitfold.EmbeddingBag(IDS, DIM, mode=mode, budget=budget, sparse=sparse)
+                ours = bitfold.EmbeddingBag(
+                    IDS, DIM, mode=mode, budget=budget, sparse=sparse, method="binary-code"
+                )
                 group[f"bitfold.EmbeddingBag, {name}"] = layer_runs(
                     Bags(ours, length, count), batches, grads, SGD, inside
                 )
@@ -149,7 +151,9 @@ def fields(weights: Tensor, kind: str, ids: int, rounds: int) -> list[Row]:
     }
     named = [bitfold.Field(f"f{place}", size) for place, size in enumerate(sizes)]
     for name, budget, sparse, inside in FORMS:
-        ours = bitfold.EmbeddingCollection(named, DIM, budget=budget, sparse=sparse)
+        ours = bitfold.EmbeddingCollection(
+            named, DIM, budget=budget, sparse=sparse, method="binary-code"
+        )
         runs = layer_runs(ours, batches, grads, SGD, inside)
         group[f"bitfold.EmbeddingCollection, {name}"] = runs
     return race(group, rounds, {"group": "fields", "ids": kind})

@@ -73,7 +73,7 @@ def contestants(kind: str, rows: int) -> dict[str, dict[str, Contestant]]:
         }.items():
             if name != "product" and budget != "1000x":
                 continue
-            words = dict(words)
+            words = {"method": "binary-code", **words}
             hashed = words.pop("hashed", False)
             ids = {"num_embeddings": None, "distinct": IDS} if hashed else {"num_embeddings": IDS}
             ours = bitfold.Embedding(**ids, embedding_dim=DIM, budget=budget, **words)
@@ -86,9 +86,19 @@ def contestants(kind: str, rows: int) -> dict[str, dict[str, Contestant]]:
                 if form == {"1000x": "sparse", "10x": "dense"}.get(budget):
                     continue
                 for optimizer in (SGD, RowWiseAdagrad):
-                    ours = bitfold.Embedding(IDS, DIM, budget=budget, sparse=form == "sparse")
+                    ours = bitfold.Embedding(
+                        IDS, DIM, budget=budget, sparse=form == "sparse", method="binary-code"
+                    )
                     runs = layer_runs(ours, batches, grads, optimizer, form == "in the backward")
                     steps[f"bitfold {name}, {budget}, {form}, {optimizer.__name__}"] = runs.step
+        # A budget alone: few bits, rounded as they are read in training, packed when they serve.
+        ours = bitfold.Embedding(IDS, DIM, budget=budget)
+        for name, module in {"": ours, ", served": ours.serving()}.items():
+            forwards[f"bitfold auto, {budget}{name}"] = lambda turn, module=module: module(
+                batches[turn % RING]
+            )
+        runs = layer_runs(ours, batches, grads, RowWiseAdagrad, inside=True)
+        steps[f"bitfold auto, {budget}, in the backward, RowWiseAdagrad"] = runs.step
     return {"forward": forwards, "step": steps}
 
 
@@ -156,7 +166,7 @@ def rivals(rows: int, rounds: int, threads: int) -> list[Row]:
 def serving(console: Console, calls: int) -> list[Row]:
     """Latency of lookups of a few rows of 26 fields, beside one `nn.Embedding` of all fields."""
     sizes = [bitfold.Field(f"f{i}", 200_000) for i in range(26)]
-    ours = bitfold.EmbeddingCollection(sizes, DIM, budget="100x").serving()
+    ours = bitfold.EmbeddingCollection(sizes, DIM, budget="100x", method="binary-code").serving()
     theirs = nn.Embedding(26 * 200_000, DIM)
     starts = torch.arange(26) * 200_000
     heads = ["rows", "bitfold p50", "p99", "nn.Embedding p50", "p99", "ratio of p50"]

@@ -26,7 +26,7 @@ WAYS = {"private": 1 << 62, "listed or owned": 0}
 
 def step(size: int, inside: bool, limit: int) -> Contestant:
     """A step on a pool of `size` MiB."""
-    module = bitfold.Embedding(IDS, DIM, budget=size << 20)
+    module = bitfold.Embedding(IDS, DIM, budget=size << 20, method="binary-code")
     optimizer = SGD(module.parameters(), lr=0.01)
     if inside:
         optimizer.into_backward(module)

@@ -62,6 +62,20 @@ OURS = (
         "lazy-adam-inside",
     ),
 )
+AUTO = (
+    _ours(
+        "auto, 100x, LazyAdam in the backward, as `bitfold train`",
+        "auto",
+        "100x",
+        "lazy-adam-inside",
+    ),
+    _ours(
+        "auto, 10x, LazyAdam in the backward, as `bitfold train`",
+        "auto",
+        "10x",
+        "lazy-adam-inside",
+    ),
+)
 RIVALS = (
     Entry("DeepCTR-Torch", "training_deepctr_torch.py", "deepctr-torch"),
     Entry("torch-rechub (with batch norm)", "training_torch_rechub.py", "torch-rechub"),
@@ -71,6 +85,7 @@ ENTRIES = (
     NETWORK,
     _plain("ceiling, and the gradient of its vectors", CEILING_GRAD),
     *OURS,
+    *AUTO,
     _ours("full, Adam of all rows", "full", None, "adam"),
     _ours("full, LazyAdam in the backward, as `bitfold train`", "full", None, "lazy-adam-inside"),
     SPARSE,
