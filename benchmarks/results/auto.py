@@ -9,6 +9,9 @@ from .figures import Figures, difference, figure, link, paired, table
 from .sitting import Sitting
 from .stages import BITS, families
 
+CODES = ("binary-code", "quotient-remainder")
+"""Binary codes, and what is one of their forms by another name."""
+
 
 def auto(sitting: Sitting) -> str:
     """The sections; empty while nothing is measured."""
@@ -126,9 +129,28 @@ def _families(sitting: Sitting, board: Board) -> str:
                 rows.append([method, kept, *cells])
     if not rows:
         return ""
+    leads = "\n".join(_lead(found, budget) for budget in board.budgets)
     return (
         f"## Every family in every precision\n\n{board.title}: test AUC and bytes; the mean of "
         "three seeds or two where a deviation stands beside it, else one seed. The training of the "
         "table above, options at their defaults.\n\n"
         + table(("method", "bits", *board.budgets), rows)
+        + "\nBinary codes beside the best single method of the rest (quotient-remainder is a form of "
+        "binary codes, of few bits the very same one):\n\n"
+        + leads
+        + "\n\nWhat is ahead of binary codes has a row of its own for every id, a narrower one or "
+        "one of fewer bits, which only a budget of about a tenth buys; there `auto` does so, too. "
+        "Below, ids must share, and codes share best.\n"
     )
+
+
+def _lead(found: Figures, budget: str) -> str:
+    lines = {name: found.line(name, budget) for name in families() if name != "auto"}
+    known = {name: line.auc for name, line in lines.items() if line is not None}
+    ours = [name for name in known if name.startswith("binary-code")]
+    rest = [name for name in known if not name.startswith(CODES)]
+    if not ours or not rest:
+        return f"- {budget}: not measured yet"
+    best, rival = max(ours, key=known.__getitem__), max(rest, key=known.__getitem__)
+    where = "ahead of" if known[best] > known[rival] else "**behind**"
+    return f"- {budget}: `{best}` {known[best]:.4f}, {where} `{rival}` {known[rival]:.4f}"
