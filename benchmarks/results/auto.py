@@ -135,8 +135,8 @@ def _families(sitting: Sitting, board: Board) -> str:
         "three seeds or two where a deviation stands beside it, else one seed. The training of the "
         "table above, options at their defaults.\n\n"
         + table(("method", "bits", *board.budgets), rows)
-        + "\nBinary codes beside the best single method of the rest (quotient-remainder is a form of "
-        "binary codes, of few bits the very same one):\n\n"
+        + "\nBinary codes beside the best single method of the rest (quotient-remainder is a form "
+        "of binary codes, of few bits the very same one):\n\n"
         + leads
         + "\n\nWhat is ahead of binary codes has a row of its own for every id, a narrower one or "
         "one of fewer bits, which only a budget of about a tenth buys; there `auto` does so, too. "
