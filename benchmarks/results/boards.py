@@ -232,7 +232,7 @@ def auto_boards() -> list[Board]:
                     name=f"{log.name}-low-precision",
                     reference=board.name,
                     rivals=(LOW_PRECISION,),
-                    budgets=("4x", "10x"),
+                    budgets=("2x", "10x"),
                     stages=(AUTO,),
                 )
             )
