@@ -93,10 +93,11 @@ def contestants(kind: str, rows: int) -> dict[str, dict[str, Contestant]]:
                     steps[f"bitfold {name}, {budget}, {form}, {optimizer.__name__}"] = runs.step
         # A budget alone: few bits, rounded as they are read in training, packed when they serve.
         ours = bitfold.Embedding(IDS, DIM, budget=budget)
-        for name, module in {"": ours, ", served": ours.serving()}.items():
-            forwards[f"bitfold auto, {budget}{name}"] = lambda turn, module=module: module(
-                batches[turn % RING]
-            )
+        served = ours.embedder.serving()
+        forwards[f"bitfold auto, {budget}"] = lambda turn, ours=ours: ours(batches[turn % RING])
+        forwards[f"bitfold auto, {budget}, served"] = lambda turn, served=served: served(
+            batches[turn % RING].unsqueeze(1)
+        )
         runs = layer_runs(ours, batches, grads, RowWiseAdagrad, inside=True)
         steps[f"bitfold auto, {budget}, in the backward, RowWiseAdagrad"] = runs.step
     return {"forward": forwards, "step": steps}

@@ -1,6 +1,7 @@
 """What the faces of one field share: construction, `.weight`, attributes, checkpoints."""
 
-from typing import Any
+import copy
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -135,8 +136,8 @@ class OneField(nn.Module):
             return found
         if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
             return self.computed(None)
-        numbers = next(self.parameters())
-        return ComputedWeight(self, numbers.dtype, numbers.device, True)
+        dtype, device = self._numbers()
+        return ComputedWeight(self, dtype, device, True)
 
     @weight.setter
     def weight(self, value: Tensor) -> None:
@@ -149,9 +150,40 @@ class OneField(nn.Module):
     def computed(self, ids: Tensor | None) -> Tensor:
         """The vectors `[..., D]` of ids, or of all of them, as plain numbers with gradients."""
         if ids is None:
-            ids = torch.arange(self.num_embeddings, device=next(self.parameters()).device)
+            ids = torch.arange(self.num_embeddings, device=self._numbers()[1])
         vectors: Tensor = self.embedder(ids.reshape(-1, 1), self.padding_idx)
         return vectors.reshape(*ids.shape, self.embedding_dim)
+
+    def _numbers(self) -> tuple[torch.dtype, torch.device]:
+        """The type of the vectors, and where they are made; packed rows are no parameter."""
+        for numbers in self.embedder.parameters():
+            return numbers.dtype, numbers.device
+        device = next(self.embedder.buffers()).device
+        vectors: Tensor = self.embedder(torch.empty((0, 1), dtype=torch.int64, device=device))
+        return vectors.dtype, device
+
+    def serving(self) -> Self:
+        """A packed and frozen copy in evaluation mode: its state dict has the plan's bytes.
+
+        Example:
+            >>> import bitfold
+            >>> layer = bitfold.Embedding(1000, 16, budget="8x").serving()
+            >>> sum(each.nbytes for each in layer.state_dict().values()) == layer.plan.bytes
+            True
+        """
+        return self._around(self.embedder.serving()).eval().requires_grad_(False)
+
+    def resume(self) -> Self:
+        """A copy that can be trained on: the inverse of `serving`.
+
+        Raises:
+            BitfoldError: the method needs more for it than serving kept.
+        """
+        return self._around(self.embedder.resume()).train()
+
+    def _around(self, embedder: Embedder) -> Self:
+        """A copy with another embedder."""
+        return copy.deepcopy(self, {id(self.embedder): embedder})
 
     def redraw(self, std: float, generator: torch.Generator | None = None) -> bool:
         """Draw fresh weights, for vectors of deviation `std`; False if the method can't."""

@@ -7,21 +7,33 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
-from bitfold.embedding import EmbeddingCollection
+from bitfold.embedding import Embedding, EmbeddingCollection
 from bitfold.errors import BitfoldError
 from bitfold.kernels.choice import plain_torch
 from bitfold.planning.field import Field
 from bitfold.planning.plan import Plan
-from bitfold.testing.cases import Case, bags_by_field, plugins, random_bags
-from bitfold.testing.checks import coded, disturb, embedders, narrow, rewrite
+from bitfold.testing.cases import DIM, Case, bags_by_field, plugins, random_bags
+from bitfold.testing.checks import (
+    coded,
+    disturb,
+    embedders,
+    exact,
+    narrow,
+    rewrite,
+    same_rows,
+    state_bytes,
+)  # fmt: skip
+
+AnyFace = TypeVar("AnyFace", bound=torch.nn.Module)
 
 
 def test_the_same_seed_gives_the_same_vectors_and_another_seed_others(case: Case) -> None:
@@ -107,7 +119,7 @@ def test_a_copy_is_equal_and_apart(
     assert not torch.equal(twin(ids), collection(ids))
 
 
-def changed(collection: EmbeddingCollection) -> EmbeddingCollection:
+def changed(collection: AnyFace) -> AnyFace:
     """Weights that no seed draws."""
     rewrite(collection, lambda numbers: numbers * 1.5 + 0.01)
     return collection
@@ -290,6 +302,27 @@ def test_a_serving_form_trains_on_or_says_why_not(case: Case) -> None:
     disturb(again)
     assert not torch.equal(again(ids), served(ids))
     assert [part.plan for part in embedders(again)] == [part.plan for part in embedders(served)]
+
+
+def test_a_layer_serves_its_vectors_packed_and_goes_on(case: Case) -> None:
+    ids = torch.tensor([[0, 49], [7, 48]])
+    for module in (case.embedding(50, padding_idx=48), case.bag(50, padding_idx=48)):
+        changed(module)
+        served = module.serving()
+        assert type(served) is type(module)
+        assert served.padding_idx == 48
+        assert state_bytes(served) == module.plan.bytes
+        assert not served.training
+        assert not any(p.requires_grad for p in served.parameters())
+        if exact(module):
+            assert torch.equal(served(ids), module.eval()(ids))
+        assert served.weight.shape == (50, DIM)
+        if isinstance(served, Embedding):
+            same_rows(served, served.weight[ids[0]], served(ids[0]))
+        with suppress(BitfoldError):  # as a collection says
+            again = served.resume()
+            assert torch.equal(again(ids), served(ids))
+            assert all(p.requires_grad for p in again.parameters())
 
 
 FRESH = """
