@@ -67,6 +67,8 @@ def test_narrow_rows_are_taken_where_half_of_them_fits():
     _, above, _ = chosen([Field("id", ids)], needed + beside, dim)
     _, below, _ = chosen([Field("id", ids)], needed - 1, dim)
     assert (above, below) == ("mixed-dimensions", "binary-code")
+    made, _, _ = chosen(DENSE, "14x")
+    assert "of 8, 10 or 16 of 16 numbers" in made.why[0]
 
 
 def test_hashed_ids_get_maps_where_these_take_a_quarter_at_most():

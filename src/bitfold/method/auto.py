@@ -109,8 +109,8 @@ class Auto(Method):
             said = [f"every id has a row of its own at {kept}: the most that fits"]
         elif groups[0].method == MixedDimensions.name:
             said = [
-                f"every id has a row of its own at {kept}, of {' or '.join(map(str, widths))} of "
-                f"{ask.dim} numbers: whole rows would not fit, half of them do"
+                f"every id has a row of its own at {kept}, of {_listed(widths)} of {ask.dim} "
+                "numbers: whole rows would not fit, half of them do"
             ]
         else:
             said = [
@@ -123,6 +123,11 @@ class Auto(Method):
         elif any(field.hashed for field in ask.fields):
             said.append("hashed ids have codes: maps of them would take too much")
         return tuple(said)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    *others, last = map(str, numbers)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _has_room_for_narrow(ask: Ask) -> bool:
