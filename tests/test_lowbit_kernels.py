@@ -235,7 +235,9 @@ def test_rows_that_no_piece_of_whole_bytes_divides_are_read_by_plain_torch():
 
 
 def test_packing_knows_the_slice_of_each_lookup():
-    program = bitfold.plan([bitfold.Field("a", 3000)], 8, budget="10x", bits=4).program
+    program = bitfold.plan(
+        [bitfold.Field("a", 3000)], 8, budget="10x", bits=4, method="binary-code"
+    ).program
     first, second = program.fields[0]
     assert in_one_slice(program, (0, second.base))
     assert not in_one_slice(program, (0, second.base - 1))

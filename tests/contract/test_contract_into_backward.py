@@ -86,7 +86,7 @@ def test_rows_that_nobody_asked_for_stay_and_slots_are_freed(sums, threads):
 def test_the_few_rows_are_those_of_the_smallest_slices_that_nothing_else_reads():
     sizes = {"day": 7, "shop": 900, "user": 100_000}
     fields = [bitfold.Field(name, size) for name, size in sizes.items()]
-    program = bitfold.plan(fields, 8, budget="10x").program
+    program = bitfold.plan(fields, 8, budget="10x", method="binary-code").program
     few, number = packing._few(program)
     spans = {lookup.base: lookup.span for lookup in program}
     assert set(few) == {base for base, span in spans.items() if span <= 900}
