@@ -93,10 +93,10 @@ def contestants(kind: str, rows: int) -> dict[str, dict[str, Contestant]]:
                     steps[f"bitfold {name}, {budget}, {form}, {optimizer.__name__}"] = runs.step
         # A budget alone: few bits, rounded as they are read in training, packed when they serve.
         ours = bitfold.Embedding(IDS, DIM, budget=budget)
-        served = ours.embedder.serving()
+        served = ours.serving()
         forwards[f"bitfold auto, {budget}"] = lambda turn, ours=ours: ours(batches[turn % RING])
         forwards[f"bitfold auto, {budget}, served"] = lambda turn, served=served: served(
-            batches[turn % RING].unsqueeze(1)
+            batches[turn % RING]
         )
         runs = layer_runs(ours, batches, grads, RowWiseAdagrad, inside=True)
         steps[f"bitfold auto, {budget}, in the backward, RowWiseAdagrad"] = runs.step

@@ -1,7 +1,5 @@
 """The default method: which rule is taken at which budget, what it says, and that it works."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -12,7 +10,6 @@ from bitfold.planning.statistics import Promised
 SIZES = (6040, 3706, 2, 7, 21, 3439, 81)
 DENSE = [Field(f"f{number}", size) for number, size in enumerate(SIZES)]
 HASHED = [Field(f"f{number}", distinct=size) for number, size in enumerate(SIZES)]
-WHOLE = sum(SIZES) * 16
 
 
 def chosen(fields, budget, dim=16, **more):
@@ -95,7 +92,7 @@ def test_its_own_words_reach_what_it_chooses():
 
 
 @pytest.mark.parametrize("low_precision", [False, True])
-def test_several_groups_learn_serve_and_come_back(low_precision, tmp_path: Path):
+def test_several_groups_learn_serve_and_come_back(low_precision):
     words = {"budget": "9x", "seed": 0, "low_precision": low_precision}
     module = EmbeddingCollection(DENSE, 16, **words)
     assert len(module.plan.groups) > 1

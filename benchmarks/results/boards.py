@@ -181,6 +181,7 @@ LOW_PRECISION = "auto:low_precision=true"
 NARROW = ("mixed-dimensions:bits=4,alpha=0.15", "binary-code:bits=4,sharing=first")
 """What `auto` chooses between where whole rows of 4 bits do not fit: narrower ones, shared ones."""
 NARROW_BUDGETS = ("10x", "14x", "18x", "25x")
+NARROW_LOGS = ("frappe", "ml-1m", "gowalla")
 FROM_TEXT = ("ml-1m",)
 """The logs that are also given as raw text, so that ids are hashed and maps count."""
 
@@ -212,7 +213,7 @@ def auto_boards() -> list[Board]:
                     stages=(AUTO,),
                 )
             )
-        if board.budgets == AUTO_BUDGETS["ml-1m"]:
+        if log.name in NARROW_LOGS:
             out.append(
                 replace(
                     board,

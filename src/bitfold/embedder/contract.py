@@ -155,3 +155,8 @@ class Embedder(nn.Module):
 
     def inherit(self, before: "Embedder") -> None:
         """Take over what the embedder of the phase before has found, beside what its plan says."""
+
+
+def embedders(module: nn.Module) -> list[Embedder]:
+    """The embedders of a module, those that hold others before them."""
+    return [part for part in module.modules() if isinstance(part, Embedder)]

@@ -25,7 +25,6 @@ class Grouped(WithConstants, Embedder):
         device: where the constants live; with the parts' weights.
     """
 
-    order: Tensor  # where each field's vectors are among those of all parts
     whose: Tensor  # the part of each field
     place: Tensor  # its number there
     limits: Tensor
@@ -54,7 +53,7 @@ class Grouped(WithConstants, Embedder):
         whose, place = torch.tensor(placed)[order].unbind(1)
         columns = {f"columns_{i}": torch.tensor(each.fields) for i, each in enumerate(groups)}
         limits = torch.tensor(limits_of(self.plan.fields))
-        return {"order": order, "whose": whose, "place": place, "limits": limits} | columns
+        return {"whose": whose, "place": place, "limits": limits} | columns
 
     def _each(self) -> Iterator[tuple[Embedder, Tensor]]:
         """The parts, with the numbers of their fields."""
@@ -103,7 +102,7 @@ class Grouped(WithConstants, Embedder):
         return torch.stack([every[number] for number in range(self.num_fields)], 1)
 
     def _taken(self, ids: Tensor) -> Tensor:
-        if self.order.device != ids.device:  # weights that went there past `Module.to`
+        if self.whose.device != ids.device:  # weights that went there past `Module.to`
             self.place_constants(ids.device)
         return as_int64(ids)
 
@@ -152,7 +151,7 @@ class Grouped(WithConstants, Embedder):
         return self._again([part.resume() for part, _ in self._each()])
 
     def _again(self, parts: Sequence[Embedder]) -> "Grouped":
-        return Grouped(self.plan, parts, self.order.device)
+        return Grouped(self.plan, parts, self.whose.device)
 
     def reset_parameters(self) -> None:
         """Draw fresh weights."""

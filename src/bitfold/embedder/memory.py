@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from bitfold.embedder.contract import Embedder
+from bitfold.embedder.contract import Embedder, embedders
 from bitfold.planning.budget import format_bytes
 
 
@@ -45,13 +45,12 @@ def memory(module: nn.Module, phase: str = "serving") -> Memory:
     def add(kind: str, size: int) -> None:
         kinds[kind] = kinds.get(kind, 0) + size
 
-    for part in module.modules():
-        if isinstance(part, Embedder):
-            tensors = list(part.parameters())
-            if not any(id(tensor) in seen for tensor in tensors):
-                for kind, size in part.bytes(phase).items():
-                    add(kind, size)
-            seen.update(id(tensor) for tensor in tensors)
+    for part in embedders(module):
+        tensors = list(part.parameters())
+        if not any(id(tensor) in seen for tensor in tensors):
+            for kind, size in part.bytes(phase).items():
+                add(kind, size)
+        seen.update(id(tensor) for tensor in tensors)
     ours = tuple(
         f"{name}." if name else ""
         for name, part in module.named_modules(remove_duplicate=False)

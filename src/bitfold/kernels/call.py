@@ -25,7 +25,9 @@ MARKS, MARKED, PLACES, COUNTS, LISTED = range(COMMON, COMMON + 5)
 # A move of rows; from `NUMBERS` on, what the optimizer says, as float64.
 MOVED_WIDTH, KIND, WEIGHT, LIST, GRAD, ONE, TWO, COUNT, STEP, FREED, FIRST, NUMBERS = range(1, 13)
 # The same of rows that are codes; states and gradients are as above.
-CODES, LOWEST, OF_CODE, INVERSE, SLICES, SLICE_COUNT, TURN, SPARE, KEPT = range(18, 27)
+CODES, LOWEST, OF_CODE, INVERSE, SLICES, SLICE_COUNT, TURN, SPARE, KEPT = range(
+    NUMBERS + 6, NUMBERS + 15
+)
 MOST_WORDS = COMMON + 9
 
 _PACK = [struct.Struct(f"{count}q").pack_into for count in range(MOST_WORDS + 1)]

@@ -5,11 +5,9 @@ batch's rows are ever a table. The codes are those of `coding.decode`, `updates.
 `coding.encode`, one after the other, to the bit.
 """
 
-import struct
 from functools import lru_cache
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from llvmlite import ir
@@ -26,7 +24,6 @@ from bitfold.kernels.call import (
     KIND,
     LIST,
     LOWEST,
-    NUMBERS,
     OF_CODE,
     ONE,
     SLICE_COUNT,
@@ -45,12 +42,13 @@ from bitfold.kernels.move import Move, check_floats, check_states
 from bitfold.kernels.packing import AHEAD
 from bitfold.kernels.readers import expanded
 from bitfold.kernels.reading import APART, TURNS, lanes_of_packed
-from bitfold.kernels.updates import ADAM, KINDS, ROWWISE, move_rows
+from bitfold.kernels.updates import ADAM, KINDS, ROWWISE, move_rows, options_of, told_options
 from bitfold.kernels.vectors import (
     after,
     empty,
     fma,
     get,
+    inlined,
     lanes_of,
     load,
     pointer,
@@ -61,8 +59,6 @@ from bitfold.kernels.vectors import (
     sub,
     zero,
 )
-
-_once: Any = numba.njit(inline="always")
 
 
 @intrinsic(prefer_literal=True)
@@ -149,7 +145,7 @@ def _packed(builder: Any, codes: Any, bits: int) -> Any:
     return builder.trunc(found, ir.VectorType(ir.IntType(8), size))
 
 
-@_once
+@inlined
 def _begin_to_fetch(told, row, wide, stride):
     """Fetch a row's codes and states; they are written soon."""
     prefetch(pointer(get(told, CODES), np.uint8(0)), np.uint64(row * stride), 1)
@@ -177,7 +173,7 @@ def recoding(lanes: int, pieces: int, bits: int) -> Kernel:
     def walk(address, t):
         number, item = np.int64(stamp), np.float32(0)
         told = pointer(address, number)
-        words = after(pointer(address, np.float64(0)), NUMBERS)
+        options = options_of(address)
         like, few = zero(lanes, 32), zero(pieces, 32)
         threads, count, kind = get(told, THREADS), get(told, COUNT), get(told, KIND)
         width, of_slices = get(told, WIDTH), get(told, SLICE_COUNT)
@@ -206,9 +202,7 @@ def recoding(lanes: int, pieces: int, bits: int) -> Kernel:
             state = row if kind == ROWWISE else row * width
             move_rows(
                 like, lanes, kind, floats, rows, after(grads, i * width), after(one, state),
-                after(two, state), 0, 1, width, False, np.float32(get(words, 0)),
-                np.float32(get(words, 1)), np.float32(get(words, 2)), np.float32(get(words, 3)),
-                np.float32(get(words, 4)), np.float32(get(words, 5)), False,
+                after(two, state), 0, 1, width, False, options, False,
             )  # fmt: skip
             finite = True
             for at in range(0, width, lanes):
@@ -255,10 +249,9 @@ def move(coded: Coded, how: Move, rows: Tensor, grad: Tensor, moves: int, thread
         return 0
     inverse = torch.where(coded.steps > 0, 1 / coded.steps, 0.0)
     spare, kept = torch.empty(threads * width), torch.zeros(threads, dtype=torch.int64)
-    numbers = struct.unpack("6q", struct.pack("6d", *how.words))
     told = tell(
         threads, width, KINDS[how.kind], 0, rows.data_ptr(), grad.data_ptr(), _address(how.one),
-        _address(how.two), len(rows), 0, 0, 0, *numbers,
+        _address(how.two), len(rows), 0, 0, 0, *told_options(how),
         coded.codes.data_ptr(), coded.lowest.data_ptr(), coded.steps.data_ptr(),
         inverse.data_ptr(), coded.slices.data_ptr(), len(coded.slices),
         moves, spare.data_ptr(), kept.data_ptr(),

@@ -35,6 +35,7 @@ from bitfold.kernels.vectors import (
     empty,
     fma,
     get,
+    inlined,
     inner,
     lanes_of,
     load,
@@ -53,15 +54,25 @@ KINDS = {"sgd": 0, "adagrad": 1, "rowwise-adagrad": 2, "lazy-adam": 3}
 SGD, ADAGRAD, ROWWISE, ADAM = KINDS.values()
 
 
+@inlined
+def options_of(address):
+    """What the optimizer says: rate, decay factor, L2, epsilon, and two numbers of its own."""
+    words = after(pointer(address, np.float64(0)), NUMBERS)
+    return (
+        np.float32(get(words, 0)), np.float32(get(words, 1)), np.float32(get(words, 2)),
+        np.float32(get(words, 3)), np.float32(get(words, 4)), np.float32(get(words, 5)),
+    )  # fmt: skip
+
+
 @inner
 def move_rows(
-    like, lanes, kind, weight, rows, grad, one, two, lo, hi, width, listed, lr, decay, l2, eps,
-    first, second, checked,
-):  # fmt: skip
+    like, lanes, kind, weight, rows, grad, one, two, lo, hi, width, listed, options, checked
+):
     """Move the rows that numbers `lo..hi-1` of the gradient belong to; see `update`.
 
     Of `checked` ones those without a gradient stay.
     """
+    lr, decay, l2, eps, first, second = options
     wide, unit = np.uint64(width), np.float32(1)
     lasting, little, down = splat(decay, like), splat(eps, like), splat(-lr, like)
     pull = splat(l2, like)
@@ -138,7 +149,7 @@ def moving(lanes: int) -> Kernel:
     def walk(address, t):
         number, item = np.int64(stamp), np.float32(0)
         told = pointer(address, number)
-        words = after(pointer(address, np.float64(0)), NUMBERS)
+        options = options_of(address)
         rows, grads = pointer(get(told, LIST), number), pointer(get(told, GRAD), item)
         threads, count, step = get(told, THREADS), get(told, COUNT), get(told, STEP)
         width, slots = get(told, WIDTH), pointer(get(told, FREED), np.int32(0))
@@ -158,9 +169,7 @@ def moving(lanes: int) -> Kernel:
             move_rows(
                 like, lanes, get(told, KIND), pointer(get(told, WEIGHT), item), rows, grads,
                 pointer(get(told, ONE), item), pointer(get(told, TWO), item), lo, hi, width,
-                get(told, LIST) != 0, np.float32(get(words, 0)), np.float32(get(words, 1)),
-                np.float32(get(words, 2)), np.float32(get(words, 3)), np.float32(get(words, 4)),
-                np.float32(get(words, 5)), get(told, LIST) == 0 or own == 0,
+                get(told, LIST) != 0, options, get(told, LIST) == 0 or own == 0,
             )  # fmt: skip
         if get(told, FREED) != 0:
             for i in range(few, hi):
@@ -214,14 +223,18 @@ def update_lists(
     _run(move, found, sums, threads, 0, stride, slots, few, move.weight.shape[1])
 
 
+def told_options(move: Move) -> tuple[int, ...]:
+    """The words that `options_of` reads."""
+    return struct.unpack("6q", struct.pack("6d", *move.words))
+
+
 def _run(
     move: Move, rows: int, grad: int, threads: int, count: int, step: int, slots: int, few: int,
     width: int,
 ) -> None:  # fmt: skip
-    numbers = struct.unpack("6q", struct.pack("6d", *move.words))
     told = tell(
         threads, width, KINDS[move.kind], move.weight.data_ptr(), rows, grad, move.one.data_ptr(),
-        move.two.data_ptr(), count, step, slots, few, *numbers,
+        move.two.data_ptr(), count, step, slots, few, *told_options(move),
     )  # fmt: skip
     run(moving(lanes_of(width)), told, threads)
     torch.autograd.graph.increment_version(move.weight)

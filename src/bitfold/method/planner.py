@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from bitfold.config import parse_options, to_json
+from bitfold.config import to_json
 from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.method.base import Method
 from bitfold.method.mapping import mapped, with_places
-from bitfold.method.registry import method_kind, method_meant
+from bitfold.method.registry import recipe_meant
 from bitfold.planning.ask import Ask
 from bitfold.planning.budget import full_bytes, parse_budget
 from bitfold.planning.field import Field
@@ -68,8 +68,7 @@ def plan(
             "the embedding's width is too small", got=embedding_dim, expected="1 or more numbers"
         )
     size = None if budget is None else parse_budget(budget, fields, embedding_dim)
-    method = method_meant(method, options)
-    recipe = parse_options(method_kind(method), options, what=f"option of method {method!r}")
+    recipe = recipe_meant(method, options)
     name = dtype_name(dtype)
     ask = Ask(
         tuple(fields),

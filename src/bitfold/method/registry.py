@@ -8,13 +8,14 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from bitfold.config import parse_options
 from bitfold.errors import BitfoldError, unknown_name
 from bitfold.files import sha256
 from bitfold.method.base import Method
@@ -110,6 +111,21 @@ def method_meant(name: str, options: Iterable[str]) -> str:
     if name != AUTO:
         return name
     return BINARY if set(options) - _option_names(AUTO) else name
+
+
+def recipe_meant(name: str, options: Mapping[str, Any]) -> Method:
+    """The method that a name and options mean, with those options.
+
+    Raises:
+        UnknownName: for a method or option that does not exist.
+        BitfoldError: for an option that makes no sense.
+
+    Example:
+        >>> recipe_meant("auto", {"blocks": "3"}).name
+        'binary-code'
+    """
+    method = method_meant(name, options)
+    return parse_options(method_kind(method), options, what=f"option of method {method!r}")
 
 
 def _option_names(method: str) -> set[str]:

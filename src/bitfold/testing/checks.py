@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bitfold.embedder.contract import Embedder
+from bitfold.embedder.contract import embedders as embedders
 from bitfold.kernels.choice import plain_torch
 from bitfold.optim import OPTIMIZERS, RowOptimizer
 from bitfold.pool.coded import CodedWeight
@@ -23,11 +23,6 @@ PATHS: dict[str, Callable[[], Any]] = {
     "plain": plain_torch,
 }
 """Where lookups run: by the kernels where they can, or in plain torch."""
-
-
-def embedders(module: nn.Module) -> list[Embedder]:
-    """The embedders of a module."""
-    return [part for part in module.modules() if isinstance(part, Embedder)]
 
 
 def exact(module: nn.Module) -> bool:

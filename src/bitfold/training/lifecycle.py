@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from bitfold.embedder.contract import Embedder, Progress
+from bitfold.embedder.contract import Embedder, Progress, embedders
 from bitfold.embedder.grouped import Grouped
 from bitfold.errors import BitfoldError
 from bitfold.optim.moves import carry
@@ -44,8 +44,7 @@ class Lifecycle:
         epochs: int = 0,
     ) -> None:
         self.optimizers = list(optimizers)
-        found = [part for part in model.modules() if isinstance(part, Embedder)]
-        self.embedders = [part for part in found if not isinstance(part, Grouped)]
+        self.embedders = [part for part in embedders(model) if not isinstance(part, Grouped)]
         for part in self.embedders:
             part.fills_unseen = fill_unseen
         self._every = [part for part in self.embedders if part.every]

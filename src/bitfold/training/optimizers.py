@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from bitfold.embedder.contract import Embedder
+from bitfold.embedder.contract import embedders
 from bitfold.embedder.memory import memory
 from bitfold.nets.model import ClickModel
 from bitfold.optim import OPTIMIZERS as ROW_KINDS
@@ -17,12 +17,12 @@ def make_optimizers(model: ClickModel, config: TrainConfig) -> list[torch.optim.
     """The optimizers of `config`: of the embeddings' tables if they have one, then of the rest.
 
     What an embedding has beside tables - heads, decoders, thresholds - is moved as the network is:
-    the decay of rows holds it back (Gowalla at 10x, narrow rows with heads: AUC .904 against .900).
+    the decay of rows holds it back (docs/architecture.md has figures).
 
     Torch's fused form takes 0.5 ms a step where the others take 2 to 3 (two groups of an ml-1m
     DeepFM, two cores).
     """
-    ours = [table.weight for part in _embedders(model.embeddings) for table in part.tables()]
+    ours = [table.weight for part in embedders(model.embeddings) for table in part.tables()]
     ours = list({id(weight): weight for weight in ours}.values())
     known = {id(weight) for weight in ours}
     network = [weight for weight in model.parameters() if id(weight) not in known]
@@ -49,11 +49,7 @@ def make_optimizers(model: ClickModel, config: TrainConfig) -> list[torch.optim.
 
 def moves_rows(embeddings: nn.Module) -> bool:
     """Whether there are tables of rows: not in a flat array, nor in a network."""
-    return any(table.rows for part in _embedders(embeddings) for table in part.tables())
-
-
-def _embedders(module: nn.Module) -> list[Embedder]:
-    return [part for part in module.modules() if isinstance(part, Embedder)]
+    return any(table.rows for part in embedders(embeddings) for table in part.tables())
 
 
 def training_bytes(model: ClickModel, optimizers: Sequence[torch.optim.Optimizer]) -> int:
@@ -66,7 +62,7 @@ def training_bytes(model: ClickModel, optimizers: Sequence[torch.optim.Optimizer
             tensors.extend(value for value in state.values() if isinstance(value, Tensor))
         if weight.grad is None:  # moved within the backward pass
             moved += bytes_beside(weight)
-        if weight.grad is not None:
+        else:
             sparse = weight.grad.is_sparse
             tensors.extend(
                 [weight.grad._values(), weight.grad._indices()] if sparse else [weight.grad]

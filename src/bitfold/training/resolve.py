@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bitfold.config import parse_options, to_json
+from bitfold.config import to_json
 from bitfold.data.config import DataConfig
 from bitfold.data.folder import looks_prepared
 from bitfold.data.memory_log import MemoryLog
 from bitfold.errors import BitfoldError
-from bitfold.method.registry import method_kind, method_meant, plugin_files
+from bitfold.method.registry import plugin_files, recipe_meant
 from bitfold.nets.building import build_network, network_options
 from bitfold.runs.config import RunConfig
 from bitfold.runs.folder import load
@@ -28,8 +28,7 @@ Paths = str | Path | Sequence[str | Path] | MemoryLog
 def check_options(config: TrainConfig) -> None:
     """Raise for an embedding method, network or option that does not exist, before any work."""
     check_board(config.log)
-    method = method_meant(config.method, config.set)
-    parse_options(method_kind(method), config.set, what=f"option of method {method!r}")
+    recipe_meant(config.method, config.set)
     options = config.network_options(tuple(network_options(config.network)))
     build_network(config.network, 2, 1, 0, **options)
 
