@@ -36,6 +36,15 @@ def test_ids_of_a_field_are_told_apart_and_the_budget_is_met(
         assert len(cells) == size
 
 
+@pytest.mark.parametrize("sizes", [(1, 2, 2), (4, 4), (5, 5), (1, 1), (2, 3, 5, 9)])
+def test_tiny_fields_are_told_apart_with_any_rows_above_the_least(sizes: tuple[int, ...]) -> None:
+    fields = [Field(f"f{number}", size) for number, size in enumerate(sizes)]
+    with pytest.raises(BudgetTooSmall) as refusal:
+        first(fields, 1, 1)
+    for budget in range(refusal.value.minimum, 4 * (sum(sizes) + 8)):
+        assert first(fields, 1, budget).bytes <= budget
+
+
 def test_first_digits_share_rows_and_later_ones_share_none() -> None:
     fields = [Field("user", 6040), Field("item", 3706), Field("age", 7)]
     made = first(fields, 16, "50x")

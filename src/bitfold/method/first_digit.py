@@ -74,11 +74,16 @@ def _size(code: Code) -> int:
 
 def _first_radix(sizes: Sequence[int], rows: int, later: int) -> int:
     """The largest first radix that leaves room for `later` digits of each field; 0 for none."""
-    low, high = 0, rows
+
+    def fits(first: int) -> bool:
+        return first + sum(sum(_radices(size, first, later)[1:]) for size in sizes) <= rows
+
+    # Below all sizes a smaller first radix may need more rows, and the search could pass by.
+    whole = max(sizes, default=0)
+    low, high = (whole if whole and fits(whole) else 0), rows
     while low < high:
         middle = (low + high + 1) // 2
-        needed = middle + sum(sum(_radices(size, middle, later)[1:]) for size in sizes)
-        low, high = (middle, high) if needed <= rows else (low, middle - 1)
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
     return low
 
 

@@ -20,7 +20,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from bitfold.errors import BitfoldError
-from bitfold.method.registry import recipe_meant
 from bitfold.progress import is_first_process
 from bitfold.training.starting import STARTED, end_others, start, was_started, watch_first
 
@@ -197,6 +196,8 @@ def _no_weights(config: "TrainConfig") -> dict[str, Any]:
 
     Rows that are codes cannot be written so. Every process draws the same from the seed.
     """
+    from bitfold.method.registry import recipe_meant
+
     coded = recipe_meant(config.method, config.set).low_precision
     return {"init_sync": False} if coded else {}
 
