@@ -29,6 +29,7 @@ ROOMS = {
     "method": "address planning pool fuse embedder",
     "embedding": "planning fuse embedder method",
     "data": "outputs planning",
+    "weights": "planning method data",
     "nets": "",
     "ranking": "data",
     "runs": "outputs remote planning method embedding data nets ranking",
@@ -36,7 +37,7 @@ ROOMS = {
     "testing": "planning fuse pool kernels optim embedder method embedding training",
     "comparison": "outputs address planning optim method embedding data ranking runs training",
     "report": "outputs planning data runs comparison",
-    "cli": "outputs remote planning method data runs training comparison report",
+    "cli": "outputs remote planning method data weights runs training comparison report",
 }
 # What every room may import. These files import each other alone.
 COMMON = {

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from bitfold.embedder.contract import Embedder
 from bitfold.embedding.building import built
 from bitfold.embedding.tracing import as_leaf
-from bitfold.errors import BitfoldError, BudgetTooSmall
+from bitfold.errors import BitfoldError
 from bitfold.fuse.bags import check_offsets, check_pooling
-from bitfold.method.planner import plan as make_plan
-from bitfold.planning.budget import full_bytes, parse_budget
+from bitfold.method.shares import shared_out
 from bitfold.planning.field import Field, check_columns
 from bitfold.planning.plan import Plan
 
@@ -127,45 +126,15 @@ class TableCollection(nn.Module):
             start = sum(len(each) for each in self._columns)
             self._columns.append(list(range(start, start + len(table.features))))
         said = {"method": method, "seed": seed or 0, "dtype": dtype, **options}
-        plans = self._planned(budget, said)
+        parts: list[tuple[list[Field], int, dict[str, Any]]] = [
+            ([self.tables[t].field for t in group], self.tables[group[0]].embedding_dim, {})
+            for group in self._groups
+        ]
+        plans = shared_out(parts, budget, **said)
         self.embedders: Any = nn.ModuleList(
             built(plan, None if seed is None else seed + number, device, sparse)
             for number, plan in enumerate(plans)
         )
-
-    def _planned(self, budget: int | str | None, said: dict[str, Any]) -> list[Plan]:
-        """A plan for each width: shares by size, where those that are too small get the least."""
-        fields = [[self.tables[t].field for t in group] for group in self._groups]
-        widths = [self.tables[group[0]].embedding_dim for group in self._groups]
-        if budget is None or len(widths) == 1:
-            pairs = zip(fields, widths, strict=True)
-            return [make_plan(each, width, budget=budget, **said) for each, width in pairs]
-        sizes = [full_bytes(each, width) for each, width in zip(fields, widths, strict=True)]
-        if str(budget).strip().lower().endswith("x"):
-            pairs = zip(fields, widths, strict=True)
-            total = sum(parse_budget(budget, each, width) for each, width in pairs)
-        else:
-            total = parse_budget(budget, [], 1)
-        least: dict[int, int] = {}
-        while True:
-            rest = total - sum(least.values())
-            others = sum(size for g, size in enumerate(sizes) if g not in least)
-            plans = []
-            for g, size in enumerate(sizes):
-                share = least[g] if g in least else max(rest * size // others, 1)
-                try:
-                    plans.append(make_plan(fields[g], widths[g], budget=share, **said))
-                except BudgetTooSmall as error:
-                    least[g] = error.minimum
-                    break
-            else:
-                return plans
-            if len(least) == len(sizes) and sum(least.values()) > total:
-                raise BudgetTooSmall(
-                    f"method {said['method']!r} cannot fit these tables",
-                    got=f"{total} bytes",
-                    minimum=sum(least.values()),
-                )
 
     @property
     def plans(self) -> tuple[Plan, ...]:
