@@ -28,8 +28,9 @@ ROOMS = {
     "embedder": "address planning pool fuse kernels",
     "method": "address planning pool fuse embedder",
     "embedding": "planning fuse embedder method",
-    "folded": "outputs planning kernels pool embedder method embedding",
     "data": "outputs planning",
+    "weights": "planning method data",
+    "folded": "outputs planning kernels pool embedder method embedding weights",
     "nets": "",
     "ranking": "data",
     "runs": "outputs remote planning method embedding data nets ranking",
@@ -37,7 +38,7 @@ ROOMS = {
     "testing": "planning fuse pool kernels optim embedder method embedding training",
     "comparison": "outputs address planning optim method embedding data ranking runs training",
     "report": "outputs planning data runs comparison",
-    "cli": "outputs remote planning method data runs training comparison report",
+    "cli": "outputs remote planning method data weights runs training comparison report",
 }
 # What every room may import. These files import each other alone.
 COMMON = {

@@ -140,8 +140,8 @@ class Joint(nn.Module):
             state.wrong += 1
             return None
         state.wrong = 0
-        if pads:
-            zero = (ids.reshape(-1) == padding_idx).unsqueeze(-1)
+        if pads and padding_idx is not None:
+            zero = ids.reshape(-1).eq(padding_idx).unsqueeze(-1)
             vectors = vectors.masked_fill(zero, 0.0)
         found: Tensor = vectors if len(shape) == 1 else vectors.unsqueeze(1)
         return found
