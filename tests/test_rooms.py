@@ -31,7 +31,7 @@ ROOMS = {
     "embedding": "planning fuse embedder fitting method",
     "data": "outputs planning",
     "weights": "planning method data",
-    "folded": "outputs planning kernels pool embedder method embedding weights",
+    "folded": "outputs planning kernels pool embedder fitting method embedding weights",
     "nets": "",
     "ranking": "data",
     "runs": "outputs remote planning method embedding data nets ranking",

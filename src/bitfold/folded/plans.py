@@ -12,6 +12,7 @@ from bitfold.embedder.draws import part_seed
 from bitfold.embedder.group import GroupEmbedder
 from bitfold.embedding.building import built
 from bitfold.errors import BitfoldError, BudgetTooSmall
+from bitfold.fitting import fit as fit_tables
 from bitfold.folded.finding import (
     FoundTable,
     check_patterns,
@@ -60,7 +61,7 @@ def grouped(
         table = tables[n]
         pattern = next((p for p in overrides if any(matches(m, [p]) for m in table.modules)), None)
         weight, sparse = table.weight, table.first.sparse
-        key = pattern, table.width, weight.dtype, weight.device, sparse
+        key = pattern, table.width, weight.dtype, weight.device, sparse, weight.requires_grad
         found.setdefault(key, []).append(n)
     made = []
     for (pattern, *_), numbers in found.items():
@@ -155,6 +156,7 @@ def joint_of(
     plan: Plan,
     stats: Mapping[int, Any],
     seed: int | None,
+    fit: bool,
 ) -> Joint | None:
     """The joint tables of a plan; None where it keeps them as they are."""
     if _is_whole(plan):
@@ -171,7 +173,16 @@ def joint_of(
         if isinstance(part, GroupEmbedder):
             part.std = std
     embedder.reset_parameters()
-    return Joint(embedder)
+    joint = Joint(embedder)
+    if fit:
+        joint.fitted = fit_tables(
+            embedder,
+            [tables[n].weight.detach() for n in group.tables],
+            [stats.get(n) for n in group.tables],
+            padding=[tables[n].first.padding_idx for n in group.tables],
+            seed=seed or 0,
+        )
+    return joint.requires_grad_(first.weight.requires_grad)
 
 
 @torch.no_grad()
