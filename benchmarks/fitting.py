@@ -1,4 +1,4 @@
-"""How near smaller embeddings come to a trained table, and the seconds of one core that a fit takes.
+"""How near smaller embeddings come to a trained table, and the seconds of a fit on one core.
 
     python benchmarks/fitting.py
 

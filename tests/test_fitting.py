@@ -210,6 +210,21 @@ def test_codes_that_are_trained_are_those_of_rows_that_are_rounded():
     assert all(torch.equal(a, b) for a, b in zip(*map(tables_of, (coded, floats)), strict=True))
 
 
+def test_importances_tell_apart_ids_that_share_rows():
+    tables = drawn()
+    learned = fit(made("hash-embeddings", "4x", share=0.5).embedder, tables)
+    shared = fit(made("multi-hash", "4x").embedder, tables)
+    assert learned[0].how.endswith("importances in turns")
+    assert learned[0].error < shared[0].error
+
+
+def test_an_id_that_comes_twice_has_the_mean_of_its_vectors():
+    collection = made("full", None, [Field("day", 2)])
+    vectors = torch.stack([torch.full((DIM,), x) for x in (1.0, 3.0, 5.0)])
+    fit(collection.embedder, [(torch.tensor([0, 1, 1]), vectors)])
+    assert torch.allclose(collection.embedder.pool.weight, torch.tensor([[1.0], [4.0]]))
+
+
 # How it is solved.
 
 

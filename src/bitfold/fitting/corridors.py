@@ -10,9 +10,11 @@ from torch import Tensor
 
 from bitfold.address import Address, Raw
 from bitfold.embedder.corridor import Corridor
+from bitfold.embedder.importances import Importances
 from bitfold.fitting.few_bits import make_up
 from bitfold.fitting.gradients import descend
 from bitfold.fitting.heads import directions, lift_best, narrowing
+from bitfold.fitting.importances import weigh
 from bitfold.fitting.linear import least_squares
 from bitfold.fitting.pointers import point
 from bitfold.fitting.products import multiply
@@ -41,7 +43,7 @@ def fit_corridor(part: Corridor, tables: Sequence[Trained], seed: int) -> list[s
         for number, trained in enumerate(tables)
     ]
     with _in_floats(part):
-        whole = _whole(part)
+        whole = _whole(part, tables)
         for number in whole:
             _write(part, number, tables[number], turns[number])
             how[number] = "rows as they are"
@@ -50,6 +52,9 @@ def fit_corridor(part: Corridor, tables: Sequence[Trained], seed: int) -> list[s
         if rest:
             reading = Reading(part, rest, [tables[n] for n in rest], [turns[n] for n in rest])
             solved = multiply(reading, generator) if reading.product else least_squares(reading)
+            if isinstance(part, Importances):
+                weigh(part, reading)
+                solved = "least squares of rows and importances in turns"
             for number in rest:
                 how[number] = "k-means and " * pointed[number] + solved
         _choose(part, tables)
@@ -68,14 +73,15 @@ def fit_corridor(part: Corridor, tables: Sequence[Trained], seed: int) -> list[s
     return how
 
 
-def _whole(part: Corridor) -> list[int]:
-    """The fields whose ids each have one row, and no factor that differs by id."""
+def _whole(part: Corridor, tables: Sequence[Trained]) -> list[int]:
+    """The fields whose ids each have one row and one vector, and no factor that differs by id."""
     if type(part).factors is not Corridor.factors or part.program.signed:
         return []
     return [
         number
         for number in part.own_rows()
         if len(part.program.fields[number]) == 1
+        and tables[number].distinct
         and isinstance(part.program.fields[number][0].source, Raw)
     ]
 

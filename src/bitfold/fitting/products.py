@@ -100,7 +100,7 @@ def _apart(read: Read, others: Tensor, term: int, product: bool) -> tuple[Tensor
         along = torch.ones_like(read.wanted) if own is None else own.expand_as(read.wanted)
         return read.wanted, along
     factors = None if read.factors is None else read.factors[:, :, kept]
-    rest = Read(read.cells[:, :, kept], factors, read.wanted, read.weights)
+    rest = Read(read.ids, read.cells[:, :, kept], factors, read.wanted, read.weights)
     pieces = pieces_of(others, rest)
     if product:
         along = pieces.prod(2)

@@ -38,12 +38,14 @@ class Read(NamedTuple):
     """What some ids read.
 
     Args:
+        ids: int64 `[n]`.
         cells: int64 `[n, C, K]`, rows of the compact array.
         factors: `[n, C, K]`, what each piece is multiplied with; None for 1.
         wanted: `[n, C, w]`, what should come out; of a pass without it, anything.
         weights: `[n, 1, 1]`, what each id counts.
     """
 
+    ids: Tensor
     cells: Tensor
     factors: Tensor | None
     wanted: Tensor
@@ -103,10 +105,15 @@ class Reading:
 
     def passing(self, wanted: bool) -> Iterator[Read]:
         """The same, with nothing `wanted` where the tables need not be read."""
-        for place, trained in enumerate(self.tables):
-            size = max(256, NUMBERS // (trained.dim * self.terms[place]))
-            for begin in range(0, len(trained), size):
-                yield self._read(place, begin, min(begin + size, len(trained)), wanted)
+        for place in range(len(self.tables)):
+            yield from self.of(place, wanted)
+
+    def of(self, place: int, wanted: bool = True) -> Iterator[Read]:
+        """All ids of one field, some at a time."""
+        trained = self.tables[place]
+        size = max(256, NUMBERS // (trained.dim * self.terms[place]))
+        for begin in range(0, len(trained), size):
+            yield self._read(place, begin, min(begin + size, len(trained)), wanted)
 
     def _read(self, place: int, begin: int, end: int, wanted: bool) -> Read:
         trained, turn = self.tables[place], self.turns[place]
@@ -114,10 +121,10 @@ class Reading:
         cells, factors = self._cells(place, begin, chunk.ids)
         weights = (chunk.weights / trained.mass).to(self.dtype)[:, None, None]
         if not wanted:
-            return Read(cells, factors, weights, weights)
+            return Read(chunk.ids, cells, factors, weights, weights)
         vectors = chunk.vectors if turn is None else chunk.vectors.to(turn.dtype) @ turn
         target = vectors.to(self.dtype).reshape(len(chunk.ids), cells.shape[1], self.width)
-        return Read(cells, factors, target, weights)
+        return Read(chunk.ids, cells, factors, target, weights)
 
     def _cells(self, place: int, begin: int, ids: Tensor) -> tuple[Tensor, Tensor | None]:
         """Rows of the compact array that ids of a field read, and the factors of the pieces."""

@@ -83,6 +83,11 @@ class Trained:
     def __len__(self) -> int:
         return int(self.rows.shape[0])
 
+    @property
+    def distinct(self) -> bool:
+        """Whether every id has one vector."""
+        return self.ids is None or len(torch.unique(self.ids)) == len(self)
+
     def chunks(self, rows: int) -> Iterator[Chunk]:
         """The table, so many rows at a time; without the padding id."""
         for begin in range(0, len(self), rows):
