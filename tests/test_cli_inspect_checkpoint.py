@@ -193,6 +193,7 @@ def test_rows_of_zeros_and_nan_are_counted_in_every_type(dtype, tmp_path):
     broken = 2 if dtype is torch.float8_e4m3fn else 4
     empty, narrow = torch.zeros(0, 6, dtype=dtype), torch.zeros(3, 0, dtype=dtype)
     state = {"emb.weight": table, "emb_empty": empty, "emb_narrow": narrow}
+    state["bias"] = torch.ones(5, dtype=dtype)  # lies before the table
     save_file(state, tmp_path / "a.safetensors")
     torch.save(state | {"emb.weight": table.T.contiguous().T}, tmp_path / "a.pt")
     for name in ("a.safetensors", "a.pt"):

@@ -48,8 +48,8 @@ def suggest(
         size = budget = max(read // ratio, least)
         why.append(
             f"{1 - read / full:.0%} of the tables' bytes are rows that the log never reads: the "
-            f"budget is 1/{ratio} of the others, {format_bytes(size)}. This part is arithmetic, "
-            "and no measurement"
+            f"budget is 1/{ratio} of the others, {format_bytes(size)}, {full / size:.1f}x in all. "
+            "This part is arithmetic, and no measurement"
         )
     elif any(table.tensor.dtype != "float32" for table in tables):
         budget = size
