@@ -11,6 +11,7 @@ import copy
 import resource
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -90,14 +91,15 @@ def row(count: int) -> None:
             numbers, ids = torch.rand(1, NUMBERS), torch.randint(0, 100_000, (1, 8))
             given = [ids[:, f].clone() for f in range(8)] if apart else ids
             with torch.no_grad():
-                calls = [lambda m=m: m(numbers, given) for m in (model, *folded)]
+                calls = [partial(each, numbers, given) for each in (model, *folded)]
                 whole, *ours = turns(calls, count)
+            form = f"{'bags' if bags else 'ids':10} {'apart' if apart else 'columns':8}"
             for budget, times in zip(budgets, ours, strict=True):
                 p50, p95 = times[count // 2], times[count * 95 // 100]
                 w50, w95 = whole[count // 2], whole[count * 95 // 100]
                 print(
-                    f"{'bags' if bags else 'ids':10} {'apart' if apart else 'columns':8} {budget:8} "
-                    f"{w50:6.1f} {w95:6.1f}   {p50:6.1f} {p95:6.1f}   {p50 / w50:.2f}"
+                    f"{form} {budget:8} {w50:6.1f} {w95:6.1f}   "
+                    f"{p50:6.1f} {p95:6.1f}   {p50 / w50:.2f}"
                 )
 
 

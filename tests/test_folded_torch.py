@@ -181,9 +181,7 @@ def test_workers_read_the_same(way: str) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        loader = DataLoader(
-            Rows(model), batch_size=4, num_workers=1, multiprocessing_context=way
-        )
+        loader = DataLoader(Rows(model), batch_size=4, num_workers=1, multiprocessing_context=way)
         found = torch.cat(list(loader))
     finally:
         torch.set_num_threads(threads)
@@ -201,9 +199,7 @@ def _train(model: nn.Module, rows: Tensor, wanted: Tensor, steps: int = 3) -> nn
 
 def _process(rank: int, folder: str, kind: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/{kind}", rank=rank, world_size=2
-    )
+    dist.init_process_group("gloo", init_method=f"file://{folder}/{kind}", rank=rank, world_size=2)
     torch.manual_seed(0)
     model = Net()
     bitfold.fold(model, "40x", seed=0)
@@ -236,9 +232,7 @@ def test_two_processes_train_what_one_trains(kind: str, tmp_path: Path) -> None:
     model.eval()
     _train(model, batch(32), torch.arange(32.0).unsqueeze(1) / 32)
     context = multiprocessing.get_context("spawn")
-    both = [
-        context.Process(target=_process, args=(rank, str(tmp_path), kind)) for rank in range(2)
-    ]
+    both = [context.Process(target=_process, args=(rank, str(tmp_path), kind)) for rank in range(2)]
     for each in both:
         each.start()
     for each in both:

@@ -55,8 +55,9 @@ def fold(
     with its hooks and flags. The model trains, saves, loads, compiles and serves as before.
 
     Tables of fewer than `min_rows` rows stay whole and count in the budget. A weight that is also
-    another parameter (a tied output layer), frozen tables (but for `fit`) and subclasses are left alone
-    and do not count. The report says which and why. Fresh rows have the deviation of those they replace.
+    another parameter (a tied output layer), frozen tables (but for `fit`) and subclasses are left
+    alone and do not count. The report says which and why. Fresh rows have the deviation of those
+    that they replace.
 
     Optimizers that hold a folded weight get what took its place, without its old state. Lists of
     parameters that modules keep (penalties) lose it; the report says so.

@@ -17,7 +17,7 @@ from bitfold.embedding.building import built
 from bitfold.errors import BitfoldError
 from bitfold.files import read_tensors, write_json, write_tensors
 from bitfold.folded.constructing import Made
-from bitfold.folded.faces import folded_from
+from bitfold.folded.faces import Folded, folded_from
 from bitfold.folded.finding import FoundTable, find_tables
 from bitfold.folded.joint import Joint
 from bitfold.folded.record import PLAN, Recorded, read_record
@@ -202,6 +202,8 @@ def _fold_as(owner: str, record: Recorded, tables: Mapping[str, FoundTable]) -> 
                 fix="make the model as it was before it was folded, with the same options",
             )
         chosen.append(table)
+    if isinstance(chosen[0].first, Folded):  # a module in two places has its state there twice
+        return
     embedder = built(plan, 0, "cpu", chosen[0].first.sparse)
     joint = Joint(embedder.serving() if record.packed else embedder)
     first = True
