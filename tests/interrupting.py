@@ -17,12 +17,12 @@ def stopped_after(steps: int) -> Iterator[None]:
     """Trainings die in the step after `steps`; it must come to that."""
     step, count = Trainer._step, 0
 
-    def counted(self, batch):  # type: ignore[no-untyped-def]
+    def counted(self, *batch):  # type: ignore[no-untyped-def]
         nonlocal count
         count += 1
         if count > steps:
             raise Stop
-        return step(self, batch)
+        return step(self, *batch)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_step", counted)

@@ -123,6 +123,33 @@ def test_time_that_is_up_stops_between_cells(
     assert "What is missing" in (tmp_path / "docs/results.md").read_text()
 
 
+def test_a_teacher_has_cells_of_its_own(
+    made: SimpleNamespace, board: Any, trained: list[str], tmp_path: Path
+) -> None:
+    auto = replace(board, name="tiny-auto", stages=("auto",), rivals=())
+    taught = replace(
+        auto, name="tiny-distilled", reference="tiny-auto", stages=("distill",),
+        rivals=tuple(made.boards.TAUGHT),
+    )  # fmt: skip
+    boards = {each.name: each for each in (auto, taught)}
+    places = ("--data", str(tmp_path), "--out", str(tmp_path / "out"))
+    places += ("--docs", str(tmp_path / "docs"))
+    assert made.main([*places, "--stage", "distill"], boards) == 0
+    # A teacher, and what it teaches; the one of each seed is trained once.
+    assert trained.count("full-0") == len(trained) / 2 == 4
+    assert made.main(list(places), boards) == 0
+    assert trained[8:] == ["full-1x-0", "auto-10x-0"]
+    kept = json.loads((tmp_path / "docs/results/tiny-distilled-distill.json").read_text())
+    found = {row["method"]: row["auc"] for row in kept["cells"]}
+    assert found.keys() == {*made.boards.TAUGHT, *made.boards.SHARES}
+    assert len(set(found.values())) == 4
+    page = (tmp_path / "docs/results.md").read_text()
+    for method, title in made.boards.TAUGHT.items():
+        assert f"| 10x | {title} | 1 | {found[method]:.4f} |" in page
+    assert "| 10x | plain | 1 |" in page
+    assert "What is missing" not in page
+
+
 def test_the_final_stage_waits_for_the_grid(
     made: SimpleNamespace, board: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

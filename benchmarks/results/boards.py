@@ -11,7 +11,8 @@ BUDGETS = ("10x", "100x", "1000x")
 GRID, FINAL, REMEDIES = "grid", "final", "remedies"
 # What a budget alone gives, and every family in every precision: on boards of their own.
 AUTO, FAMILIES = "auto", "families"
-STAGES = (GRID, FINAL, REMEDIES, AUTO, FAMILIES)
+DISTILL = "distill"  # `auto` with a teacher, on a board of its own
+STAGES = (GRID, FINAL, REMEDIES, AUTO, FAMILIES, DISTILL)
 CLAIM_STAGES = (GRID, FINAL, REMEDIES)
 # With rows dealt alike and by the root of a field's size: the better one is the rival.
 RIVALS = ("hash", "multi-hash", "hash:allocation=0.5", "multi-hash:allocation=0.5")
@@ -180,6 +181,16 @@ LOW_PRECISION = "auto:low_precision=true"
 """What is held against `auto` on the boards of low-precision training."""
 NARROW = ("mixed-dimensions:bits=4,alpha=0.15", "binary-code:bits=4,sharing=first")
 """What `auto` chooses between where whole rows of 4 bits do not fit: narrower ones, shared ones."""
+TAUGHT = {
+    "auto:teacher_share=0.5": "teacher, share .5",
+    "auto:teacher_meta=true": "learned targets",
+}
+"""What is held against plain `auto` on the board of distillation."""
+SHARES = {
+    "auto:teacher_share=0.9": "teacher, share .9",
+    "auto:teacher_share=0.25": "teacher, share .25",
+}
+"""Other shares, with one seed."""
 NARROW_BUDGETS = ("10x", "14x", "18x", "25x")
 NARROW_LOGS = ("frappe", "ml-1m", "gowalla")
 FROM_TEXT = ("ml-1m",)
@@ -235,6 +246,16 @@ def auto_boards() -> list[Board]:
                     rivals=(LOW_PRECISION,),
                     budgets=("2x", "10x"),
                     stages=(AUTO,),
+                )
+            )
+            out.append(
+                replace(
+                    board,
+                    name=f"{log.name}-distilled",
+                    reference=board.name,
+                    rivals=tuple(TAUGHT),
+                    budgets=("50x", "100x"),
+                    stages=(DISTILL,),
                 )
             )
     return out

@@ -9,6 +9,7 @@ from .auto import auto
 from .board_page import board_page
 from .boards import FINAL, Board
 from .claims import crosses, defaults, headline, notes, rivals
+from .distilled import distilled
 from .figures import CLAIM, Figures, claimed, figure, table
 from .sitting import Sitting
 from .stages import PAPER, Key
@@ -33,7 +34,8 @@ def write_page(sitting: Sitting, path: Path) -> None:
     every = list(sitting.boards.values())
     boards = [board for board in every if board.claims]
     claims = (
-        *(notes(path), auto(sitting), beside_unified(sitting), headline(sitting)),
+        *(notes(path), auto(sitting), distilled(sitting), beside_unified(sitting)),
+        headline(sitting),
         rivals(sitting, boards),
         *(defaults(sitting, boards), crosses(sitting)),
     )

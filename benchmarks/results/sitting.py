@@ -13,11 +13,12 @@ from bitfold.comparison.floors import LOGISTIC
 from bitfold.comparison.folder import OPTIONS_FILE, said_options
 from bitfold.files import read_json, write_json
 
-from .boards import FINAL, GRID, Board
+from .boards import DISTILL, FINAL, GRID, Board
 from .locks import claimed
 from .record import Record, clicks_of, known_cells, words_of
 from .sources import SetMissing, log_of
 from .stages import Call, Key, best_forms, calls, gaps, guessed, key_of
+from .taught import teach
 
 if TYPE_CHECKING:
     from bitfold.data.prepared import PreparedLog
@@ -118,6 +119,9 @@ class Sitting:
             each.check(words)
         record.words = words
         for call in planned:
+            if stage == DISTILL:
+                teach(self, board, log, record, call.cells(board))
+                continue
             self._call(board, call, log, record, siblings)
 
     def _wanting(self, board: Board, record: Record, planned: Sequence[Call]) -> bool:

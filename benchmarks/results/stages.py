@@ -12,7 +12,7 @@ from bitfold.comparison.config import FULL, Cell, CompareConfig, cells
 from bitfold.comparison.floors import logistic_cell
 from bitfold.method.registry import method_kinds
 
-from .boards import AUTO, DEFAULT, FAMILIES, FINAL, GRID, REMEDIES, Board
+from .boards import AUTO, DEFAULT, DISTILL, FAMILIES, FINAL, GRID, REMEDIES, SHARES, Board
 
 STRATEGIES = ("succession", "skip")
 SHARINGS = ("slices", "shared", "fields")
@@ -103,6 +103,12 @@ def calls(board: Board, stage: str, best: Mapping[str, Sequence[str]]) -> list[C
             )
             for seeds in dict.fromkeys((1, board.seeds))
             for budget in reversed(board.budgets)
+        ]
+    if stage == DISTILL:
+        several = ((board.rivals, board.seeds), (tuple(SHARES), 1))
+        return [
+            Call(f"{DISTILL}-{seeds}", _words(methods, board.budgets, seeds, floors=False))
+            for methods, seeds in several
         ]
     if stage == REMEDIES:
         return [

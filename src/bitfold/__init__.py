@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from bitfold.kernels.choice import plain_torch
     from bitfold.method import Method, MethodInfo, load_plugin, methods
     from bitfold.method.planner import plan
+    from bitfold.nets.distilling import distill
     from bitfold.planning.budget import format_bytes
     from bitfold.planning.plan import Plan
     from bitfold.runs.folder import load
@@ -58,8 +59,12 @@ __all__ = [
     "TableCollection",
     "UnknownName",
     "compare",
+<<<<<<< HEAD
     "fold",
     "folding",
+=======
+    "distill",
+>>>>>>> distill
     "format_bytes",
     "inspect",
     "load",
@@ -88,6 +93,7 @@ _HOMES = {
     "method": ("Method", "MethodInfo", "load_plugin", "methods"),
     "planning.plan": ("Plan",),
     "method.planner": ("plan",),
+    "nets.distilling": ("distill",),
     "runs.folder": ("load",),
     "runs.run": ("Run",),
 }

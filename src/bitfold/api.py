@@ -89,6 +89,7 @@ def train(
     resume: bool = False,
     force: bool = False,
     from_run: "Run | str | Path | None" = None,
+    teacher: "Run | str | Path | None" = None,
     progress: Drawing = None,
     **options: Any,
 ) -> "Run":
@@ -101,6 +102,8 @@ def train(
         resume: go on with the training in `out` that was stopped; give the same data and options.
         force: replace the run that is in `out`.
         from_run: a run to go on from: its options hold where none is said.
+        teacher: a run of the same log to learn from, beside the labels; see `teacher_share` and
+            `teacher_meta` among the options.
         progress: as for `prepare`.
         options: those of `bitfold train`, such as `label`, `fields`, `method`, `budget`, `epochs`.
 
@@ -120,6 +123,7 @@ def train(
     from bitfold.runs.folder import load
     from bitfold.runs.manifest import CONFIG
     from bitfold.runs.run import Run
+    from bitfold.runs.teaching import TeacherConfig
     from bitfold.training import TrainConfig
     from bitfold.training import train as job
 
@@ -129,7 +133,12 @@ def train(
     if settled is not None and (Path(settled) / CONFIG).is_file():
         found = RunConfig.load(Path(settled) / CONFIG)
         base = to_json(found.data) | to_json(found.train)
-    train_config, data_config = configs((TrainConfig, DataConfig), options, base)
+        if settled is out:  # a teacher does not teach on from one run to the next
+            base |= to_json(found.taught)
+    if teacher is not None:
+        options["teacher"] = str(teacher.path if isinstance(teacher, Run) else teacher)
+    kinds = (TrainConfig, TeacherConfig, DataConfig)
+    train_config, taught, data_config = configs(kinds, options, base)
     with listening(progress) as tell, _source(data) as source:
         _check_settled(source, options)
         folder = _Folder(out, "run", resume=resume, force=force)
@@ -143,6 +152,7 @@ def train(
                     resume=resume,
                     force=force,
                     from_run=start,
+                    taught=taught,
                     progress=tell,
                 ).path
             )

@@ -77,6 +77,7 @@ TITLES = {
     "DataConfig": "How raw files are read",
     "TrainConfig": "Training",
     "CompareConfig": "Comparison",
+    "TeacherConfig": "Distillation",
     "SynthConfig": "The log",
 }
 
@@ -242,7 +243,7 @@ def _name(key: str, known: Sequence[str]) -> str:
     return name if name in known else RENAMED.get(name, name)
 
 
-SECTIONS = ("data", "train", "compare", "synth")  # parts of a saved configuration
+SECTIONS = ("data", "train", "taught", "compare", "synth")  # parts of a saved configuration
 NOTES = (
     "format",
     "version",
@@ -251,6 +252,7 @@ NOTES = (
     "paths",
     "kind",
     "from_run",
+    "teacher_digest",
 )  # what a saved one says besides
 
 

@@ -27,6 +27,7 @@ from bitfold.errors import BitfoldError
 from bitfold.files import without_nan
 from bitfold.progress import is_first_process
 from bitfold.runs.options import TrainConfig
+from bitfold.runs.teaching import TeacherConfig
 from bitfold.settings import options_of, said
 
 CONFIG = "config.json"
@@ -45,7 +46,7 @@ SHOWN = (
     "--from", "from_run", metavar="RUN", help="Begin with this run's weights: the next day's log."
 )
 @click.option("--force", is_flag=True, help="Replace the run in --out.")
-@options(TrainConfig, DataConfig)
+@options(TrainConfig, TeacherConfig, DataConfig)
 @plugins
 def train(
     data: tuple[str, ...],
@@ -59,14 +60,15 @@ def train(
     """Train a click model whose embeddings fit in a byte budget, and save it as a run.
 
     DATA is a prepared log, or raw files read as `bitfold prepare` reads them. With --resume, what
-    is not said is as it was; with --from, it is as that run has it.
+    is not said is as it was; with --from, it is as that run has it, but for --teacher.
 
     \b
     bitfold train clicks.csv.gz --label 'rating>=4' --fields user,item,age --group user \\
         --split random:0.8,0.1,0.1 --method binary-code --budget 10x --width 16 \\
         --network deepfm --epochs 8 --batch-size 2048 --lr 1e-3 --seed 0 --out RUN
     """
-    known = [*options_of(TrainConfig), *options_of(DataConfig)]
+    kinds = (TrainConfig, TeacherConfig, DataConfig)
+    known = [name for kind in kinds for name in options_of(kind)]
     saved, paths = _saved(out, from_run, known, resume=resume)
     data = data or paths
     file = saved | file_options(config_file, known)
@@ -75,6 +77,7 @@ def train(
             "there is no log to train on", expected="DATA: raw files, or a prepared log"
         )
     config = build(TrainConfig, given, file)
+    taught = build(TeacherConfig, given, file)
     reading = build(DataConfig, given, file)
     check_settled(data, said(DataConfig, given))
 
@@ -89,13 +92,14 @@ def train(
             resume=resume,
             force=force,
             from_run=from_run,
+            taught=taught,
             progress=progress,
         )
     figures = {name: result.metrics[name] for name in SHOWN if result.metrics.get(name) is not None}
     popular = result.metrics.get("floors", {}).get("popularity")
     show(
         *below(result.metrics, popular),
-        metrics_table(f"{out}: {config.method}, {config.network}", figures),
+        metrics_table(f"{out}: {config.method}, {config.network}{taught.told}", figures),
         *_by_popularity(popular),
     )
     show(f"next: bitfold predict {out} ROWS --out scores.parquet")
@@ -118,7 +122,9 @@ def _saved(
             return read_config(str(begun), known), paths
         base = None if from_run is None else Path(from_run) / CONFIG
         if base is not None and base.is_file():
-            return read_config(str(base), known), ()
+            found = read_config(str(base), known)
+            teaching = options_of(TeacherConfig)  # the base's teacher does not teach on
+            return {name: value for name, value in found.items() if name not in teaching}, ()
     except BitfoldError:
         if is_first_process():
             raise

@@ -1,7 +1,7 @@
 """The options of a run, as its config.json keeps them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from bitfold.config import from_json, to_json
 from bitfold.data.config import DataConfig
 from bitfold.files import write_json
 from bitfold.method.registry import PluginFile
-from bitfold.records import checked, record, sealed
+from bitfold.records import Digest as FileDigest
+from bitfold.records import broken, checked, record, sealed
 from bitfold.runs.manifest import FORM, Digest
 from bitfold.runs.options import TrainConfig
+from bitfold.runs.teaching import TeacherConfig
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class RunConfig:
         paths: the log.
         from_run: the run it went on from, if any.
         plugins: the plugin files that were loaded.
+        taught: who taught it, if anybody.
+        teacher_digest: the identity of the teacher's run.
     """
 
     data: DataConfig
@@ -34,6 +38,13 @@ class RunConfig:
     paths: tuple[str, ...] = ()
     from_run: str | None = None
     plugins: tuple[PluginFile, ...] = ()
+    taught: TeacherConfig = field(default_factory=TeacherConfig)
+    teacher_digest: str | None = None
+
+    def options(self) -> dict[str, Any]:
+        """The options of the training by name, those of a teacher with them if there is one."""
+        taught = {} if self.taught.teacher is None else to_json(self.taught)
+        return to_json(self.train) | taught
 
     def to_json(self) -> dict[str, Any]:
         """What config.json holds."""
@@ -46,6 +57,9 @@ class RunConfig:
         }
         if self.plugins:  # without, the file is one that every bitfold reads
             found["plugins"] = [to_json(file) for file in self.plugins]
+        if self.taught.teacher is not None:
+            found["taught"] = to_json(self.taught)
+            found["teacher_digest"] = self.teacher_digest
         return found
 
     def save(self, path: Path) -> None:
@@ -65,12 +79,19 @@ class RunConfig:
     def from_json(cls, values: Mapping[str, Any], where: object = "config.json") -> "RunConfig":
         """Read what `to_json` wrote; `where` is what an error calls it."""
         found = record(values, _Config, where, fix="train anew")
+        taught = from_json(TeacherConfig, found.taught, where)
+        if (taught.teacher is None) != (found.teacher_digest is None):
+            raise broken(
+                where, "a teacher without its digest, or a digest alone", "both", "train anew"
+            )
         return cls(
             from_json(DataConfig, found.data, where),
             from_json(TrainConfig, found.train, where),
             found.paths,
             found.from_run,
             tuple(PluginFile(each.path, each.sha256, each.methods) for each in found.plugins),
+            taught,
+            found.teacher_digest,
         )
 
 
@@ -91,3 +112,5 @@ class _Config(msgspec.Struct, forbid_unknown_fields=True):
     data: dict[str, Any]
     train: dict[str, Any]
     plugins: tuple[_Plugin, ...] = ()
+    taught: dict[str, Any] = {}
+    teacher_digest: FileDigest | None = None

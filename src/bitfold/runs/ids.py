@@ -1,6 +1,6 @@
 """Whether a prepared log has the ids and numbers that a run was trained on."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,15 +20,27 @@ READING = (
 
 def same_ids(log: "Schema", run: "Schema") -> None:
     """Raise unless a prepared log has the ids and numbers that a run was trained on."""
+    found = other_ids(log, run)
+    if found is not None:
+        how, got, expected = found
+        raise BitfoldError(
+            f"the log was prepared {how} than the run's",
+            got=got,
+            expected=expected,
+            fix="give the raw files, which are then read as the run reads them",
+        )
+
+
+def other_ids(log: "Schema", run: "Schema") -> tuple[str, Any, Any] | None:
+    """What first makes other ids or numbers of a log than of a run's; None if they are the same.
+
+    Returns:
+        Words such as `with another hash_seed`, what the log has, and what the run has.
+    """
     ours, theirs = log.to_json(), run.to_json()
     for name, expected in theirs["data"].items():
         if name not in READING and ours["data"][name] != expected:
-            raise BitfoldError(
-                f"the log was prepared with another {name} than the run's",
-                got=ours["data"][name],
-                expected=expected,
-                fix="give the raw files, which are then read as the run reads them",
-            )
+            return f"with another {name}", ours["data"][name], expected
     fitted = run.config.ids == "vocabulary" or bool(run.numeric_names)
     fitted = fitted or any(info.kind == "bucket" for info in run.fields)
     if fitted and (
@@ -36,12 +48,9 @@ def same_ids(log: "Schema", run: "Schema") -> None:
         or [info.edges for info in log.fields] != [info.edges for info in run.fields]
         or not _same_map(log.vocabulary, run.vocabulary)
     ):
-        raise BitfoldError(
-            "the log was prepared from other rows than the run's",
-            got="another vocabulary, or other constants of numeric columns",
-            expected="those of the run",
-            fix="give the raw files, which are then read as the run reads them",
-        )
+        constants = "constants of numeric columns"
+        return "from other rows", f"another vocabulary, or other {constants}", "those of the run"
+    return None
 
 
 def _same_map(one: "Vocabulary | None", other: "Vocabulary | None") -> bool:

@@ -26,6 +26,7 @@ from bitfold.records import (
     MissingFile,
     broken,
     checked,
+    file_digest,
     file_size,
     read_object,
     record,
@@ -106,6 +107,17 @@ def is_run(folder: Path) -> bool:
 def is_complete(folder: Path) -> bool:
     """Whether the run in `folder` has ended."""
     return os.path.isfile(folder / MANIFEST)  # noqa: PTH113  (False where it may not be looked at)
+
+
+def identity(folder: Path) -> str:
+    """What tells a run from another: its manifest has the digests of all its files.
+
+    Raises:
+        BitfoldError: it is not a run, or not finished.
+    """
+    if not is_complete(folder):
+        verify(folder)  # it says what the folder is
+    return file_digest(folder / MANIFEST)
 
 
 RUN = Kind(

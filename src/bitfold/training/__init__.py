@@ -8,6 +8,7 @@ lifecycle  what embedders do between steps     phases      a training that plans
 counting   how often ids occur                 unseen      ids that training lacks
 parts      can the log be trained on?          memory      do the tables fit this machine?
 checkpoint all that going on needs             logs        CSV, TensorBoard, MLflow
+distilling a run that teaches the training
 optimizers which of them move the model        measuring   the figures of metrics.json
 
 Names are imported on first use, so that the command can show its options without loading torch.

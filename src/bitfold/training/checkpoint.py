@@ -92,10 +92,12 @@ def save(
     optimizers: Sequence[torch.optim.Optimizer],
     random: dict[str, Tensor],
     plan: Plan | None = None,
+    generator: nn.Module | None = None,
 ) -> None:
     """Write the checkpoint in `folder`, and remove what it no longer names.
 
-    A plan is kept where it is not the one that training began with.
+    A plan is kept where it is not the one that training began with; a generator of targets where
+    there is one (its optimizer is among the others).
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     scalars: dict[str, Any] = {}
@@ -107,6 +109,8 @@ def save(
                 else:
                     scalars[f"{which}.{number}.{key}"] = value
     tensors |= {f"random.{name}": state for name, state in random.items()}
+    if generator is not None:
+        tensors |= {f"targets.{name}": each for name, each in generator.state_dict().items()}
     notes = {
         "format": str(FORMAT),
         "position": json.dumps(without_nan(dataclasses.asdict(position))),
@@ -154,7 +158,10 @@ def plan_of(folder: Path) -> Plan | None:
 
 
 def load(
-    folder: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
+    folder: Path,
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    generator: nn.Module | None = None,
 ) -> tuple[Position, dict[str, Tensor]]:
     """Bring the model and the optimizers to the checkpoint; returns the position and random state.
 
@@ -181,6 +188,7 @@ def load(
     if version >= 3:
         check_seal(path, tensors, notes)
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "random": {}}
+    parts |= {"targets": {}} if generator is not None else {}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
         if part not in parts:
@@ -190,6 +198,8 @@ def load(
     position = build(found, Position, path, fix=ANEW)
     position.sealed = position.sealed and version >= 3
     _load(model, parts["model"])
+    if generator is not None:
+        _load(generator, parts["targets"])
     scalars = parse_object(notes.get("optimizer", "").encode(), path, fix=ANEW)
     states: list[dict[int, dict[str, Any]]] = [{} for _ in optimizers]
     try:

@@ -17,7 +17,9 @@ from bitfold.runs.config import RunConfig
 from bitfold.runs.manifest import CHECKPOINT, METRICS, is_complete, read_metrics, verify
 from bitfold.runs.options import TrainConfig
 from bitfold.runs.run import Run
+from bitfold.runs.teaching import TeacherConfig
 from bitfold.training import checkpoint, folder
+from bitfold.training.distilling import Teaching
 from bitfold.training.job import Job
 from bitfold.training.processes import agreed, make_fabric, place_of_process, together
 from bitfold.training.resolve import Paths, agree, check_options, run_config
@@ -54,6 +56,7 @@ def train(
     resume: bool = False,
     force: bool = False,
     from_run: str | Path | None = None,
+    taught: TeacherConfig | None = None,
     floors: bool = True,
     progress: Progress | None = None,
 ) -> RunResult:
@@ -71,6 +74,7 @@ def train(
         force: replace a run that is in `out`, when the new one is whole. Until then the training
             is in a hidden folder beside it, and `resume` goes on with it.
         from_run: a run to go on from: its schema reads the new rows, its weights are the start.
+        taught: who teaches it, if anybody; None: as in the run that is resumed, else nobody.
         floors: measure the popularity of ids beside the model: one more pass over the log, where
             the fields have at most 4 M distinct ids together.
         progress: told of the rows done, with `loss`, `rows_per_second` and `valid_auc`.
@@ -88,7 +92,9 @@ def train(
         config = None
         if group is None or group.is_global_zero:
             begun = folder.under_way(out) if resume else out
-            config = run_config(data_paths, data_config, train_config, begun, resume, from_run)
+            config = run_config(
+                data_paths, data_config, train_config, begun, resume, from_run, taught
+            )
             if config is None:
                 folder.complete(out)
         if group is not None:
@@ -102,9 +108,13 @@ def train(
         fabric = make_fabric(config.train)
         memory = data_paths if isinstance(data_paths, MemoryLog) else None
         with together(fabric):
+            teaching = Teaching.of(config, fabric)
             if group is None:  # the processes that were started just now have asked for it
                 fabric.broadcast(config)
-            _train(out, config, base, fabric, tell, memory, floors, resume=resume, force=force)
+            _train(
+                out, config, base, teaching, fabric, tell, memory, floors,
+                resume=resume, force=force,
+            )  # fmt: skip
     return _finished(out)
 
 
@@ -128,6 +138,7 @@ def _train(
     out: Path,
     config: RunConfig,
     base: Run | None,
+    teaching: Teaching | None,
     fabric: "Fabric",
     tell: Progress,
     memory: MemoryLog | None,
@@ -147,7 +158,10 @@ def _train(
         try:
             with together(fabric):
                 if not is_complete(place):
-                    Job(place, config, base, fabric, tell, memory, floors, out.name).run()
+                    Job(
+                        place, config, base, fabric, tell, memory, floors, out.name,
+                        teaching=teaching,
+                    ).run()  # fmt: skip
         except (BitfoldError, OSError) as error:
             # What diverged once diverges again, so there would be nothing to resume.
             kept = checkpoint.exists(place / CHECKPOINT)

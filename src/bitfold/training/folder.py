@@ -34,9 +34,9 @@ def claim(
 
     Raises:
         BitfoldError: there is something else, or a run and neither `resume` nor `force`; or the
-            log lies in the output, or the output in the log.
+            log, or a run that is read, lies in the output, or the output in it.
     """
-    outputs.refuse_overlap(out, [*config.paths, config.from_run])
+    outputs.refuse_overlap(out, [*config.paths, config.from_run, config.taught.teacher])
 
     def begin(folder: Path) -> None:
         write_config(folder, config)
@@ -79,6 +79,12 @@ def check_same(begun: RunConfig, asked: RunConfig) -> None:
     pairs: list[tuple[str, Any, Any]] = [
         ("paths", begun.paths, asked.paths),
         ("from", begun.from_run, asked.from_run),
+    ]
+    # A teacher is told by what it is, wherever it lies now.
+    pairs.append(("teacher", begun.teacher_digest, asked.teacher_digest))
+    pairs += [
+        (name, getattr(begun.taught, name), getattr(asked.taught, name))
+        for name in ("teacher_share", "teacher_meta")
     ]
     sections: list[tuple[Any, Any]] = [(begun.train, asked.train)]
     if not (len(begun.paths) == 1 and looks_prepared(Path(begun.paths[0]))):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bitfold.config import to_json
 from bitfold.data.formats import with_defaults
 from bitfold.data.manifest import MANIFEST_FILE
 from bitfold.data.memory_log import MemoryLog
@@ -32,6 +31,7 @@ from bitfold.runs.run import Run
 from bitfold.training import checkpoint, folder
 from bitfold.training.checkpoint import Position
 from bitfold.training.counting import LogStatistics
+from bitfold.training.distilling import Teaching
 from bitfold.training.lifecycle import Lifecycle
 from bitfold.training.logs import TrainingLog
 from bitfold.training.loop import Logits, Trainer
@@ -58,6 +58,7 @@ class Job:
     memory: MemoryLog | None = None
     floors: bool = True
     name: str = "run"
+    teaching: Teaching | None = None
     lines: TrainingLog | None = None
 
     def run(self) -> None:
@@ -69,6 +70,8 @@ class Job:
                 folder.write_config(self.out, self.config)
         if self.config.train.ranking is not None:
             check_rank(log.schema.config, self.config.train.ranking)
+        if self.teaching is not None:
+            self.teaching.check(log.schema)
         dense = self._dense(log)
         rows = TrainingRows(log, dense)
         notes = check_parts(log, self.fabric.world_size)
@@ -84,7 +87,7 @@ class Job:
                 progress=self.progress, floors=self.floors,
             )  # fmt: skip
             if self.lines is not None:
-                self.lines.result(to_json(self.config.train), metrics)
+                self.lines.result(self.config.options(), metrics)
         finally:
             if self.lines is not None:
                 self.lines.close()
@@ -172,7 +175,9 @@ class Job:
             stage = stage_at(course, _collection(model).plan)
             trainer = self._trainer(model, rows, stats, position, stage, plan)
             if resumes:
-                position, random = checkpoint.load(place, model, trainer.optimizers)
+                position, random = checkpoint.load(
+                    place, model, trainer.optimizers, trainer.generator
+                )
                 trainer.position, resumes = position, False
                 _check_log(rows.log, position)
                 _set_random(self.fabric, random)
@@ -219,7 +224,7 @@ class Job:
         return Trainer(
             fabric=fabric,
             model=model,
-            optimizers=optimizers,
+            optimizers=[*optimizers, *(self.teaching.optimizers if self.teaching else ())],
             module=module,
             fabric_optimizers=fabric_optimizers,
             rows=rows,
@@ -232,6 +237,7 @@ class Job:
             life=self._life(model, optimizers, stats),
             stage=stage,
             plan=plan,
+            teaching=self.teaching,
         )
 
     def _open_lines(self, position: Position) -> TrainingLog | None:

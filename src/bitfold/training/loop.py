@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from bitfold.runs.options import TrainConfig
 from bitfold.runs.scoring import EVALUATION_ROWS, score
 from bitfold.training import checkpoint
 from bitfold.training.checkpoint import Position
+from bitfold.training.distilling import Teaching
 from bitfold.training.lifecycle import Lifecycle
 from bitfold.training.logs import TrainingLog
 from bitfold.training.phases import Stage
@@ -70,8 +71,14 @@ class Trainer:
     life: Lifecycle
     stage: Stage
     plan: Plan | None = None
+    teaching: Teaching | None = None
     negative_rate: float | None = None
     steps: int = 0  # of this process
+
+    @property
+    def generator(self) -> nn.Module | None:
+        """What makes the targets, where they are learned: its state is in the checkpoint."""
+        return None if self.teaching is None else self.teaching.generator
 
     def run(self) -> None:
         """Train to the end of the stage, or to where early stopping ends the training."""
@@ -87,15 +94,13 @@ class Trainer:
         at, config, fabric = self.position, self.config, self.fabric
         self.model.train()
         world, rows = fabric.world_size, self.rows.count("train")
-        batches = self.rows.batches(
-            "train",
-            config.batch_size,
-            shuffle_seed=config.seed,
-            epoch=at.epoch,
-            start=at.batch,
-            rank=fabric.global_rank,
-            world_size=world,
-        )
+        place = {
+            "shuffle_seed": config.seed,
+            "epoch": at.epoch,
+            "start": at.batch,
+            "rank": fabric.global_rank,
+            "world_size": world,
+        }
         # This process's losses, their weights, and rows since the position was brought up to date.
         loss_sum = torch.zeros((), dtype=torch.float64, device=fabric.device)
         weight_sum: Tensor | int = 0
@@ -129,8 +134,10 @@ class Trainer:
             began, pending, weight_sum = now, 0, 0
             return _mean(at.window_loss, at.window_weight)
 
-        for batch in batches:
-            loss, weight = self._step(batch.to(fabric.device))
+        for batch, *theirs in self._batches(place):
+            loss, weight = self._step(
+                batch.to(fabric.device), *(each.to(fabric.device) for each in theirs)
+            )
             loss_sum += loss.detach() * weight
             weight_sum = weight_sum + weight
             pending += batch.rows
@@ -161,8 +168,19 @@ class Trainer:
         if at.training_bytes == 0:
             at.training_bytes = training_bytes(self.model, self.optimizers)
 
-    def _step(self, batch: "Batch") -> tuple[Tensor, Tensor | int]:
+    def _batches(self, place: dict[str, Any]) -> Iterator[tuple["Batch", ...]]:
+        """An epoch's batches, each with the same rows as a teacher takes them, if there is one."""
+        size = self.config.batch_size
+        if self.teaching is not None:
+            return self.rows.pairs("train", size, self.teaching.run.dense, **place)
+        return ((batch,) for batch in self.rows.batches("train", size, **place))
+
+    def _step(self, batch: "Batch", theirs: "Batch | None" = None) -> tuple[Tensor, Tensor | int]:
         """One step on this process's share of its rows.
+
+        Args:
+            batch: the rows.
+            theirs: the same rows as the teacher takes them, if there is one.
 
         Returns:
             The mean loss of the share, and the weight that the mean stands for.
@@ -170,8 +188,12 @@ class Trainer:
         for optimizer in self.fabric_optimizers:
             optimizer.zero_grad()
         assert batch.labels is not None
-        logits = self.module(batch.ids, batch.offsets, batch.numeric)
-        loss = click_loss(logits, batch.labels, batch.weights)
+        if self.teaching is None or theirs is None:
+            logits = self.module(batch.ids, batch.offsets, batch.numeric)
+            loss = click_loss(logits, batch.labels, batch.weights)
+        else:
+            batch = self.teaching.learned(batch)
+            loss = self.teaching.loss(self.model, self.module, batch, theirs)
         weight = batch.rows if batch.weights is None else batch.weights.sum(dtype=torch.float64)
         if self.fabric.world_size == 1:
             self.fabric.backward(loss)
@@ -290,7 +312,9 @@ class Trainer:
             random["cuda"] = _gather(fabric, torch.cuda.get_rng_state(fabric.device))
         if fabric.is_global_zero:
             at.log_size = self.lines.size() if self.lines else 0
-            checkpoint.save(self.folder, at, self.model, self.optimizers, random, self.plan)
+            checkpoint.save(
+                self.folder, at, self.model, self.optimizers, random, self.plan, self.generator
+            )
         fabric.barrier()
 
     def _show(

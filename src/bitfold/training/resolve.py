@@ -14,10 +14,11 @@ from bitfold.nets.building import build_network, network_options
 from bitfold.runs.config import RunConfig
 from bitfold.runs.folder import load
 from bitfold.runs.ids import READING
-from bitfold.runs.manifest import is_complete
+from bitfold.runs.manifest import identity, is_complete
 from bitfold.runs.options import TrainConfig
 from bitfold.runs.plugins import check_plugins
 from bitfold.runs.run import Run
+from bitfold.runs.teaching import TeacherConfig
 from bitfold.training import folder
 from bitfold.training.logs import check_board
 from bitfold.training.processes import agreed
@@ -40,6 +41,7 @@ def run_config(
     out: Path,
     resume: bool,
     from_run: str | Path | None,
+    taught: TeacherConfig | None = None,
 ) -> RunConfig | None:
     """The run's options; None if there is nothing left to resume."""
     begun = folder.read_config(out) if resume else None
@@ -63,17 +65,34 @@ def run_config(
         paths = [data_paths] if isinstance(data_paths, str | Path) else list(data_paths)
         named = tuple(folder.absolute(path) for path in paths)
     training = train_config or (base.train if base else TrainConfig())
+    taught, digest = _teacher(taught, begun)
     asked = RunConfig(
         reading,
         replace(training, devices=agreed(training.devices)),
         named,
         None if from_run is None else folder.absolute(from_run),
         plugin_files(),
+        taught,
+        digest,
     )
     if begun is not None:
         folder.check_same(begun, asked)
-        return None if is_complete(out) else begun
+        return None if is_complete(out) else replace(begun, taught=taught)
     return asked
+
+
+def _teacher(
+    taught: TeacherConfig | None, begun: RunConfig | None
+) -> tuple[TeacherConfig, str | None]:
+    """Who teaches, and the identity of that run; where training goes on, it is looked at later."""
+    if taught is None:
+        taught = TeacherConfig() if begun is None else begun.taught
+    if taught.teacher is None:
+        return taught, None
+    taught = replace(taught, teacher=folder.absolute(taught.teacher))
+    if begun is not None and taught.teacher == begun.taught.teacher:
+        return taught, begun.teacher_digest
+    return taught, identity(Path(str(taught.teacher)))
 
 
 SHAPES = ("method", "budget", "width", "set", "bags", "network", "hidden", "network_set")

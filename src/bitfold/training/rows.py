@@ -68,6 +68,17 @@ class TrainingRows:
             batches = map(self.dense.apply, batches)
         return ahead(batches)
 
+    def pairs(
+        self, part: str, batch_size: int, other: "Vocabulary | None", **place: Any
+    ) -> Iterator[tuple["Batch", "Batch"]]:
+        """The batches of a part, each with the same rows by another map to dense ids, or none."""
+
+        def mapped(batch: "Batch", dense: "Vocabulary | None") -> "Batch":
+            return batch if dense is None else dense.apply(batch)
+
+        batches = self.log.batches(part, batch_size, **place)
+        return ahead((mapped(batch, self.dense), mapped(batch, other)) for batch in batches)
+
 
 def ahead(items: Iterable[T], count: int = AHEAD) -> Iterator[T]:
     """The same items, up to `count` of them made early by a thread.
