@@ -76,7 +76,10 @@ def run_config(
     return asked
 
 
-SHAPES = ("method", "budget", "width", "set", "bags", "network", "hidden", "network_set")
+SHAPES = (
+    "method", "budget", "width", "embedding_sets", "set", "bags", "network", "hidden",
+    "network_set",
+)  # fmt: skip
 
 
 def agree(config: RunConfig, base: Run) -> RunConfig:
