@@ -1,7 +1,7 @@
 """What networks are made of: the two steps of each, MLPs, numeric features as vectors."""
 
 from collections.abc import Sequence
-from itertools import islice, pairwise
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -41,13 +41,13 @@ class Layers(nn.Sequential):
 
     def first(self, values: Tensor) -> Tensor:
         """The first layer's units, activated."""
-        for layer in islice(self, self.border):
+        for layer in list(self)[: self.border]:
             values = layer(values)
         return values
 
     def rest(self, values: Tensor) -> Tensor:
         """The other layers."""
-        for layer in islice(self, self.border, None):
+        for layer in list(self)[self.border :]:
             values = layer(values)
         return values
 

@@ -93,7 +93,8 @@ class DeepFM(Network):
     def interact(self, vectors: Tensor, numeric: Tensor) -> list[Tensor]:
         """What there is of: linear terms and products `[B]`, the first layer's units `[B,H]`."""
         vectors = self.numeric(vectors, numeric)
-        flat, found = vectors.flatten(1), list[Tensor]()
+        flat = vectors.flatten(1)
+        found: list[Tensor] = []
         if self.fm:
             # A compiler finds the few passes by itself.
             compiling = torch.compiler.is_compiling()
