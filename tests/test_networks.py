@@ -85,9 +85,10 @@ def test_deepfms_gradients_and_their_gradients(linear):
         torch.testing.assert_close(found, 2 * logits @ vectors.detach().flatten(1))
 
 
-def test_deepfm_compiles_into_one_graph():
-    network = build_network("deepfm", 3, 4, 2)
-    vectors, numeric = an_input(6, 3, 4, 2)
+@pytest.mark.parametrize("sets", [1, 2])
+def test_deepfm_compiles_into_one_graph(sets):
+    network = build_network("deepfm", 3, 4, 2, sets=sets)
+    vectors, numeric = an_input(6, 3 * sets, 4, 2)
     fast = torch.compile(network, fullgraph=True, backend="aot_eager")
     pair = [vectors.clone().requires_grad_() for _ in range(2)]
     for each, model in zip(pair, (fast, network), strict=True):
@@ -126,7 +127,7 @@ def test_dlrm_takes_each_pair_once():
     vectors, numeric = an_input(fields=3)
     network = build_network("dlrm", 3, 4, 3)
     seen = []
-    network.top.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    network.top[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     network(vectors, numeric)
     dense = network.bottom(numeric)
     rows = [dense, *vectors.unbind(1)]

@@ -106,6 +106,11 @@ CASES = {
         "numeric",
         {"network": "dcnv2", "hidden": (), "network_set": {"rank": "2"}},
     ),
+    "embedding sets": ("bags", {"embedding_sets": 2}),
+    "embedding sets, a cross network": (
+        "numeric",
+        {"network": "dcnv2", "embedding_sets": 3, "hidden": (8, 4), "method": "binary-code"},
+    ),
     "stops early": ("numeric", {"epochs": 9, "lr": 2.0, "embedding_lr": 0.2}),
 }  # fmt: skip
 
@@ -178,11 +183,12 @@ OPTIONS = [(name, {}) for name in NETWORKS] + [
 
 
 @pytest.mark.parametrize("numeric", [0, 2])
+@pytest.mark.parametrize("sets", [1, 3])
 @pytest.mark.parametrize(("name", "options"), OPTIONS)
-def test_every_parameter_of_a_network_gets_a_gradient(name, options, numeric):
+def test_every_parameter_of_a_network_gets_a_gradient(name, options, sets, numeric):
     # Processes that train together wait for the gradient of each.
-    network = build_network(name, 3, 4, numeric, **options)
-    vectors = torch.randn(5, 3, 4, requires_grad=True)
+    network = build_network(name, 3, 4, numeric, sets=sets, **options)
+    vectors = torch.randn(5, sets * 3, 4, requires_grad=True)
     network(vectors, torch.randn(5, numeric)).sum().backward()
     assert vectors.grad is not None
     assert [key for key, weight in network.named_parameters() if weight.grad is None] == []

@@ -59,12 +59,9 @@ __all__ = [
     "TableCollection",
     "UnknownName",
     "compare",
-<<<<<<< HEAD
+    "distill",
     "fold",
     "folding",
-=======
-    "distill",
->>>>>>> distill
     "format_bytes",
     "inspect",
     "load",

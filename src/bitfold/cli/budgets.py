@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from bitfold.planning.field import Field
 
 TRAINED, BOARD = tuple(options_of(TrainConfig)), tuple(options_of(CompareConfig))
-PLANNED = ("methods", "budgets", "method", "budget", "width", "set", "network", "seed")
+PLANNED = (
+    "methods", "budgets", "method", "budget", "width", "embedding_sets", "set", "network", "seed",
+)  # fmt: skip
 
 
 @click.command(cls=ConfigCommand, short_help="List the methods.")
@@ -98,12 +100,13 @@ def plan(
         _quote(asked, compared, config, as_json)
         return
 
-    from bitfold.method.planner import plan as make
+    from bitfold.method.sets import plan_sets
     from bitfold.planning.statistics import Promised
 
-    made = make(
+    made = plan_sets(
         asked.fields,
         config.vector_width,
+        config.embedding_sets,
         method=config.method,
         budget=config.budget,
         seed=config.seed,
@@ -134,7 +137,7 @@ def _quote(asked: "_Asked", compared: CompareConfig, config: TrainConfig, as_jso
     width = config.vector_width
     made = quotes(
         asked.fields, width, compared, config.set,
-        seed=config.seed, missing=asked.missing, rows=asked.rows,
+        sets=config.embedding_sets, seed=config.seed, missing=asked.missing, rows=asked.rows,
     )  # fmt: skip
     if as_json:
         figures = {

@@ -47,8 +47,11 @@ def plan_parts(
     rows = made.rows()
     if any(row["width"] != made.embedding_dim for row in rows):
         columns = (*columns[:3], "width", *columns[3:])
+    if made.sets > 1:
+        columns = ("set", *columns)
     fusions = dict.fromkeys(group.fusion for group in made.groups if group.fusion != OWN)
-    title = f"{name}, width {made.embedding_dim}"
+    sets = "" if made.sets == 1 else f"{made.sets} sets of "
+    title = f"{name}, {sets}width {made.embedding_dim}"
     shown = table(f"{title}, {'+'.join(fusions)}" if fusions else title, columns)
     if narrow:
         shown.padding = (0, 1, 0, 0)
@@ -61,6 +64,7 @@ def plan_parts(
         each = row["ids_per_row"]
         share = row["bytes"] / total
         told = {
+            "set": str(row.get("set", 1)),
             "field": row["field"],
             "ids": ids,
             "rows": figure("rows", row["rows"]),
@@ -78,7 +82,8 @@ def plan_parts(
     if made.budget is not None:
         text += f"\nof a budget of {made.budget:,} bytes: {made.bytes / made.budget:.2%}"
     if made.ratio is not None:
-        text += f"\nthe full table is {made.ratio:,.1f} times as large"
+        which = "the full table" if made.sets == 1 else "one full table of that width"
+        text += f"\n{which} is {made.ratio:,.1f} times as large"
     return [shown, text + "\n"]
 
 

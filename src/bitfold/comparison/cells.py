@@ -73,6 +73,7 @@ def trained_cell(
         "embedding": cell.variant.method,
         "options": dict(training.set),
         "width": training.vector_width,
+        "embedding_sets": training.embedding_sets,
         "network": training.network,
         "lr": training.lr,
         "embedding_decay": training.embedding_decay,

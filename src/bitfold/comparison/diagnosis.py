@@ -50,26 +50,30 @@ def diagnose(
         curve: an epoch a row: loss, valid_auc, valid_logloss, seconds, rows_per_second.
         by_kind: serving bytes by kind.
         by_field: a field a row: ids met in training, bytes, information abundance and the number
-            of ids it was computed on.
+            of ids it was computed on; of several embedding sets the abundance of their vectors side
+            by side, and `abundance_by_set`, that of each set.
         by_frequency: test AUC by how often the ids of a field were met in training.
         environment: the machine.
     """
     run = load(path, "cuda" if torch.cuda.is_available() else "cpu")
     collection = run.model.embeddings
     assert isinstance(collection, EmbeddingCollection)
-    abundance = information_abundance(run, known)
+    sets, width, count = run.plan.sets, run.plan.embedding_dim, len(run.plan.set_fields)
+    moments = second_moments(run, known)
+    together = abundances(moments)
+    parts = [slice(number * width, (number + 1) * width) for number in range(sets)]
+    by_set = [abundances(moments[:, part, part]) for part in parts]
     shares = bytes_by_field(run.plan)
     by_field = [
         {
             "field": info.name,
             "ids": info.distinct,
-            "bytes": round(size),
-            "abundance": value,
-            "sampled": len(ids),
+            "bytes": round(sum(shares[number::count])),
+            "abundance": together[number],
+            "sampled": len(known.sampled[number]),
         }
-        for info, size, value, ids in zip(
-            log.schema.fields, shares, abundance, known.sampled, strict=True
-        )
+        | ({"abundance_by_set": [found[number] for found in by_set]} if sets > 1 else {})
+        for number, info in enumerate(log.schema.fields)
     ]
     found = {
         "curve": curve(path),
@@ -147,20 +151,46 @@ def _shares_of_pool(program: Program, number: int, row: float) -> list[float]:
     return out
 
 
-@torch.no_grad()
 def information_abundance(run: Run, known: Survey) -> list[float | None]:
     """How many directions the vectors of each field use: 1 (collapsed) to min(ids, D).
 
     The sum of the singular values of a field's vectors `[ids, D]` over the largest, on the ids
     that the survey sampled, each counted once. None where all vectors are zero or no id was met.
+    The vectors of M embedding sets are taken side by side, `[ids, M*D]`.
 
     Source: Guo et al., On the Embedding Collapse when Scaling up Recommendation Models, 2024.
+    """
+    return abundances(second_moments(run, known))
+
+
+def abundances(moments: torch.Tensor) -> list[float | None]:
+    """Information abundance of each field, of sums of outer products `[F, D, D]`.
+
+    Their eigenvalues are the squares of the vectors' singular values.
+
+    Example:
+        >>> abundances(torch.eye(3).unsqueeze(0)), abundances(torch.zeros(1, 2, 2))
+        ([3.0], [None])
+    """
+    singular = torch.linalg.eigvalsh(moments).clamp_min(0).sqrt().cpu()
+    largest = singular.amax(1)
+    return [
+        float(values.sum() / most) if most > 0 else None
+        for values, most in zip(singular, largest, strict=True)
+    ]
+
+
+@torch.no_grad()
+def second_moments(run: Run, known: Survey) -> torch.Tensor:
+    """Sums of the outer products of each field's vectors, `[F, M*D, M*D]` in float64.
+
+    Over the ids that the survey sampled, each counted once; the vectors of M sets side by side.
     """
     from bitfold.data.batch import Batch
 
     device = next(run.model.parameters()).device
-    width, fields = run.plan.embedding_dim, len(known.sampled)
-    # Sums of outer products: their eigenvalues are the squares of the singular values.
+    sets, fields = run.plan.sets, len(known.sampled)
+    width = sets * run.plan.embedding_dim
     sums = torch.zeros(fields, width, width, dtype=torch.float64, device=device)
     longest = max(len(ids) for ids in known.sampled)
     for start in range(0, longest, CHUNK):
@@ -175,14 +205,10 @@ def information_abundance(run: Run, known: Survey) -> list[float | None]:
             mask[: len(part), field] = 1
         batch = Batch(torch.from_numpy(ids), None, torch.zeros(rows, 0))
         batch = batch if run.dense is None else run.dense.apply(batch)
-        vectors = run.model.embeddings(batch.ids.to(device)).double() * mask.to(device)
+        found = run.model.vectors(batch.ids.to(device)).double().view(rows, sets, fields, -1)
+        vectors = found.transpose(1, 2).flatten(2) * mask.to(device)
         sums += torch.einsum("nfd,nfe->fde", vectors, vectors)
-    singular = torch.linalg.eigvalsh(sums).clamp_min(0).sqrt().cpu()
-    largest = singular.amax(1)
-    return [
-        float(singular[field].sum() / largest[field]) if largest[field] > 0 else None
-        for field in range(fields)
-    ]
+    return sums
 
 
 def _by_frequency(

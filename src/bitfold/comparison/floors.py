@@ -29,7 +29,9 @@ LOGISTIC = Variant("logistic regression", FULL)
 
 def logistic_cell(train: "TrainConfig") -> tuple[Cell, "TrainConfig"]:
     """The cell of logistic regression, which has one seed, and its options of training."""
-    training = replace(train, method=FULL, budget=None, network="lr", network_set={}, set={})
+    training = replace(
+        train, method=FULL, budget=None, network="lr", network_set={}, set={}, embedding_sets=1
+    )
     return Cell(LOGISTIC, FULL_BUDGET, train.seed), training
 
 

@@ -15,8 +15,8 @@ from bitfold.comparison.config import (
 from bitfold.comparison.opponents import Key, opponents
 from bitfold.data.vocabulary import Vocabulary
 from bitfold.errors import BudgetTooSmall
-from bitfold.method.planner import plan
 from bitfold.method.registry import method_kind
+from bitfold.method.sets import plan_sets
 from bitfold.planning.statistics import Promised
 from bitfold.training.rows import needs_map
 
@@ -63,9 +63,10 @@ def plan_cells(
         if key in sizes or key in refused:
             return sizes.get(key)
         try:
-            sizes[key] = plan(
+            sizes[key] = plan_sets(
                 embedded[variant.name],
                 train.vector_width,
+                train.embedding_sets,
                 method=variant.method,
                 budget=budget,
                 stats=Promised(log.rows["train"]),

@@ -8,7 +8,7 @@ from bitfold.comparison.config import FULL, FULL_BUDGET, CompareConfig, cell_opt
 from bitfold.comparison.planned import option_names
 from bitfold.data.vocabulary import FIRST, KEY_BYTES
 from bitfold.errors import BudgetTooSmall
-from bitfold.method.planner import plan
+from bitfold.method.sets import plan_sets
 from bitfold.optim import OPTIMIZERS
 from bitfold.planning.budget import parse_budget
 from bitfold.planning.field import Field
@@ -76,6 +76,7 @@ def quotes(
     config: CompareConfig,
     settings: Mapping[str, str],
     *,
+    sets: int = 1,
     seed: int = 0,
     missing: Collection[str] = (),
     rows: int | None = None,
@@ -87,6 +88,7 @@ def quotes(
         dim: `D`, numbers per vector.
         config: the methods and the budgets; `full` appears once, as `1x`.
         settings: options as `compare` takes them: `option=value`, `method.option=value`.
+        sets: M, embedding sets; budgets are those of all of them.
         seed: what the hashes are salted from.
         missing: the fields one of whose distinct ids is that of missing values.
         rows: of the training part, if there is one.
@@ -114,9 +116,10 @@ def quotes(
         size = None if variant.method == FULL else parse_budget(budget, given, dim)
         quote = Quote(variant.name, budget, size, map_bytes=map_bytes if mapped else 0)
         try:
-            made = plan(
+            made = plan_sets(
                 given,
                 dim,
+                sets,
                 method=variant.method,
                 budget=size,
                 seed=seed,
@@ -159,7 +162,7 @@ def training_bytes(made: Plan) -> dict[str, int]:
     low precision weights are codes, and no gradient is counted: it is that of the batch's rows.
 
     Example:
-        >>> training_bytes(plan([Field("user", 1000)], 16, method="full"))
+        >>> training_bytes(plan_sets([Field("user", 1000)], 16, method="full"))
         {'sgd': 128000, 'adagrad': 192000, 'rowwise-adagrad': 132000, 'lazy-adam': 256000}
     """
     sizes = dict.fromkeys(OPTIMIZERS, 0)

@@ -42,10 +42,14 @@ class _Guess(NamedTuple):
 
 
 class _Ahead(NamedTuple):
-    """What was read ahead: the ids, vectors `[B, D]` by field, and what they depend on."""
+    """What was read ahead: the ids, vectors `[B, D]` by field, and what they depend on.
 
-    ids: list[list[int]] | Tensor
-    vectors: dict[int, Tensor]
+    Vectors that were given out are None; `few` says that ids are Python's, by field.
+    """
+
+    few: bool
+    ids: Any
+    vectors: list[Tensor | None]
     grad: bool
     versions: list[int]
 
@@ -124,20 +128,26 @@ class Joint(nn.Module):
                 self._see(field, ids)
             return None
         if field == guess.first:
+            before = state.ahead
+            if before is not None and before.vectors.count(None) < len(before.vectors):
+                # Not all tables are read in a forward: what is read in vain would be trained.
+                state.ahead = state.guess = None
+                state.wrong += 1
+                return None
             state.ahead = self._read(guess, ids)
         there = state.ahead
         if there is None or there.grad is not torch.is_grad_enabled():
             return None
-        vectors: Any = there.vectors.pop(field, None)
+        vectors: Any = there.vectors[field]
+        there.vectors[field] = None
         if vectors is None or there.versions != self._versions():
             return None
-        if type(there.ids) is list:
+        if there.few:
             listed = ids.tolist() if len(shape) == 1 else ids.reshape(-1).tolist()
-            right = listed == there.ids[field]
+            right = tuple(listed) == there.ids[field]
             pads = padding_idx is not None and padding_idx in listed
         else:
-            kept: Any = there.ids
-            right = torch.equal(ids.reshape(-1), kept[:, field])
+            right = torch.equal(ids.reshape(-1), there.ids[:, field])
             pads = padding_idx is not None
         if not right:
             state.ahead = state.guess = None
@@ -211,20 +221,23 @@ class Joint(nn.Module):
             every = ids.as_strided((rows, count), (stride, -step), ends[1]).flip(1)
         else:
             every = ids.as_strided((rows, count), (stride, step), start)
-        kept: Any = every.t().tolist() if rows <= FEW else every.clone()
+        few, kept = rows <= FEW, every
         try:
             versions = self._versions()
-            vectors = self.embedder(every if rows <= FEW else kept)
+            if not few:
+                kept = every.clone()
+            vectors = self.embedder(kept)
         except (IdOutOfRange, RuntimeError):  # what lies there are no ids
             self.state.guess = None
             self.state.wrong += 1
             return None
         if self.embedder.observes:
-            watch(self.embedder, kept if type(kept) is Tensor else every.clone(), None, vectors)
+            watch(self.embedder, every.clone() if few else kept, None, vectors)
         if vectors.requires_grad:
             vectors.register_hook(self._forget)
-        found = dict(enumerate(vectors.unbind(1)))
-        return _Ahead(kept, found, torch.is_grad_enabled(), versions)
+        listed: Any = [*zip(*every.tolist(), strict=True)] if few else kept
+        found = list(vectors.unbind(1))
+        return _Ahead(few, listed, found, torch.is_grad_enabled(), versions)
 
     def _forget(self, grad: Tensor) -> None:
         """What is ahead is of a graph that is gone."""

@@ -8,9 +8,11 @@ import torch
 from torch import nn
 
 from bitfold.errors import BitfoldError, unknown_name
+from bitfold.nets.layers import Network
 from bitfold.nets.networks import DLRM, DCNv2, DeepFM, LogisticRegression
+from bitfold.nets.sets import SetsNetwork
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
+NETWORKS: dict[str, Callable[..., Network]] = {
     "lr": LogisticRegression,
     "deepfm": DeepFM,
     "dcnv2": DCNv2,
@@ -25,9 +27,10 @@ def build_network(
     num_numeric: int = 0,
     *,
     seed: int = 0,
+    sets: int = 1,
     **options: Any,
 ) -> nn.Module:
-    """A network that turns vectors `[B,F,D]` and numeric features `[B,N]` into logits `[B]`.
+    """A network that turns vectors `[B,M*F,D]` and numeric features `[B,N]` into logits `[B]`.
 
     Args:
         name: lr, deepfm, dcnv2 or dlrm.
@@ -35,6 +38,8 @@ def build_network(
         embedding_dim: D.
         num_numeric: N.
         seed: of the weights; the global random state is left as it was.
+        sets: M, embedding sets, each with its own interaction; the network's class says what that
+            is.
         **options: of the network (its class names them), as values or as text (`"false"`,
             `"256,128"`).
 
@@ -60,7 +65,8 @@ def build_network(
     _check_sizes(values)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return kind(num_fields, embedding_dim, num_numeric, **values)
+        made = [kind(num_fields, embedding_dim, num_numeric, **values) for _ in range(sets)]
+    return made[0] if sets == 1 else SetsNetwork(made)
 
 
 def network_options(name: str) -> Mapping[str, Any]:

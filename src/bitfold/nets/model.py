@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from bitfold.nets.sets import repeated
+
 if TYPE_CHECKING:
     from bitfold.data.batch import Batch
 
@@ -13,12 +15,15 @@ class ClickModel(nn.Module):
     """Logits of a batch of rows.
 
     Args:
-        embeddings: an `EmbeddingCollection` of F fields, or its serving form.
-        network: what turns vectors `[B,F,D]` and numeric features `[B,N]` into logits `[B]`.
+        embeddings: an `EmbeddingCollection` of F fields, or its serving form; with M embedding
+            sets, of the fields of all sets, M*F.
+        network: what turns vectors `[B,M*F,D]` and numeric features `[B,N]` into logits `[B]`.
+        sets: M.
     """
 
-    def __init__(self, embeddings: nn.Module, network: nn.Module) -> None:
+    def __init__(self, embeddings: nn.Module, network: nn.Module, sets: int = 1) -> None:
         super().__init__()
+        self.sets = sets
         self.embeddings = embeddings
         self.network = network
 
@@ -28,9 +33,15 @@ class ClickModel(nn.Module):
 
     def logits(self, ids: Tensor, offsets: Tensor | None, numeric: Tensor) -> Tensor:
         """Logits `[B]` in float32 of ids `[B,F]`, or of bags: ids `[T]`, offsets `[F*B+1]`."""
-        vectors = self.embeddings(ids) if offsets is None else self.embeddings(ids, offsets)
-        logits: Tensor = self.network(vectors, numeric)
+        logits: Tensor = self.network(self.vectors(ids, offsets), numeric)
         return logits.float()
+
+    def vectors(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
+        """Vectors `[B,M*F,D]`, set after set, of ids `[B,F]`, or of bags."""
+        if self.sets > 1:
+            ids, offsets = repeated(ids, offsets, self.sets)
+        found: Tensor = self.embeddings(ids) if offsets is None else self.embeddings(ids, offsets)
+        return found
 
 
 def click_loss(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:

@@ -6,57 +6,22 @@ fields' vectors and not a second table, so the bytes of a model lie in its embed
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bitfold.errors import BitfoldError
+from bitfold.nets.layers import Layers, Network, NumericVectors, mlp
 
 
-def mlp(sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
-    """Linear layers of the given sizes, each but the last followed by ReLU and dropout.
-
-    Weights start with He's variance, which keeps the scale of activations through ReLUs.
-    """
-    layers: list[nn.Module] = []
-    for depth, (inputs, outputs) in enumerate(pairwise(sizes)):
-        layer = nn.Linear(inputs, outputs)
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        nn.init.zeros_(layer.bias)
-        layers.append(layer)
-        if depth < len(sizes) - 2:
-            layers.append(nn.ReLU(inplace=True))
-            if dropout:
-                layers.append(nn.Dropout(dropout))
-    return nn.Sequential(*layers)
-
-
-class NumericVectors(nn.Module):
-    """Each numeric feature as a field: its value times a learned vector, `[B,N] -> [B,N,D]`."""
-
-    def __init__(self, num_numeric: int, dim: int) -> None:
-        super().__init__()
-        self.directions: Tensor
-        directions = torch.randn(num_numeric, dim) * 0.05
-        if num_numeric:
-            self.directions = nn.Parameter(directions)
-        else:  # processes that train together wait for the gradient of every parameter
-            self.register_buffer("directions", directions)
-
-    def forward(self, vectors: Tensor, numeric: Tensor) -> Tensor:
-        """Join the fields' vectors `[B,F,D]` and the numeric ones: `[B,F+N,D]`."""
-        if self.directions.shape[0] == 0:
-            return vectors
-        ours = numeric.unsqueeze(2) * self.directions
-        return torch.cat([vectors, ours.to(vectors.dtype)], dim=1)
-
-
-class LogisticRegression(nn.Module):
+class LogisticRegression(Network):
     """The sum of the vectors' components, a weight for each numeric feature, and a bias.
 
     It is meant for width 1, where each id has one weight.
+
+    Embedding sets: each has its own sum and numeric weights; the bias is shared. Sums are linear,
+    so the mean over sets is what one table of their means would give.
     """
 
     def __init__(self, num_fields: int, dim: int, num_numeric: int) -> None:
@@ -64,16 +29,29 @@ class LogisticRegression(nn.Module):
         self.numeric_weight = nn.Parameter(torch.zeros(num_numeric))
         self.bias = nn.Parameter(torch.zeros(()))
 
-    def forward(self, vectors: Tensor, numeric: Tensor) -> Tensor:
-        """`[B,F,D]` and `[B,N]` -> logits `[B]`."""
-        return vectors.sum(dim=(1, 2)) + numeric @ self.numeric_weight + self.bias
+    def interact(self, vectors: Tensor, numeric: Tensor) -> list[Tensor]:
+        """The sum `[B]`."""
+        return [vectors.sum(dim=(1, 2)) + numeric @ self.numeric_weight]
+
+    def decide(self, found: Sequence[Tensor]) -> Tensor:
+        """Logits `[B]`."""
+        return found[0] + self.bias
+
+    def drop_head(self) -> None:
+        """Leave the bias to another network."""
+        del self.bias
 
 
-class DeepFM(nn.Module):
+class DeepFM(Network):
     """Linear terms, pairwise products of the vectors, and an MLP, added up.
 
     Source: Guo et al., DeepFM, IJCAI 2017. Here the linear term of a field is a learned
     direction in its vector's space.
+
+    Embedding sets: each has its own linear terms, pairwise products, numeric vectors and first
+    layer of the MLP; the other layers and the bias are shared. Pairwise products are sums over
+    components, so what a set adds to them it would add as a part of wider vectors, too: sets
+    differ from width by the MLP's first layers.
 
     Args:
         num_fields: F.
@@ -112,22 +90,36 @@ class DeepFM(nn.Module):
         self.deep = mlp([width, *hidden, 1], dropout) if deep else None
         self.bias = nn.Parameter(torch.zeros(()))
 
-    def forward(self, vectors: Tensor, numeric: Tensor) -> Tensor:
-        """`[B,F,D]` and `[B,N]` -> logits `[B]`."""
+    def interact(self, vectors: Tensor, numeric: Tensor) -> list[Tensor]:
+        """What there is of: linear terms and products `[B]`, the first layer's units `[B,H]`."""
         vectors = self.numeric(vectors, numeric)
         flat = vectors.flatten(1)
-        logits: Tensor = self.bias.expand(len(flat))
+        found: list[Tensor] = []
         if self.fm:
             # A compiler finds the few passes by itself.
             compiling = torch.compiler.is_compiling()
             how: Any = _LinearAndPairs.forward if compiling else _LinearAndPairs.apply
-            logits = logits + how(vectors, self.direction)
+            found.append(how(vectors, self.direction))
         elif self.direction is not None:
-            logits = logits + flat @ self.direction
+            found.append(flat @ self.direction)
         if self.deep is not None:
-            deep: Tensor = self.deep(flat)
-            logits = logits + deep.squeeze(1)
+            found.append(self.deep.first(flat))
+        return found
+
+    def decide(self, found: Sequence[Tensor]) -> Tensor:
+        """Logits `[B]`."""
+        logits: Tensor = self.bias.expand(len(found[0]))
+        if self.fm or self.direction is not None:
+            logits = logits + found[0]
+        if self.deep is not None:
+            logits = logits + self.deep.rest(found[-1]).squeeze(1)
         return logits
+
+    def drop_head(self) -> None:
+        """Leave the bias and the MLP's other layers to another network."""
+        del self.bias
+        if self.deep is not None:
+            self.deep.drop_rest()
 
 
 class _LinearAndPairs(torch.autograd.Function):
@@ -164,10 +156,13 @@ class _LinearAndPairs(torch.autograd.Function):
         return slope, None if direction is None else grad @ vectors.flatten(1)
 
 
-class DCNv2(nn.Module):
+class DCNv2(Network):
     """Cross layers beside an MLP, joined by one linear layer.
 
     Source: Wang et al., DCN V2, WWW 2021.
+
+    Embedding sets: each has its own cross layers and first layer of the MLP; the MLP's other layers
+    and the linear layer are shared.
 
     Args:
         num_fields: F.
@@ -202,7 +197,7 @@ class DCNv2(nn.Module):
         self.deep = None
         if hidden:
             last = [nn.ReLU()] + ([nn.Dropout(dropout)] if dropout else [])
-            self.deep = nn.Sequential(*mlp([width, *hidden], dropout), *last)
+            self.deep = Layers(*mlp([width, *hidden], dropout), *last)
         self.out = mlp([width + (hidden[-1] if hidden else 0), 1])
 
     @staticmethod
@@ -213,25 +208,40 @@ class DCNv2(nn.Module):
             )
         return _xavier(nn.Linear(width, width))
 
-    def forward(self, vectors: Tensor, numeric: Tensor) -> Tensor:
-        """`[B,F,D]` and `[B,N]` -> logits `[B]`."""
+    def interact(self, vectors: Tensor, numeric: Tensor) -> list[Tensor]:
+        """What the cross layers give `[B,F*D+N]`, and the first layer's units `[B,H]` if any."""
         first = torch.cat([vectors.flatten(1), numeric.to(vectors.dtype)], dim=1)
         crossed = first
         for layer in self.cross:
             crossed = first * layer(crossed) + crossed
+        return [crossed] if self.deep is None else [crossed, self.deep.first(first)]
+
+    def decide(self, found: Sequence[Tensor]) -> Tensor:
+        """Logits `[B]`."""
+        crossed = found[0]
         if self.deep is not None:
-            crossed = torch.cat([crossed, self.deep(first)], dim=1)
+            crossed = torch.cat([crossed, self.deep.rest(found[1])], dim=1)
         logits: Tensor = self.out(crossed)
         return logits.squeeze(1)
 
+    def drop_head(self) -> None:
+        """Leave the linear layer and the MLP's other layers to another network."""
+        del self.out
+        if self.deep is not None:
+            self.deep.drop_rest()
 
-class DLRM(nn.Module):
+
+class DLRM(Network):
     """Dot products of all pairs of vectors, and an MLP on top.
 
     The numeric features pass a bottom MLP into one more vector; without numeric features it is a
     learned constant, whose products are the fields' first-order terms.
 
     Source: Naumov et al., Deep Learning Recommendation Model, 2019.
+
+    Embedding sets: each has its own dot products, bottom MLP (or constant) and first layer of the
+    top MLP; the top's other layers are shared. Dot products alone would not do: their mean over
+    sets is that of wider vectors, up to a factor.
 
     Args:
         num_fields: F.
@@ -262,16 +272,23 @@ class DLRM(nn.Module):
         self.register_buffer("pairs", lower[0] * count + lower[1], persistent=False)
         self.top = mlp([dim + lower.shape[1], *hidden, 1], dropout)
 
-    def forward(self, vectors: Tensor, numeric: Tensor) -> Tensor:
-        """`[B,F,D]` and `[B,N]` -> logits `[B]`."""
+    def interact(self, vectors: Tensor, numeric: Tensor) -> list[Tensor]:
+        """The units of the top's first layer `[B,H]`."""
         if self.bottom is None:
             dense = self.constant.to(vectors.dtype).expand(len(vectors), -1)  # type: ignore[union-attr]
         else:
             dense = self.bottom(numeric).to(vectors.dtype)
         rows = torch.cat([dense.unsqueeze(1), vectors], dim=1)
         dots = torch.bmm(rows, rows.transpose(1, 2)).flatten(1)[:, self.pairs]
-        logits: Tensor = self.top(torch.cat([dense, dots.to(dense.dtype)], dim=1))
-        return logits.squeeze(1)
+        return [self.top.first(torch.cat([dense, dots.to(dense.dtype)], dim=1))]
+
+    def decide(self, found: Sequence[Tensor]) -> Tensor:
+        """Logits `[B]`."""
+        return self.top.rest(found[0]).squeeze(1)
+
+    def drop_head(self) -> None:
+        """Leave the top's other layers to another network."""
+        self.top.drop_rest()
 
 
 def _xavier(layer: nn.Linear) -> nn.Linear:

@@ -28,6 +28,7 @@ class Plan(Shown):
         groups: how they are stored; each field is in one group.
         phase: how far a method that plans in phases has come; empty for the others.
         why: how it was chosen, a sentence each, where there was a choice.
+        sets: how many embedding sets there are; `fields` has the fields of each, set after set.
     """
 
     fields: tuple[Field, ...]
@@ -38,6 +39,7 @@ class Plan(Shown):
     groups: tuple[Group, ...]
     phase: str = ""
     why: tuple[str, ...] = field(default=(), compare=False)
+    sets: int = 1
 
     def __post_init__(self) -> None:
         if self.embedding_dim < 1:
@@ -51,12 +53,23 @@ class Plan(Shown):
                 got=f"fields {placed} in {len(self.groups)} groups",
                 expected=f"0 to {len(self.fields) - 1}, each once",
             )
+        if self.sets < 1 or self.fields != self.set_fields * self.sets:
+            raise BitfoldError(
+                "the embedding sets of a plan have the same fields",
+                got=f"{len(self.fields)} fields in {self.sets} sets",
+                expected="the fields of the first set again in each of the others",
+            )
         if len({group.dtype for group in self.groups}) > 1:
             raise BitfoldError(
                 "a plan's vectors are of one type",
                 got=", ".join(group.dtype for group in self.groups),
                 expected="one dtype",
             )
+
+    @property
+    def set_fields(self) -> tuple[Field, ...]:
+        """The fields of one embedding set: what a row has ids of."""
+        return self.fields[: len(self.fields) // max(self.sets, 1)]
 
     @property
     def by_kind(self) -> dict[str, int]:
@@ -74,10 +87,10 @@ class Plan(Shown):
 
     @property
     def ratio(self) -> float | None:
-        """Bytes of the full float32 table over the plan's; None if a field's size is unknown."""
+        """Bytes of one full float32 table over the plan's; None if a field's size is unknown."""
         if any(each.size is None for each in self.fields):
             return None
-        return full_bytes(self.fields, self.embedding_dim) / self.bytes
+        return full_bytes(self.set_fields, self.embedding_dim) / self.bytes
 
     @property
     def dtype(self) -> str:
@@ -146,7 +159,8 @@ class Plan(Shown):
 
     def _title(self) -> str:
         ratio = "" if self.ratio is None else f" (full tables: {self.ratio:,.1f}x)"
-        return f"Plan: {self.method}, width {self.embedding_dim}, {self.bytes:,} bytes{ratio}"
+        sets = "" if self.sets == 1 else f"{self.sets} sets of "
+        return f"Plan: {self.method}, {sets}width {self.embedding_dim}, {self.bytes:,} bytes{ratio}"
 
     def rows(self) -> list[dict[str, Any]]:
         """One row a field, for tables: name, ids, rows, lookups, bytes, radices, and more.
@@ -154,18 +168,23 @@ class Plan(Shown):
         `numbers` is what they are kept in. `ids_per_row` is how many ids read a row, on average
         over the field's rows, ids of other fields that share them included; None if a size is
         unknown. `vectors` is how many vectors the digits can tell apart at most; None where there
-        are no digits. Rows that fields share count in each of them.
+        are no digits. Rows that fields share count in each of them. With several embedding sets
+        there is a row for each field of each set, and `set` numbers them from 1.
         """
         found: dict[int, dict[str, Any]] = {}
         for group in self.groups:
             fields = [self.fields[number] for number in group.fields]
             rows = _own_rows(group, fields) if group.program is None else _rows(group, fields)
             found |= dict(zip(group.fields, rows, strict=True))
-        return [found[number] for number in range(len(self.fields))]
+        rows, count = [found[number] for number in range(len(self.fields))], len(self.set_fields)
+        if self.sets == 1:
+            return rows
+        return [{"set": number // count + 1} | row for number, row in enumerate(rows)]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {
+        several = {"sets": self.sets} if self.sets > 1 else {}  # else a plan that all versions read
+        return several | {
             "plan_version": VERSION,
             "fields": [asdict(each) for each in self.fields],
             "embedding_dim": self.embedding_dim,

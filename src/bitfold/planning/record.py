@@ -75,6 +75,7 @@ class _Plan(msgspec.Struct, forbid_unknown_fields=True):
     groups: list[_Group]
     phase: str = ""
     why: list[str] = []
+    sets: Annotated[int, Meta(ge=1, le=2**20)] = 1
 
 
 def read_plan(values: dict[str, Any], where: object) -> dict[str, Any]:
@@ -103,6 +104,7 @@ def read_plan(values: dict[str, Any], where: object) -> dict[str, Any]:
         "groups": tuple(_group(each, where) for each in found.groups),
         "phase": found.phase,
         "why": tuple(found.why),
+        "sets": found.sets,
     }
 
 

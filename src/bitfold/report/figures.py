@@ -51,6 +51,7 @@ class _Field(msgspec.Struct):
     bytes: _Whole
     abundance: _Positive | None = None
     sampled: _Whole | None = None
+    abundance_by_set: Annotated[list[_Positive | None], Meta(max_length=10_000)] | None = None
 
 
 class _Group(msgspec.Struct):
@@ -89,6 +90,7 @@ PARTS: dict[str, Any] = {
     "embedding": str,
     "options": dict[str, Any],
     "width": _Whole,
+    "embedding_sets": _Whole,
     "network": str,
     "lr": _Positive,
     "embedding_decay": _Positive,

@@ -137,19 +137,29 @@ def _kind(name: str) -> Callable[[Any], Any]:
 
 
 def collapse(board: Board) -> Section | None:
-    """Information abundance."""
+    """Information abundance; with several embedding sets of each, too."""
+    sets = board.rows[0].get("embedding_sets") or 1
     rows = [
-        [line.method, line.budget, row["field"], f"{row['abundance']:.2f}", f"{row['ids']:,}"]
+        [
+            line.method, line.budget, row["field"], f"{row['abundance']:.2f}",
+            *([", ".join(f"{value:.2f}" for value in row["by_set"])] if sets > 1 else []),
+            f"{row['ids']:,}",
+        ]
         for line in board.lines
         for row in sizes.field_rows(board, line)
         if row["abundance"] is not None
-    ]
+    ]  # fmt: skip
     if not rows:
         return None
     width = board.rows[0].get("width")
+    most = f"{width} (the width)"
+    if sets > 1 and width is not None:
+        most = (
+            f"{sets * width} ({sets} sets of width {width} side by side; {width} for a set alone)"
+        )
     said = [
         "Information abundance is the sum of the singular values of a field's vectors over the "
-        f"largest: 1 means that all vectors lie on one line, {width} (the width) that all "
+        f"largest: 1 means that all vectors lie on one line, {most} that all "
         "directions are used alike. It is taken over up to 4,096 ids met in training, each counted "
         "once, however often it was met."
     ]
@@ -157,7 +167,8 @@ def collapse(board: Board) -> Section | None:
         board, parts.collapse, "collapse", "Directions the vectors use",
         "Dot plots of information abundance by field and method.",
     )  # fmt: skip
-    columns = ("method", "budget", "field", "information abundance", "ids")
+    by_set = ["of each set"] * (sets > 1)
+    columns = ("method", "budget", "field", "information abundance", *by_set, "ids")
     table = Table("Information abundance by field", columns, rows, left=3)
     return Section("collapse", "Do the vectors collapse?", said, [Part(table, chart)])
 

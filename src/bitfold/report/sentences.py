@@ -250,5 +250,8 @@ def context(board: Board) -> str:
         ids = sum(field["ids"] for field in fields)
         parts.append(f"{len(fields)} fields with {ids:,} ids")
     seeds = "one seed" if board.seeds == 1 else f"{board.seeds} seeds"
-    parts.append(f"network {first.get('network', '?')}, width {first.get('width', '?')}, {seeds}")
+    several = first.get("embedding_sets") or 1
+    sets = f"{several} embedding sets of " if several > 1 else ""
+    width = first.get("width", "?")
+    parts.append(f"network {first.get('network', '?')}, {sets}width {width}, {seeds}")
     return ". ".join(upper(part) for part in parts) + "."

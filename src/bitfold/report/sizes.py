@@ -26,7 +26,10 @@ REST = "all others"
 
 
 def field_rows(board: Board, line: Line) -> list[dict[str, Any]]:
-    """A line's fields, means over its seeds: ids, bytes, share of the bytes, abundance."""
+    """A line's fields, means over its seeds: ids, bytes, share of the bytes, abundance.
+
+    With several embedding sets `by_set` has the abundance of each.
+    """
     grouped: dict[str, list[Row]] = {}
     for run in board.runs(line):
         for field in run.get("by_field") or []:
@@ -43,9 +46,16 @@ def field_rows(board: Board, line: Line) -> list[dict[str, Any]]:
                 "bytes": size,
                 "share": size / total if total else None,
                 "abundance": statistics.fmean(abundance) if abundance else None,
+                "by_set": _by_set([f.get("abundance_by_set") or [] for f in fields]),
             }
         )
     return out
+
+
+def _by_set(runs: Sequence[Sequence[float | None]]) -> list[float]:
+    """Means over runs of the abundance of each set that has one."""
+    told = [[value for value in values if value is not None] for values in zip(*runs, strict=False)]
+    return [statistics.fmean(values) for values in told if values]
 
 
 def field_order(board: Board) -> list[str]:

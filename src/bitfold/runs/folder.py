@@ -58,9 +58,10 @@ def build_model(
         config.vector_width,
         len(schema.numeric_names),
         seed=seed,
+        sets=config.embedding_sets,
         **config.network_options(tuple(network_options(config.network))),
     )
-    return ClickModel(embeddings, network)
+    return ClickModel(embeddings, network, config.embedding_sets)
 
 
 def save(
@@ -79,7 +80,7 @@ def save(
     """
     embeddings = model.embeddings
     assert isinstance(embeddings, EmbeddingCollection)
-    served = ClickModel(embeddings.serving(), model.network)
+    served = ClickModel(embeddings.serving(), model.network, model.sets)
     try:
         names = schema.save(folder)
         if dense is not None:
@@ -114,7 +115,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Run:
     schema = Schema.load(folder, files.path)
     dense = Vocabulary.load(files.path(DENSE)) if DENSE in files else None
     plan = Plan.from_json(read_object(files.path(PLAN), fix=AGAIN), files.path(PLAN))
-    _check_fields(folder, schema, dense, plan)
+    _check_fields(folder, schema, dense, plan, config.train.embedding_sets)
     check_plugins(folder, config.plugins, {plan.method, *(each.method for each in plan.groups)})
     weights = files.path(WEIGHTS)
     shapes = _shapes(folder, plan, schema, config.train, weights)
@@ -133,14 +134,18 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Run:
     return Run(folder, model, schema, config, read_metrics(files.path(METRICS)), plan, dense)
 
 
-def _check_fields(folder: Path, schema: Schema, dense: Vocabulary | None, plan: Plan) -> None:
-    """Raise unless the plan's fields are those that rows are read into."""
+def _check_fields(
+    folder: Path, schema: Schema, dense: Vocabulary | None, plan: Plan, sets: int
+) -> None:
+    """Raise unless the plan's fields are those that rows are read into, in so many sets."""
     fields = schema.embedding_fields()
     if dense is not None and len(dense.maps) != len(fields):
         raise broken(f"the run {folder}", "a map of other fields", "that of its schema", AGAIN)
     fields = fields if dense is None else dense.fields(fields)
     read = [(each.name, each.num_embeddings) for each in fields]
-    planned = [(each.name, each.num_embeddings) for each in plan.fields]
+    planned = [(each.name, each.num_embeddings) for each in plan.set_fields]
+    if plan.sets != sets:
+        raise broken(f"the run {folder}", f"a plan of {plan.sets} sets", f"of {sets}", AGAIN)
     if read != planned:
         raise broken(f"the run {folder}", "a plan of other fields", "those of its schema", AGAIN)
 

@@ -43,6 +43,12 @@ class TrainConfig:
     set: dict[str, str] = option(  # noqa: RUF009
         {}, help="An option of the embedding method.", metavar="OPTION=VALUE"
     )
+    embedding_sets: int = option(
+        1,
+        help="Embedding sets: so many tables of width --width side by side, each with its own "
+        "interaction; the network's head reads their mean. The budget is that of all sets.",
+        metavar="M",
+    )
     bags: str = option(
         "mean",
         help="How the vectors of a multi-valued field are pooled.",
@@ -140,7 +146,7 @@ class TrainConfig:
             raise BitfoldError(
                 "a hidden layer has no units", got=sizes, expected="sizes of 1 or more"
             )
-        for name in ("width", "epochs", "batch_size", "devices", "log_steps"):
+        for name in ("width", "embedding_sets", "epochs", "batch_size", "devices", "log_steps"):
             self._whole(name, 1)
         for name in ("patience", "seed", "checkpoint_steps"):
             self._whole(name, 0)

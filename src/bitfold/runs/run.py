@@ -159,7 +159,7 @@ class Run(Shown):
         options = self.config.train
         row: dict[str, Any] = {"run": str(self.path), "method": options.method}
         row |= {"budget": options.budget, "width": options.vector_width, "network": options.network}
-        row["seed"] = options.seed
+        row |= {"embedding_sets": options.embedding_sets, "seed": options.seed}
         plain = (int, float, str, type(None))
         return [row | {k: v for k, v in self.metrics.items() if isinstance(v, plain)}]
 

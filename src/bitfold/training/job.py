@@ -15,7 +15,7 @@ from bitfold.data.prepared import PreparedLog
 from bitfold.data.vocabulary import Vocabulary
 from bitfold.embedding import EmbeddingCollection
 from bitfold.errors import BitfoldError
-from bitfold.method.planner import plan as make_plan
+from bitfold.method.sets import plan_sets
 from bitfold.nets.model import ClickModel
 from bitfold.notes import note
 from bitfold.optim import RowOptimizer
@@ -155,7 +155,7 @@ class Job:
             "seed": words.seed,
             **words.set,
         }
-        plan = make_plan(fields, words.vector_width, stats=stats, **settled)
+        plan = plan_sets(fields, words.vector_width, words.embedding_sets, stats=stats, **settled)
         check_memory(plan)
         collection = EmbeddingCollection.from_plan(plan, seed=words.seed, mode=words.bags)
         return self._above(collection, rows)

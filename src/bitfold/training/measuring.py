@@ -65,7 +65,7 @@ def measure(
     names = ("auc", "logloss", "gauc", "calibration", "ece")
     return figures | {
         "bytes": size,
-        "ratio": full_bytes(plan.fields, plan.embedding_dim) / size if size else None,
+        "ratio": full_bytes(plan.set_fields, plan.embedding_dim) / size if size else None,
         "training_bytes": position.training_bytes,
         "map_bytes": schema.map_bytes + (rows.dense.bytes if rows.dense else 0),
         "network_bytes": sum(t.nbytes for t in model.network.state_dict().values()),

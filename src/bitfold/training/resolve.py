@@ -95,7 +95,10 @@ def _teacher(
     return taught, identity(Path(str(taught.teacher)))
 
 
-SHAPES = ("method", "budget", "width", "set", "bags", "network", "hidden", "network_set")
+SHAPES = (
+    "method", "budget", "width", "embedding_sets", "set", "bags", "network", "hidden",
+    "network_set",
+)  # fmt: skip
 
 
 def agree(config: RunConfig, base: Run) -> RunConfig:
