@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numba
 import pytest
+import torch
 
+import bitfold
 from bitfold.kernels.compiled import kernel
+from bitfold.kernels.ready import ready_by_program
 
 SCRIPT = """
 import numpy as np
@@ -52,3 +55,13 @@ def test_a_kernel_closes_over_no_compiled_function() -> None:
 
     with pytest.raises(AssertionError, match="never found on disk"):
         kernel(walk)
+
+
+def test_a_kernel_is_compiled_when_it_is_needed() -> None:
+    module = bitfold.EmbeddingBag(50, 4, mode="sum", method="full")
+    ids = torch.arange(6)
+    module(ids, torch.tensor([0, 3]))
+    packed = module.embedder.packed
+    found = ready_by_program[packed.data_ptr()]
+    assert found.ids is None
+    assert found.bags is not None

@@ -33,6 +33,7 @@ from bitfold.kernels.ready import (
     address_of,
     addresses_of,
     as_kind,
+    kernel_of,
     make_ready,
     ready_by_program,
 )
@@ -137,13 +138,16 @@ def forward(reading: tuple[Any, ...]) -> Tensor:
     if weights is not None:
         weights = as_kind(weights, wide)
         at_weights = weights.data_ptr()
+    walk = bag_kernel if bags else kernel
+    if walk is None:
+        walk = kernel_of(ready, bags)
     told = tell(
         threads, rows, width, at_pool, at_importance, at_ids, at_offsets, at_weights,
         at_packed, fusion, pooling, padding is not None, padding or 0, 0, out.data_ptr(),
         scratch(threads * room), room, loops, at_centres, at_steps, at_stored,
         streamed,
     )  # fmt: skip
-    run(bag_kernel if bags else kernel, told, threads)
+    run(walk, told, threads)
     for t in range(threads):
         bad = first_word(t, room)
         if bad >= 0:
@@ -161,7 +165,7 @@ def firsts(reading: Reading, top: Tensor) -> Tensor:
     shape = made.rows, reading.fields, reading.dim
     check_tensor("top", top, shape, reading.dtype)
     top, out = top.contiguous(), torch.zeros(shape, dtype=made.ready.wide)
-    run(made.ready.bags, tell(*made.told(FIRST, top, out), False), made.threads)
+    run(kernel_of(made.ready, True), tell(*made.told(FIRST, top, out), False), made.threads)
     return out
 
 

@@ -71,7 +71,8 @@ class Ready(NamedTuple):
     """A lookup whose weight and words were held against its program (`bitfold.kernels.held`).
 
     The first six are what a call is compared with; `version` is that of the packed program, and
-    `few` the bits of a number, below 0 where each row has a step of its own.
+    `few` the bits of a number, below 0 where each row has a step of its own. The kernels of single
+    `ids` and of `bags` are found when one is needed (`kernel_of`): each takes seconds to compile.
     `spare` is the scratch that the scales of few bits take, in words; vectors are made `like`.
     """
 
@@ -82,8 +83,8 @@ class Ready(NamedTuple):
     words: tuple[int, int, int, int, bool]
     few: int
     loops: int
-    ids: Kernel
-    bags: Kernel
+    ids: Kernel | None
+    bags: Kernel | None
     width: int
     spare: int
     lanes: int
@@ -98,7 +99,7 @@ ready_by_program: dict[int, Ready] = {}  # by the address of the packed program
 
 
 def make_ready(reading: Reading) -> Ready:
-    """Hold a lookup's weight and words against its program, and find its kernels."""
+    """Hold a lookup's weight and words against its program."""
     pool, packed, bits = reading.pool, reading.packed, reading.bits
     if not isinstance(pool, Tensor):
         raise refused("the weight", described(pool), "a tensor")
@@ -115,7 +116,6 @@ def make_ready(reading: Reading) -> Ready:
     item, one, wide = ITEMS[reading.dtype]
     lanes = lanes_of_packed(width, bits) if kind in CODES else lanes_of(width)
     how = lanes, item, one, kind, bits
-    ids, bags = (vectors(*how, each) for each in (False, True))
     with torch.inference_mode(False):
         like = torch.empty(0, dtype=reading.dtype, device="cpu")
     if len(ready_by_program) >= KEPT:
@@ -124,11 +124,21 @@ def make_ready(reading: Reading) -> Ready:
         facts.packed, facts.version, pool.shape, pool.dtype,
         (reading.fusion, reading.fields, reading.dim, reading.room, reading.raw),
         -bits if reading.by_row else bits,
-        digits(reading.raw, bool(facts.tables)).address, ids, bags, width,
+        digits(reading.raw, bool(facts.tables)).address, None, None, width,
         scale_words(facts.lookups, width) if bits else 0, lanes, reading.fusion == WEIGHTED, facts,
         wide, like, how,
     )  # fmt: skip
     return ready
+
+
+def kernel_of(ready: Ready, bags: bool) -> Kernel:
+    """The kernel of a lookup of bags or of single ids; the next lookup finds it in its `Ready`."""
+    found = vectors(*ready.kind, bags)
+    place = ready.packed.data_ptr()
+    if ready_by_program.get(place) is ready:
+        more = ready._replace(bags=found) if bags else ready._replace(ids=found)
+        ready_by_program[place] = more
+    return found
 
 
 class Given(NamedTuple):
