@@ -10,7 +10,7 @@ from bitfold.embedder.contract import Embedder
 from bitfold.embedding import Embedding, EmbeddingBag
 from bitfold.embedding.single import OneField
 from bitfold.folded.joint import FEW, Joint
-from bitfold.kernels.choice import looked_on, transformed
+from bitfold.kernels.choice import alone
 
 
 class Folded(OneField):
@@ -87,7 +87,7 @@ class FoldedEmbedding(Folded, Embedding):
 
     def forward(self, input: Tensor) -> Tensor:
         """Vectors `[..., D]` of ids `[...]`."""
-        if type(input) is Tensor and not (looked_on() or transformed()):
+        if type(input) is Tensor and alone():
             found = self.joint.ahead(self.field, input, self.padding_idx)
             if found is not None:
                 return found
@@ -104,7 +104,7 @@ class FoldedEmbeddingBag(Folded, EmbeddingBag):
         if (
             type(input) is Tensor
             and per_sample_weights is None
-            and not (looked_on() or transformed())
+            and alone()
             and _of_one(input, offsets, self.include_last_offset)
         ):
             found = self.joint.ahead(self.field, input, self.padding_idx)

@@ -153,7 +153,8 @@ class Joint(nn.Module):
             state.ahead = state.guess = None
             state.wrong += 1
             return None
-        state.wrong = 0
+        if state.wrong:
+            state.wrong = 0
         if pads and padding_idx is not None:
             zero = ids.reshape(-1).eq(padding_idx).unsqueeze(-1)
             vectors = vectors.masked_fill(zero, 0.0)
@@ -167,6 +168,9 @@ class Joint(nn.Module):
 
     def _versions(self) -> list[int]:
         """How often each weight was written to."""
+        if len(self.slots) == 1:  # most often; a row's lookup is a microsecond, too
+            ((place, name),) = self.slots
+            return [place[name]._version]  # type: ignore[union-attr]
         return [place[name]._version for place, name in self.slots]  # type: ignore[union-attr]
 
     def _see(self, field: int, ids: Tensor) -> None:
@@ -208,21 +212,20 @@ class Joint(nn.Module):
         step = guess.step * rows if guess.whole else guess.step
         start = ids.storage_offset() - guess.first * step
         ends = start, start + (count - 1) * step
-        last = max(ends) + (rows - 1) * stride
-        held = ids.untyped_storage().nbytes() // 8
-        if not rows or min(ends) < 0 or last >= held or (guess.whole and stride != 1):
+        if not rows or min(ends) < 0 or (guess.whole and stride != 1):
             return None
         weights = [place[name] for place, name in self.slots]
         if not weights or any(each is None or each.is_inference() for each in weights):
             return None
         if way_of(weights[0]) != DIRECT:  # type: ignore[arg-type]
             return None
-        if step < 0:
-            every = ids.as_strided((rows, count), (stride, -step), ends[1]).flip(1)
-        else:
-            every = ids.as_strided((rows, count), (stride, step), start)
-        few, kept = rows <= FEW, every
-        try:
+        few = rows <= FEW
+        try:  # what lies beyond the memory is refused by torch
+            if step < 0:
+                every = ids.as_strided((rows, count), (stride, -step), ends[1]).flip(1)
+            else:
+                every = ids.as_strided((rows, count), (stride, step), start)
+            kept = every
             versions = self._versions()
             if not few:
                 kept = every.clone()

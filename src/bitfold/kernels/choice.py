@@ -55,6 +55,14 @@ def looked_on() -> bool:
     )
 
 
+def alone() -> bool:
+    """Whether nobody looks on and nothing is transformed: Python may look at values."""
+    return (
+        not (_dispatch_modes() or _in_function_mode() or _transformed() or is_compiling())
+        and _tracing_state() is None
+    )
+
+
 def recorded(ids: Tensor) -> bool:
     """Whether nothing may depend on the value of `ids`: they are traced, or stand for many."""
     if _tracing_state() is not None or _dispatch_modes():
