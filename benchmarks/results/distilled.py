@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from bitfold.comparison.config import FULL, FULL_BUDGET
+
 from .boards import DISTILL, SHARES, TAUGHT, Board
 from .figures import Figures, difference, paired, table
 from .sitting import Sitting
@@ -18,16 +20,18 @@ def distilled(sitting: Sitting) -> str:
 def _section(sitting: Sitting, board: Board) -> str:
     found = Figures(sitting, board)
     plainly = Figures(sitting, sitting.boards[board.reference or board.name])
-    rows = []
+    teachers = {int(row["seed"]): row for row in plainly.full if row["method"] == FULL}
+    rows = [[FULL_BUDGET, "plain: the teachers", *_figures(teachers), "", ""]] if teachers else []
     for budget in board.budgets:
-        plain = plainly.rows("auto", budget)
+        plain, soft = plainly.rows("auto", budget), found.rows(next(iter(TAUGHT)), budget)
         if plain:
-            rows.append([budget, "plain", *_figures(plain), ""])
+            rows.append([budget, "plain", *_figures(plain), "", ""])
         for method, title in {**TAUGHT, **SHARES}.items():
             ours = found.rows(method, budget)
             if ours:
-                rows.append([budget, title, *_figures(ours), difference(paired(ours, plain))])
-    if not any(row[1] != "plain" for row in rows):
+                less = difference(paired(ours, soft)) if ours != soft else ""
+                rows.append([budget, title, *_figures(ours), difference(paired(ours, plain)), less])
+    if not found.cells:
         return ""
     heads = ("budget", "training", "seeds", "test AUC", "least", "most", "log loss", "epochs")
     return (
@@ -37,7 +41,7 @@ def _section(sitting: Sitting, board: Board) -> str:
         "2020); one training row in 16 is held out to judge them, and not trained on. Mean, least "
         "and most over the seeds, epochs of the best one; the difference is paired, with its 95 % "
         "interval. The training of that table. `python -m benchmarks.results --only "
-        f"{board.name}` measures it.\n\n" + table((*heads, "less plain"), rows)
+        f"{board.name}` measures it.\n\n" + table((*heads, "less plain", "less share .5"), rows)
     )
 
 
