@@ -3,12 +3,14 @@
     python benchmarks/sets.py --data DATA --out OUT [--logs ml-1m,criteo-80k] [--widths 16,64]
 
 Every cell is a training by `auto` within the bytes of one full table of width D, or a tenth of
-them: one set of width D, M sets of width D / M, M sets of width D. Finished cells are in `--record`
-(docs/results/embedding-sets.json), so a stopped board goes on where it was; `--page FILE` writes
+them: one set of width D, M sets of width D / M, M sets of width D. Finished cells are kept, a file
+a log, in `--records` (docs/results), so a stopped board goes on where it was; `--page FILE` writes
 the tables between the page's marks, and trains nothing with `--minutes 0`.
 """
 
 import argparse
+import math
+import shutil
 import statistics
 import sys
 import time
@@ -33,7 +35,7 @@ from bitfold.planning.budget import full_bytes
 from bitfold.runs.options import TrainConfig
 from bitfold.training import train
 
-RECORD = Path(__file__).resolve().parents[1] / "docs" / "results" / "embedding-sets.json"
+RECORDS = Path(__file__).resolve().parents[1] / "docs" / "results"
 SETS, RATIOS, SEEDS = (1, 2, 4), (1, 10), (0, 1, 2)
 LARGE = 64  # ids of a field whose abundance the table's mean takes
 MARK = "<!-- embedding sets: {} -->"
@@ -88,10 +90,12 @@ class Cell:
         return "-".join(str(part) for part in asdict(self).values())
 
 
-def cells(logs: Sequence[str], networks: Sequence[str], widths: Sequence[int]) -> Iterator[Cell]:
+def cells(
+    log: str, networks: Sequence[str], widths: Sequence[int], several: Sequence[int]
+) -> Iterator[Cell]:
     """All cells: sets that share a width before sets of that width each, seed after seed."""
-    for whole, seed, width, log, network, ratio, sets in product(
-        (False, True), SEEDS, widths, logs, networks, RATIOS, SETS
+    for whole, seed, width, network, ratio, sets in product(
+        (False, True), SEEDS, widths, networks, RATIOS, several
     ):
         if sets > 1 or not whole:
             each = width if whole else width // sets
@@ -100,8 +104,6 @@ def cells(logs: Sequence[str], networks: Sequence[str], widths: Sequence[int]) -
 
 def trained(cell: Cell, log: PreparedLog, known: Survey, out: Path) -> dict[str, Any]:
     """A cell's figures; its run is removed."""
-    import shutil
-
     budget = full_bytes(log.schema.embedding_fields(), cell.width) // cell.ratio
     words = TrainConfig(
         method="auto", budget=str(budget), width=cell.set_width, embedding_sets=cell.sets,
@@ -194,31 +196,44 @@ def main() -> None:
     parser.add_argument("--networks", default="deepfm")
     parser.add_argument("--widths", default="16,64,8,32")
     parser.add_argument("--minutes", type=float, default=None, help="stop after so many")
-    parser.add_argument("--record", type=Path, default=RECORD)
+    parser.add_argument("--sets", default=",".join(map(str, SETS)))
+    parser.add_argument("--records", type=Path, default=RECORDS)
     parser.add_argument("--page", type=Path, default=None)
     said = parser.parse_args()
-    begun = time.monotonic()
-    rows: list[dict[str, Any]] = read_json(said.record)["cells"] if said.record.is_file() else []
-    done = {Cell(**{key: row[key] for key in Cell.__dataclass_fields__}) for row in rows}
-    known: dict[str, tuple[PreparedLog, Survey]] = {}
-    widths = [int(width) for width in said.widths.split(",")]
-    for cell in cells(said.logs.split(","), said.networks.split(","), widths):
-        if said.minutes is not None and time.monotonic() - begun >= 60 * said.minutes:
-            break
-        if cell in done:
-            continue
-        if cell.log not in known:
-            said.out.mkdir(parents=True, exist_ok=True)
-            config = DataConfig(**LOGS[cell.log].data)
-            raw = said.data / LOGS[cell.log].file
-            log = prepare_or_open([raw], said.out / f"log-{cell.log}", config)
-            known[cell.log] = log, survey(log)
-        row = trained(cell, *known[cell.log], said.out)
+    end = math.inf if said.minutes is None else time.monotonic() + 60 * said.minutes
+    widths, several = ([int(one) for one in text.split(",")] for text in (said.widths, said.sets))
+    for name in said.logs.split(","):
+        record = said.records / f"embedding-sets-{name}.json"
+        rows: list[dict[str, Any]] = read_json(record)["cells"] if record.is_file() else []
+        wanted = cells(name, said.networks.split(","), widths, several)
+        done = {Cell(**{key: row[key] for key in Cell.__dataclass_fields__}) for row in rows}
+        run(name, [cell for cell in wanted if cell not in done], rows, record, said, end)
+        if said.page is not None:
+            write_page(said.page, rows)
+
+
+def run(
+    name: str,
+    wanted: Sequence[Cell],
+    rows: list[dict[str, Any]],
+    record: Path,
+    said: argparse.Namespace,
+    end: float,
+) -> None:
+    """Train the cells of one log, until the time is up; each is kept as it ends."""
+    if not wanted or time.monotonic() >= end:
+        return
+    said.out.mkdir(parents=True, exist_ok=True)
+    config = DataConfig(**LOGS[name].data)
+    log = prepare_or_open([said.data / LOGS[name].file], said.out / f"log-{name}", config)
+    known = survey(log)
+    for cell in wanted:
+        if time.monotonic() >= end:
+            return
+        row = trained(cell, log, known, said.out)
         rows.append(row)
-        write_json(said.record, {"everybody": EVERYBODY, "cells": rows})
+        write_json(record, {"everybody": EVERYBODY, "log": asdict(LOGS[name]), "cells": rows})
         print(f"{cell.name}: AUC {row['auc']:.4f}, {row['bytes']:,} bytes", flush=True)
-    if said.page is not None:
-        write_page(said.page, rows)
 
 
 if __name__ == "__main__":

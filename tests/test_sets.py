@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 import bitfold
 from bitfold import Field
+from bitfold.comparison import folder
 from bitfold.comparison.diagnosis import abundances, diagnose, information_abundance
+from bitfold.comparison.grid import GRID_WORDS
 from bitfold.comparison.survey import survey
 from bitfold.data.prepare import prepare
 from bitfold.data.prepared import PreparedLog
@@ -258,12 +260,12 @@ def test_a_run_goes_on_from_one_of_as_many_sets(run: Path, log: PreparedLog, tmp
 
 
 def test_a_run_whose_options_say_other_sets_is_refused(run: Path, tmp_path: Path, monkeypatch):
-    from bitfold.runs import folder
+    from bitfold.runs import folder as runs
     from bitfold.runs.config import RunConfig
 
     config = RunConfig.load(run / "config.json")
     other = replace(config, train=replace(config.train, embedding_sets=2))
-    monkeypatch.setattr(folder.RunConfig, "load", lambda path: other)
+    monkeypatch.setattr(runs.RunConfig, "load", lambda path: other)
     with pytest.raises(BitfoldError, match="sets"):
         bitfold.load(run)
 
@@ -312,6 +314,19 @@ def test_plan_and_quotes_count_all_sets():
     assert hashed["bytes"] <= 62_374
 
 
+def test_a_comparison_of_before_goes_on(monkeypatch):
+    sections = {"paths": [], "data": {}, "compare": dict.fromkeys(GRID_WORDS)}
+    begun = sections | {"train": {"width": 4}}
+    monkeypatch.setattr(folder, "read_options", lambda path: begun)
+    folder._check_same(
+        Path("compare.json"), sections | {"train": {"width": 4, "embedding_sets": 1}}
+    )
+    with pytest.raises(BitfoldError, match="embedding-sets is not what"):
+        folder._check_same(
+            Path("compare.json"), sections | {"train": {"width": 4, "embedding_sets": 2}}
+        )
+
+
 def test_a_comparison_trains_sets_and_its_page_tells_of_each(tmp_path: Path):
     raw = write(tmp_path / "clicks.csv", columns(rows=600))
     done = command(
@@ -322,6 +337,8 @@ def test_a_comparison_trains_sets_and_its_page_tells_of_each(tmp_path: Path):
     )
     assert done.code == 0, done.err
     results = json.loads((tmp_path / "board" / "results.json").read_text())
+    said = json.loads((tmp_path / "board" / "compare.json").read_text())["train"]
+    assert said["embedding_sets"] == 2
     (row,) = results["results"]
     assert row["embedding_sets"] == 2
     assert all(len(field["abundance_by_set"]) == 2 for field in row["by_field"])

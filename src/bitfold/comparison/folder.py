@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 OPTIONS_FILE = "compare.json"
 CELLS, RUNS, LOGS = "cells", "runs", "logs"
+UNSAID = {"embedding_sets": 1}
+"""Options that comparisons of before do not say, with the values that they had."""
 
 
 def said_options(
@@ -119,10 +121,10 @@ def _check_same(file: Path, said: Mapping[str, Any]) -> None:
         for name in names:
             if name in FREE:
                 continue
-            if began.get(name) != new[section][name]:
+            if began.get(name, UNSAID.get(name)) != new[section][name]:
                 raise BitfoldError(
                     f"--{name.replace('_', '-')} is not what the comparison began with",
                     got=new[section][name],
-                    expected=began.get(name),
+                    expected=began.get(name, UNSAID.get(name)),
                     fix="only --methods, --budgets and --seeds may change; or begin with --force",
                 )
