@@ -32,7 +32,7 @@ def main() -> None:
     stop = EarlyStopping("val_auc", mode="max", restore_best_weights=True)
     told = Told(size)
     model.fit(
-        log.train.columns(), log.train.labels.numpy(), BATCH, args.epochs, verbose=2,
+        log.train.columns(), log.train.labels.numpy(), BATCH, args.epochs, verbose=0,
         validation_data=(log.valid.columns(), log.valid.labels.numpy()), callbacks=[stop],
     )  # fmt: skip
     told.tell(model.predict(log.test.columns(), batch_size=8192), log)

@@ -55,7 +55,7 @@ def auc(scored: EvalPrediction) -> dict[str, float]:
 
 
 def main() -> None:
-    args = arguments(epochs=3)
+    args = arguments(epochs=2)
     log = read(args.data, args.rows)
     model = make(log.sizes)
     size = table_bytes(model)
