@@ -28,6 +28,7 @@ ROOMS = {
     "embedder": "address planning pool fuse kernels",
     "method": "address planning pool fuse embedder",
     "embedding": "planning fuse embedder method",
+    "folded": "outputs planning kernels pool embedder method embedding",
     "data": "outputs planning",
     "nets": "",
     "ranking": "data",

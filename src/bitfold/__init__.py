@@ -21,6 +21,15 @@ if TYPE_CHECKING:
         Table,
         TableCollection,
     )
+    from bitfold.folded import (
+        FoldReport,
+        fold,
+        folding,
+        load_model,
+        resume,
+        save,
+        serving,
+    )
     from bitfold.kernels.choice import plain_torch
     from bitfold.method import Method, MethodInfo, load_plugin, methods
     from bitfold.method.planner import plan
@@ -38,6 +47,7 @@ __all__ = [
     "EmbeddingBag",
     "EmbeddingCollection",
     "Field",
+    "FoldReport",
     "IdOutOfRange",
     "Memory",
     "Method",
@@ -48,9 +58,12 @@ __all__ = [
     "TableCollection",
     "UnknownName",
     "compare",
+    "fold",
+    "folding",
     "format_bytes",
     "inspect",
     "load",
+    "load_model",
     "load_plugin",
     "memory",
     "methods",
@@ -58,6 +71,9 @@ __all__ = [
     "plain_torch",
     "plan",
     "prepare",
+    "resume",
+    "save",
+    "serving",
     "train",
 ]
 
@@ -67,6 +83,7 @@ _HOMES = {
     "embedder.memory": ("Memory", "memory"),
     "planning.budget": ("format_bytes",),
     "embedding": ("Embedding", "EmbeddingBag", "EmbeddingCollection", "Table", "TableCollection"),
+    "folded": ("FoldReport", "fold", "folding", "load_model", "resume", "save", "serving"),
     "kernels.choice": ("plain_torch",),
     "method": ("Method", "MethodInfo", "load_plugin", "methods"),
     "planning.plan": ("Plan",),

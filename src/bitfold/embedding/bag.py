@@ -134,7 +134,8 @@ class EmbeddingBag(OneField, nn.EmbeddingBag):
         elif not self.include_last_offset:
             end = offsets.new_full((1,), input.shape[0])
             offsets = torch.cat([offsets, end])
-        embedder: Any = self._modules["embedder"]  # past `nn.Module`'s slow attributes
+        # past `nn.Module`'s slow attributes; of a folded table it is no submodule
+        embedder: Any = self._modules.get("embedder") or self.embedder
         if self.max_norm is not None or self.scale_grad_by_freq:
             return self._by_torch(input, offsets, per_sample_weights, embedder)
         pooled: Tensor = embedder.forward_bags(

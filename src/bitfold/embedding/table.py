@@ -115,7 +115,8 @@ class Embedding(OneField, nn.Embedding):
             node: Any = as_leaf(self, input)
             if node is not None:
                 return node  # type: ignore[no-any-return]
-        embedder: Any = self._modules["embedder"]  # past `nn.Module`'s slow attributes
+        # past `nn.Module`'s slow attributes; of a folded table it is no submodule
+        embedder: Any = self._modules.get("embedder") or self.embedder
         if self.max_norm is not None or self.scale_grad_by_freq:
             return self._by_torch(input, embedder)
         vectors: Tensor = embedder(input.reshape(-1, 1), self.padding_idx)

@@ -6,6 +6,7 @@ Shapes: `B` rows of a batch, `C` features (columns), `T` ids in bags.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 from bitfold.embedder.contract import Embedder
 from bitfold.embedding.building import built
 from bitfold.embedding.tracing import as_leaf
-from bitfold.errors import BitfoldError, BudgetTooSmall
+from bitfold.errors import BitfoldError
 from bitfold.fuse.bags import check_offsets, check_pooling
 from bitfold.method.planner import plan as make_plan
+from bitfold.method.several import plans_within
 from bitfold.planning.budget import full_bytes, parse_budget
 from bitfold.planning.field import Field, check_columns
 from bitfold.planning.plan import Plan
@@ -146,26 +148,10 @@ class TableCollection(nn.Module):
             total = sum(parse_budget(budget, each, width) for each, width in pairs)
         else:
             total = parse_budget(budget, [], 1)
-        least: dict[int, int] = {}
-        while True:
-            rest = total - sum(least.values())
-            others = sum(size for g, size in enumerate(sizes) if g not in least)
-            plans = []
-            for g, size in enumerate(sizes):
-                share = least[g] if g in least else max(rest * size // others, 1)
-                try:
-                    plans.append(make_plan(fields[g], widths[g], budget=share, **said))
-                except BudgetTooSmall as error:
-                    least[g] = error.minimum
-                    break
-            else:
-                return plans
-            if len(least) == len(sizes) and sum(least.values()) > total:
-                raise BudgetTooSmall(
-                    f"method {said['method']!r} cannot fit these tables",
-                    got=f"{total} bytes",
-                    minimum=sum(least.values()),
-                )
+        asks = [
+            partial(_planned, each, width, said) for each, width in zip(fields, widths, strict=True)
+        ]
+        return plans_within(asks, sizes, total, f"method {said['method']!r} with these tables")
 
     @property
     def plans(self) -> tuple[Plan, ...]:
@@ -283,3 +269,7 @@ class TableCollection(nn.Module):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"
+
+
+def _planned(fields: Sequence[Field], width: int, said: dict[str, Any], budget: int) -> Plan:
+    return make_plan(fields, width, budget=budget, **said)

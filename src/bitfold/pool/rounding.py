@@ -14,8 +14,6 @@ third product and a sum stands the rounding. What is not a number stays so.
 Shapes: R rows, w columns, S slices: runs of rows that share centres, and steps by column.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -28,18 +26,6 @@ from bitfold.planning.spec import FEW_BITS
 OF_DEVIATION = {8: 0.0308, 4: 0.335, 3: 0.586, 2: 0.996, 1: 1.596}
 SAMPLE = 16_384  # rows of a slice whose mean and deviation stand for all
 MOST = torch.finfo(torch.float16).max
-
-
-class Rounding(NamedTuple):
-    """What reading a pool of few bits needs beside its rows.
-
-    `centres` are float16 `[S, w]`; `steps` float16 `[S, w]`, or `[R]` where each row has its own,
-    or None where that follows from the row (`row_steps`).
-    """
-
-    centres: Tensor
-    steps: Tensor | None
-    bits: int
 
 
 def check_bits(bits: int) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bitfold.address.constants import WithConstants
 from bitfold.errors import BitfoldError
-from bitfold.pool.rounding import Rounding, check_bits
+from bitfold.pool.rounding import check_bits
 
 CHUNK = 1 << 16  # rows that are packed at a time
 SCALES = ("slice", "row")
@@ -64,10 +64,14 @@ class Sliced(WithConstants):
         self.register_buffer("centres", centres)
         self.register_buffer("steps", steps)
 
-    def told(self) -> Rounding:
-        """What the kernels need beside the rows."""
+    def told(self) -> tuple[Any, ...]:
+        """What the kernels need beside the rows, as the end of a `Reading`'s words.
+
+        Centres are float16 `[S, w]`; steps float16 `[S, w]`, or `[R]` where each row has its own,
+        or None where that follows from the row (`rounding.row_steps`); then come the bits.
+        """
         buffers = self._buffers
-        return Rounding(buffers["centres"], buffers["steps"], self.bits)  # type: ignore[arg-type]
+        return buffers["centres"], buffers["steps"], self.bits
 
     def of_slice(self, scales: Tensor, cells: Tensor) -> Tensor:
         """Centres or steps of the rows at cells: `[..., w]`, or `[w]` for all."""

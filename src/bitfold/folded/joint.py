@@ -1,0 +1,239 @@
+"""Joint tables: what several tables of a model are folded into, and how they are read one by one.
+
+A model calls its tables one after another, often on the columns of one batch. A call costs more
+than a row's lookup, so the first table of a forward reads for all of them, where the memory around
+its ids tells what the others will be asked for. That is a guess: every table compares the ids that
+it is given with those that were read, and reads for itself where they differ.
+"""
+
+import threading
+from itertools import pairwise
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from bitfold.embedder.column import column
+from bitfold.embedder.contract import Embedder
+from bitfold.embedder.watching import watch
+from bitfold.errors import IdOutOfRange
+from bitfold.folded.record import PLAN, check_record, recorded
+from bitfold.kernels.choice import DIRECT, way_of
+from bitfold.pool import PackedPool
+
+FEW = 64
+"""Ids of a column up to which they are compared as Python's integers, which is quicker."""
+PATIENCE = 8
+"""Guesses that may be wrong, one after another, before there are no more."""
+
+
+class _Guess(NamedTuple):
+    """How the columns of a batch lie in memory, from that of the first table of a forward on.
+
+    `step` is how far field `f + 1` lies from field `f`, in ids, or in columns where `whole` (the
+    ids of a field follow each other); `first` is the field that is asked for first.
+    """
+
+    first: int
+    step: int
+    whole: bool
+    dims: int
+
+
+class _Ahead(NamedTuple):
+    """What was read ahead: the ids, vectors `[B, D]` by field, and what they depend on."""
+
+    ids: list[list[int]] | Tensor
+    vectors: dict[int, Tensor]
+    grad: bool
+    versions: list[int]
+
+
+class _State(threading.local):
+    """Of each thread: what is ahead, what was seen of this forward, and the guess."""
+
+    def __init__(self) -> None:
+        self.ahead: _Ahead | None = None
+        self.seen: dict[int, tuple[int, Any, torch.Size, tuple[int, ...]]] = {}
+        self.guess: _Guess | None = None
+        self.wrong = 0
+
+    def __reduce__(self) -> Any:
+        return _State, ()
+
+    def __deepcopy__(self, memo: Any) -> "_State":
+        return _State()
+
+
+class Joint(nn.Module):
+    """An embedder of `F` tables, and a column for each.
+
+    It is a submodule of the first of its tables; the others refer to it, so that its parameters and
+    its state are there once.
+
+    Args:
+        embedder: of all tables, a field each, named by their places in the model.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        super().__init__()
+        self.embedder = embedder
+        self.columns = tuple(column(embedder, f) for f in range(len(embedder.plan.fields)))
+        self.state = _State()
+        # Where the numbers are that vectors are made of: modules' dictionaries and keys.
+        self.slots = tuple(
+            (place, "weight")
+            for part in embedder.modules()
+            for place in (part._parameters, part._buffers)
+            if place.get("weight") is not None
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """The tables' places in the model."""
+        return [field.name for field in self.embedder.plan.fields]
+
+    @property
+    def packed(self) -> bool:
+        """Whether some of its pools are packed: it serves, and is not trained."""
+        return any(isinstance(part, PackedPool) for part in self.embedder.modules())
+
+    def around(self, embedder: Embedder) -> Self:
+        """The same of another embedder."""
+        return type(self)(embedder).train(self.training)
+
+    def ahead(self, field: int, ids: Tensor, padding_idx: int | None) -> Tensor | None:
+        """Vectors `[..., D]` of a table's ids, if they were read with those of the first table.
+
+        Args:
+            field: the table.
+            ids: int64 `[B]` or `[B, 1]`.
+            padding_idx: an id of the table whose vector is zero.
+
+        Returns:
+            None if the table has to read for itself.
+        """
+        state = self.state
+        guess, shape = state.guess, ids.shape
+        if guess is None or len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
+            if guess is None and state.wrong < PATIENCE:
+                self._see(field, ids)
+            return None
+        if field == guess.first:
+            state.ahead = self._read(guess, ids)
+        there = state.ahead
+        if there is None or there.grad is not torch.is_grad_enabled():
+            return None
+        vectors: Any = there.vectors.pop(field, None)
+        if vectors is None or there.versions != self._versions():
+            return None
+        if type(there.ids) is list:
+            listed = ids.tolist() if len(shape) == 1 else ids.reshape(-1).tolist()
+            right = listed == there.ids[field]
+            pads = padding_idx is not None and padding_idx in listed
+        else:
+            kept: Any = there.ids
+            right = torch.equal(ids.reshape(-1), kept[:, field])
+            pads = padding_idx is not None
+        if not right:
+            state.ahead = state.guess = None
+            state.wrong += 1
+            return None
+        state.wrong = 0
+        if pads:
+            zero = (ids.reshape(-1) == padding_idx).unsqueeze(-1)
+            vectors = vectors.masked_fill(zero, 0.0)
+        found: Tensor = vectors if len(shape) == 1 else vectors.unsqueeze(1)
+        return found
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the flag; how batches lie in memory is learned anew."""
+        self.state = _State()
+        return super().train(mode)
+
+    def _versions(self) -> list[int]:
+        """How often each weight was written to."""
+        return [place[name]._version for place, name in self.slots]  # type: ignore[union-attr]
+
+    def _see(self, field: int, ids: Tensor) -> None:
+        """Take down where a table's ids lie; a guess is made when all tables were seen once."""
+        state, count = self.state, len(self.columns)
+        seen = state.seen
+        if field in seen or ids.dtype is not torch.int64 or not ids.is_cpu:
+            seen.clear()
+        storage = ids.untyped_storage().data_ptr()
+        seen[field] = storage, ids.storage_offset(), ids.shape, ids.stride()
+        if len(seen) < count or count < 2:
+            return
+        order, places = list(seen), [seen[f] for f in range(count)]
+        seen.clear()
+        alike = {(where, shape, stride) for where, _, shape, stride in places}
+        steps = {after[1] - before[1] for before, after in pairwise(places)}
+        _, _, shape, stride = places[0]
+        one = len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
+        if len(alike) > 1 or len(steps) > 1 or not one:
+            state.wrong += 1
+            return
+        (step,), rows = steps, shape[0]
+        # Columns of rows keep their distance whatever the batch; rows of ids are a batch apart.
+        whole = stride[0] == 1 and rows > 0 and step % rows == 0
+        if step:
+            state.guess = _Guess(order[0], step // rows if whole else step, whole, len(shape))
+
+    def _read(self, guess: _Guess, ids: Tensor) -> _Ahead | None:
+        """Read for all tables, if their ids may lie where the guess says."""
+        if (
+            ids.dim() != guess.dims
+            or ids.dtype is not torch.int64
+            or not ids.is_cpu
+            or ids.requires_grad
+            or torch.is_autocast_enabled("cpu")
+        ):
+            return None
+        rows, count, stride = ids.shape[0], len(self.columns), ids.stride()[0]
+        step = guess.step * rows if guess.whole else guess.step
+        start = ids.storage_offset() - guess.first * step
+        ends = start, start + (count - 1) * step
+        last = max(ends) + (rows - 1) * stride
+        held = ids.untyped_storage().nbytes() // 8
+        if not rows or min(ends) < 0 or last >= held or (guess.whole and stride != 1):
+            return None
+        weights = [place[name] for place, name in self.slots]
+        if not weights or any(each is None or each.is_inference() for each in weights):
+            return None
+        if way_of(weights[0]) != DIRECT:  # type: ignore[arg-type]
+            return None
+        if step < 0:
+            every = ids.as_strided((rows, count), (stride, -step), ends[1]).flip(1)
+        else:
+            every = ids.as_strided((rows, count), (stride, step), start)
+        kept: Any = every.t().tolist() if rows <= FEW else every.clone()
+        try:
+            versions = self._versions()
+            vectors = self.embedder(every if rows <= FEW else kept)
+        except (IdOutOfRange, RuntimeError):  # what lies there are no ids
+            self.state.guess = None
+            self.state.wrong += 1
+            return None
+        if self.embedder.observes:
+            watch(self.embedder, kept if type(kept) is Tensor else every.clone(), None, vectors)
+        if vectors.requires_grad:
+            vectors.register_hook(self._forget)
+        found = dict(enumerate(vectors.unbind(1)))
+        return _Ahead(kept, found, torch.is_grad_enabled(), versions)
+
+    def _forget(self, grad: Tensor) -> None:
+        """What is ahead is of a graph that is gone."""
+        self.state.ahead = None
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}{PLAN}"] = recorded(self.embedder.plan, self.packed)
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local: Any, strict: bool, *rest: Any
+    ) -> None:
+        found = state_dict.pop(f"{prefix}{PLAN}", None)  # of torch's own copy of the dictionary
+        if found is not None:
+            check_record(found, self.embedder.plan, self.packed)
+        super()._load_from_state_dict(state_dict, prefix, local, strict, *rest)
