@@ -175,7 +175,7 @@ def test_a_run_shows_its_figures_and_its_plan(log: Path, tmp_path: Path) -> None
 
 
 def test_mistakes(raw: tuple[Path, list], log: Path, tmp_path: Path) -> None:  # type: ignore[type-arg]
-    refused(bitfold("inspect"), "LOG is missing")
+    refused(bitfold("inspect"), "PATH is missing")
     refused(bitfold("inspect", log.parent / "lgo"), "does not exist", "did you mean", "log")
     refused(bitfold("inspect", raw[0]), "neither a prepared log nor a run", "bitfold prepare")
     refused(bitfold("inspect", tmp_path), "neither a prepared log nor a run")

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 import bitfold
 from bitfold import BitfoldError, BudgetTooSmall, Field, Plan
+from bitfold.method.first_digit import _radices, _spender
 
 
 def first(fields: list[Field], dim: int, budget: int | str, **options: object) -> Plan:
@@ -43,6 +44,21 @@ def test_tiny_fields_are_told_apart_with_any_rows_above_the_least(sizes: tuple[i
         first(fields, 1, 1)
     for budget in range(refusal.value.minimum, 4 * (sum(sizes) + 8)):
         assert first(fields, 1, budget).bytes <= budget
+
+
+@given(st.lists(st.integers(1, 10**13), min_size=1, max_size=4), st.integers(1, 9), st.data())
+def test_sums_that_are_looked_up_are_those_of_the_radices(
+    sizes: list[int], later: int, data: st.DataObject
+) -> None:
+    first = data.draw(st.integers(1, max(sizes) + 1))
+    told = sum(sum(_radices(size, first, later)[1:]) for size in sizes)
+    assert _spender(sizes, later)(first) == told
+
+
+def test_hundreds_of_fields_are_planned() -> None:
+    fields = [Field(f"f{number}", 50 + 997 * number**2) for number in range(300)]
+    made = first(fields, 8, "100x")
+    assert 0.99 < made.bytes / made.budget <= 1  # type: ignore[operator]
 
 
 def test_first_digits_share_rows_and_later_ones_share_none() -> None:

@@ -533,3 +533,37 @@ def test_a_column_reads_what_the_whole_reads(method: str, options: dict[str, Any
         with pytest.raises(IdOutOfRange):
             one(torch.tensor([[fields[f].num_embeddings]]))
         assert list(one.parameters(recurse=False)) == []
+
+
+@pytest.mark.parametrize("budget", ["4x", "8x", "30x"])
+def test_a_trained_model_is_folded_into_what_comes_nearest(budget: str) -> None:
+    torch.manual_seed(0)
+    model = Net(dim=16)
+    with torch.no_grad():
+        for table in model.tables:  # rows that lie near a few directions, as trained ones do
+            table.weight.copy_(torch.randn(len(table.weight), 3) @ torch.randn(3, 16))
+            table.weight += 0.1 * torch.randn_like(table.weight)
+    ids = batch(400)
+    wanted = stacked(model, ids)
+    fresh = bitfold.fold(model, budget, seed=0, inplace=False)
+    fitted = bitfold.fold(model, budget, seed=0, fit=True, inplace=False)
+
+    def lost(folded: nn.Module) -> float:
+        found = stacked(folded.eval(), ids)
+        return float(((found - wanted).square().sum() / wanted.square().sum()).sqrt())
+
+    errors = [row["error"] for row in fitted.records() if row["table"] != "small"]
+    assert lost(fitted.model) < min(0.95, lost(fresh.model))
+    assert lost(fitted.model) == pytest.approx(np.mean(errors), abs=0.15)
+    if budget == "4x":
+        assert max(errors) < 0.02
+
+
+def test_frozen_tables_are_folded_when_they_are_fitted() -> None:
+    model = Net()
+    model.tables[0].weight.requires_grad_(False)
+    report = bitfold.fold(model, "8x", fit=True)
+    assert isinstance(model.tables[0], Folded)
+    assert not any(p.requires_grad for p in model.tables[0].joint.parameters())
+    assert all(p.requires_grad for p in model.tables[1].joint.parameters())
+    assert len(report.plans) == 2

@@ -15,6 +15,7 @@ PAGES = (
     "README.md",
     "docs/getting-started.md",
     "docs/command-line.md",
+    "docs/folding.md",
     "docs/cookbook.md",
     "docs/implicit.md",
     "docs/page.md",

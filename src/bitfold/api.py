@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from bitfold.comparison.compare import Comparison
     from bitfold.data.inspected import Inspection
     from bitfold.data.schema import Schema
+    from bitfold.progress import Progress
     from bitfold.runs.run import Run
+    from bitfold.weights.inspected import CheckpointInspection
 
 T = TypeVar("T")
 
@@ -212,25 +214,43 @@ def compare(
 def inspect(
     data: Data,
     *,
-    width: int = 16,
+    width: int | None = None,
     quick: bool = False,
+    tables: str | None = None,
+    rows: bool | None = None,
+    log: str | Path | None = None,
+    map: Mapping[str, str] | None = None,
     progress: Drawing = None,
     **options: Any,
-) -> "Inspection":
-    """Say what a log holds: parts, clicks, fields, their ids, skew, missing and unseen values.
+) -> "Inspection | CheckpointInspection":
+    """Say what a log holds, or a checkpoint of anybody's model.
+
+    Of a log: parts, clicks, fields, their ids, skew, missing and unseen values. Of a checkpoint
+    (`.pt`, `.pth`, `.bin`, `.ckpt`, `.safetensors`, or a folder with `model.safetensors`): which
+    tables weigh what, what ratios keep of them, how a log reads their rows, and a budget to begin
+    with. Code in a checkpoint is never run.
 
     Args:
-        data: a prepared log; or raw files or rows, which are prepared first, in a temporary folder.
-        width: `D`, for the bytes of the full table.
-        quick: only what `prepare` counts: no pass over the rows.
+        data: a prepared log; raw files or rows, which are prepared first, in a temporary folder;
+            or the path of a checkpoint.
+        width: of a log: `D`, for the bytes of the full table; 16 if None.
+        quick: no pass over the rows, of the log or of tables.
+        tables: of a checkpoint: a regular expression that says by their names which tensors are
+            tables.
+        rows: of a checkpoint: whether its tables' rows are read; None reads up to 1 GiB.
+        log: of a checkpoint: a prepared log, or a Parquet or CSV file of ids, that reads its rows.
+        map: of a checkpoint: the field of `log` that reads a table, by the table's name, where
+            names do not say it.
         progress: as for `prepare`.
         options: those of `bitfold prepare`, for raw data.
 
     Returns:
-        The figures by name (`found["rows"]`), with `.to_frame()`, a row a field.
+        The figures by name (`found["rows"]`, `found["suggestion"]`), with `.to_frame()`, a row a
+        field or table.
 
     Raises:
-        BitfoldError: options or rows that cannot be.
+        BitfoldError: options or rows that cannot be; a checkpoint that is damaged, needs code, or
+            has no table.
 
     Example:
         >>> found = inspect(
@@ -242,16 +262,59 @@ def inspect(
     """
     from bitfold.data.inspected import Inspection
     from bitfold.data.inspection import inspect as job
+    from bitfold.weights.opening import is_checkpoint
 
-    if isinstance(width, bool) or not isinstance(width, int) or width < 1:
+    of_checkpoint: dict[str, Any] = {"tables": tables, "rows": rows, "log": log, "map": map}
+    if width is not None and (isinstance(width, bool) or not isinstance(width, int) or width < 1):
         raise BitfoldError("width is out of range", got=width, expected="1 or more")
     with listening(progress) as tell, _source(data) as source:
+        alone = Path(source[0]) if isinstance(source, list) and len(source) == 1 else None
+        if alone is not None and is_checkpoint(alone):
+            _check_none({"width": width, **options}, "a log or raw data", alone)
+            return _checkpoint(alone, quick=quick, progress=tell, **of_checkpoint)
+        _check_none(of_checkpoint, "a checkpoint", data)
         _check_settled(source, options)
-        if isinstance(source, list) and len(source) == 1 and looks_prepared(Path(source[0])):
-            log = PreparedLog(source[0])
+        if alone is not None and looks_prepared(alone):
+            found = PreparedLog(alone)
         else:
-            log = prepare(source, progress=tell, **options)
-        return Inspection(job(log, width, quick=quick, progress=tell))
+            found = prepare(source, progress=tell, **options)
+        return Inspection(job(found, width or 16, quick=quick, progress=tell))
+
+
+def _check_none(said: Mapping[str, Any], whose: str, data: Any) -> None:
+    """Refuse options of `inspect` that another kind of data has."""
+    for name, value in said.items():
+        if value is not None:
+            got = data if isinstance(data, str | Path) else type(data).__name__
+            raise BitfoldError(f"{name} is an option for {whose}", got=f"{name} beside {got}")
+
+
+def _checkpoint(
+    path: Path,
+    *,
+    quick: bool,
+    tables: str | None,
+    rows: bool | None,
+    log: str | Path | None,
+    map: Mapping[str, str] | None,
+    progress: "Progress",
+) -> "CheckpointInspection":
+    """What a checkpoint holds."""
+    from bitfold.weights.inspected import CheckpointInspection
+    from bitfold.weights.inspection import inspect as job
+
+    if map is not None and log is None:
+        raise BitfoldError("map says fields of a log", got="no log", expected="log=... beside it")
+    with remote.fetched([] if log is None else [log]) as places:
+        figures = job(
+            path,
+            tables=tables,
+            rows=False if quick else rows,
+            log=Path(places[0]) if places else None,
+            fields=map,
+            progress=progress,
+        )
+    return CheckpointInspection(figures)
 
 
 def configs(

@@ -169,7 +169,7 @@ def test_a_given_table_is_kept_and_not_copied():
         (lambda: Embedding.from_pretrained(torch.zeros(V)), "two-dimensional"),
         (lambda: Embedding.from_pretrained([[1.0]]), "two-dimensional"),
         (lambda: Embedding.from_pretrained(torch.zeros(V, D).long()), "floating"),
-        (lambda: Embedding.from_pretrained(torch.zeros(V, D), method="hash"), "'hash'"),
+        (lambda: Embedding.from_pretrained(torch.zeros(V, D), budget="4x", counts=[1]), "counts"),
     ],
 )
 def test_a_table_that_cannot_be_is_refused(bad, message):

@@ -1,4 +1,4 @@
-"""`bitfold inspect`: what a prepared log or a run holds."""
+"""`bitfold inspect`: what a prepared log, a run or a checkpoint holds."""
 
 from pathlib import Path
 from typing import Any
@@ -17,30 +17,113 @@ VALUE_WIDTH = 20
 TRANSFORMS = {"log": "signed log1p", "standard": "number"}
 
 
-@click.command(cls=ConfigCommand, short_help="Say what a log or a run holds.")
-@click.argument("path", metavar="LOG")
+@click.command(cls=ConfigCommand, short_help="Say what a log, a run or a checkpoint holds.")
+@click.argument("path", metavar="PATH")
 @click.option(
-    "--width", default=16, metavar="D", help="Width of the full table's vectors.  [default: 16]"
+    "--width", type=int, metavar="D", help="Width of the full table's vectors.  [default: 16]"
 )
-@click.option("--quick", is_flag=True, help="Only what prepare has counted: no pass over the rows.")
+@click.option("--quick", is_flag=True, help="No pass over the rows, of a log or of tables.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option(
+    "--tables", metavar="REGEX", help="Of a checkpoint: which tensors are tables, by their names."
+)
+@click.option(
+    "--rows", is_flag=True, help="Of a checkpoint: read tables of more than 1 GiB in all, too."
+)
+@click.option(
+    "--log",
+    metavar="LOG",
+    help="Of a checkpoint: a prepared log, or a Parquet or CSV file of ids, that reads its tables.",
+)
+@click.option(
+    "--map",
+    "pairs",
+    multiple=True,
+    metavar="TABLE=FIELD",
+    help="The field of --log that reads a table, where names do not say it.",
+)
 @plugins
-def inspect(path: str, width: int, quick: bool, as_json: bool) -> None:
-    """Say what LOG holds: parts, clicks, fields, their ids, skew, bags, missing and unseen values.
+def inspect(
+    path: str,
+    width: int | None,
+    quick: bool,
+    as_json: bool,
+    tables: str | None,
+    rows: bool,
+    log: str | None,
+    pairs: tuple[str, ...],
+) -> None:
+    """Say what PATH holds: a prepared log, a run, or a checkpoint of anybody's model.
 
-    LOG is a prepared log; a run is shown with its figures and where its bytes go. Counting the
-    skew, bags and clicks takes one pass over the log.
+    Of a log: parts, clicks, fields, their ids, skew, bags, missing and unseen values, in one pass.
+    Of a run: its figures and where its bytes go. Of a checkpoint (.pt, .pth, .bin, .ckpt,
+    .safetensors, or a folder with model.safetensors): which tables weigh what, what ratios keep of
+    them, how a log reads their rows, and a budget to begin with. Code in a checkpoint is never run.
 
     \b
     bitfold inspect log
+    bitfold inspect model.safetensors --log clicks.parquet
     """
-    if width < 1:
+    if width is not None and width < 1:
         raise BitfoldError("width is out of range", got=width, expected="1 or more")
     kind = _kind(Path(path))
+    said = {"--tables": tables, "--rows": rows, "--log": log, "--map": pairs}
+    if kind == "checkpoint":
+        if width is not None:
+            raise _not_of(path, kind, "--width")
+        if rows and quick:
+            raise BitfoldError(
+                "--rows and --quick contradict each other", got="both", expected="one of them"
+            )
+        read = True if rows else False if quick else None
+        _inspect_checkpoint(Path(path), as_json, tables, read, log, pairs)
+        return
+    for option, value in said.items():
+        if value:
+            raise _not_of(path, kind, option)
     if kind == "run":
         _inspect_run(Path(path), as_json)
-        return
+    else:
+        _inspect_log(path, 16 if width is None else width, quick, as_json)
 
+
+def _not_of(path: str, kind: str, option: str) -> BitfoldError:
+    """The error for an option that another kind of path has."""
+    return BitfoldError(
+        f"{option} does not go with {path}",
+        got=f"a {kind}",
+        expected="a prepared log" if option == "--width" else "a checkpoint",
+    )
+
+
+def _kind(path: Path) -> str:
+    """`log`, `run` or `checkpoint`; whatever else the path is raises."""
+    from bitfold.data.files import missing_file
+    from bitfold.data.folder import looks_prepared
+    from bitfold.weights.opening import is_checkpoint
+
+    if not path.exists():
+        raise missing_file(path)
+    if looks_prepared(path):
+        return "log"
+    if is_checkpoint(path):  # a folder of Hugging Face has a config.json, too
+        return "checkpoint"
+    if (path / "config.json").is_file():
+        return "run"
+    inside = path / "log"
+    raise BitfoldError(
+        f"{path} is neither a prepared log nor a run nor a checkpoint",
+        got="a file" if path.is_file() else "a folder that holds neither",
+        expected="a folder that `bitfold prepare` or `bitfold train` wrote, or a file of weights",
+        fix=f"did you mean {inside}?"
+        if looks_prepared(inside)
+        else f"`bitfold prepare {path} --out log ...` makes a log of raw files, then "
+        "`bitfold inspect log`",
+    )
+
+
+def _inspect_log(path: str, width: int, quick: bool, as_json: bool) -> None:
+    """A log's figures."""
     from bitfold.data.inspection import inspect as look
     from bitfold.data.prepare import negatives_told
     from bitfold.data.prepared import PreparedLog
@@ -54,27 +137,30 @@ def inspect(path: str, width: int, quick: bool, as_json: bool) -> None:
     show(*_log_parts(figures), *negatives_told(log))
 
 
-def _kind(path: Path) -> str:
-    """`log` or `run`; whatever else the path is raises."""
-    from bitfold.data.files import missing_file
-    from bitfold.data.folder import looks_prepared
+def _inspect_checkpoint(
+    path: Path,
+    as_json: bool,
+    tables: str | None,
+    rows: bool | None,
+    log: str | None,
+    pairs: tuple[str, ...],
+) -> None:
+    """A checkpoint's figures."""
+    from bitfold.cli.checkpoints import checkpoint_parts, read_pairs
+    from bitfold.weights.inspection import inspect as look
 
-    if not path.exists():
-        raise missing_file(path)
-    if looks_prepared(path):
-        return "log"
-    if (path / "config.json").is_file():
-        return "run"
-    inside = path / "log"
-    raise BitfoldError(
-        f"{path} is neither a prepared log nor a run",
-        got="a file" if path.is_file() else "a folder that holds neither",
-        expected="a folder that `bitfold prepare` or `bitfold train` wrote",
-        fix=f"did you mean {inside}?"
-        if looks_prepared(inside)
-        else f"`bitfold prepare {path} --out log ...` makes one of raw files, then "
-        "`bitfold inspect log`",
-    )
+    fields = read_pairs(pairs)
+    if fields and log is None:
+        raise BitfoldError(
+            "--map says fields of a log", got="no --log", expected="--log LOG beside it"
+        )
+    where = None if log is None else Path(log)
+    with drawing() as progress:
+        figures = look(path, tables=tables, rows=rows, log=where, fields=fields, progress=progress)
+    if as_json:
+        click.echo(json_text(without_nan(figures)))
+        return
+    show(*checkpoint_parts(figures))
 
 
 def _inspect_run(path: Path, as_json: bool) -> None:

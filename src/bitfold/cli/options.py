@@ -67,7 +67,7 @@ def reading_options(command: Command) -> Command:
 FIRST = ("label", "fields", "methods", "budgets", "method", "budget", "out")
 """The options that a first call needs; the help of a command with many options begins with them."""
 
-PATHS = ("FILE", "RUN", "DIR", "OUT", "LOG", "DATA", "INPUT")
+PATHS = ("FILE", "RUN", "DIR", "OUT", "LOG", "DATA", "INPUT", "PATH")
 """What the help calls arguments and options that are files or folders."""
 
 MANY = 20

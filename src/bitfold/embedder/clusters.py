@@ -24,7 +24,7 @@ TURN = "turn"
 """The stored number of clusterings: a part of every helper's salt."""
 SAMPLED = 256  # ids a centroid, as in the paper
 ROUNDS = 10
-_AT_ONCE = 1 << 16
+_AT_ONCE = 1 << 24  # distances
 
 
 def k_means(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -56,7 +56,7 @@ def k_means(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
 def closest(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     """The nearest centroid of each point, int64 `[n]`, and how far it is, squared."""
     parts = []
-    for part in torch.split(points, _AT_ONCE):
+    for part in torch.split(points, max(1, _AT_ONCE // len(centroids))):
         product = part @ centroids.T
         squares = part.square().sum(1, True) + centroids.square().sum(1) - 2 * product
         parts.append(squares.min(1))

@@ -127,6 +127,10 @@ class Embedder(nn.Module):
         """Raise `IdOutOfRange` for a dense id of `[B, F]` that has no vector."""
         raise NotImplementedError
 
+    def members(self) -> Iterable[tuple["Embedder", Sequence[int]]]:
+        """The embedders that have the fields, with the numbers of those; most often itself."""
+        return ((self, range(len(self.plan.fields))),)
+
     def tables(self) -> Iterable[Table]:
         """The numbers that optimizers may move row by row."""
         return ()

@@ -183,6 +183,11 @@ class Grouped(WithConstants, Embedder):
         for part, columns in self._each():
             part.check(ids[:, columns])
 
+    def members(self) -> Iterable[tuple[Embedder, Sequence[int]]]:
+        """The parts, each with its fields."""
+        for group, (part, _) in zip(self.plan.groups, self._each(), strict=True):
+            yield part, group.fields
+
     def tables(self) -> Iterable[Table]:
         """The tables of all parts."""
         for part, _ in self._each():

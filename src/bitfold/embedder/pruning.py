@@ -110,6 +110,15 @@ class ThresholdPool(DensePool):
         return drawn
 
     @torch.no_grad()
+    def held(self, cells: Tensor, numbers: Tensor) -> Tensor:
+        """Numbers beyond their thresholds, which are taken off when they are read."""
+        beyond: Tensor = numbers + numbers.sign() * self.thresholds(cells).to(numbers)
+        return beyond
+
+    def choose(self, counts: Tensor) -> None:
+        """Nothing is left out before the search is over."""
+
+    @torch.no_grad()
     def best(self) -> Tensor:
         """The places of the `kept` numbers that lie highest above their thresholds, ascending."""
         cells = torch.arange(len(self.weight), device=self.weight.device)

@@ -1,12 +1,14 @@
 """The face of `nn.EmbeddingBag`."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bitfold.embedding.single import OneField, refuse_fitting
+from bitfold.embedding.pretrained import pretrained
+from bitfold.embedding.single import OneField
 from bitfold.embedding.tracing import as_leaf
 from bitfold.errors import BitfoldError
 from bitfold.fuse.bags import check_offsets, check_pooling
@@ -84,21 +86,41 @@ class EmbeddingBag(OneField, nn.EmbeddingBag):
         include_last_offset: bool = False,
         padding_idx: int | None = None,
         *,
-        method: str = "full",
+        method: str | None = None,
         budget: int | str | None = None,
+        counts: Tensor | None = None,
+        seed: int | None = None,
+        **options: Any,
     ) -> "EmbeddingBag":
-        """The table `[V, D]` that is given, kept and not copied, as a module.
+        """The vectors `[V, D]` that are given, as a module.
+
+        With `method="full"`, which is meant where nothing asks for less, they are kept and not
+        copied. Otherwise the numbers of the smaller module are fitted to them; `fitted` says how
+        near they came. A padding id is left out, and its vector is zero.
+
+        Args:
+            embeddings: a floating tensor; to be fitted to, also whatever gives rows by slices, such
+                as a memory-mapped array: it is read some rows at a time.
+            freeze: whether nothing is trained.
+            method: one of `bitfold.methods()`; None: `full`, or `auto` with a budget or options.
+            budget: serving bytes, `"64MiB"`, or a ratio to the full float32 table, `"100x"`.
+            counts: `[V]`, how often each id occurs: what its vector counts in the fit.
+            seed: what hashes are salted and fits begin with; 0 if None.
+            options: the method's own.
 
         Raises:
-            BitfoldError: for another method than `full`: it would have to be fitted.
+            BitfoldError: for shapes that do not fit, and for what is not a number.
         """
-        refuse_fitting(method, budget, embeddings)
-        rows, width = embeddings.shape
-        made = cls(
-            rows, width, max_norm, norm_type, scale_grad_by_freq, mode, sparse, embeddings,
-            include_last_offset, padding_idx, method=method, budget=budget,
+        make: Any = partial(
+            cls, max_norm=max_norm, norm_type=norm_type, scale_grad_by_freq=scale_grad_by_freq,
+            mode=mode, sparse=sparse, include_last_offset=include_last_offset,
+            padding_idx=padding_idx,
         )  # fmt: skip
-        return made.requires_grad_(not freeze)
+        found: EmbeddingBag = pretrained(
+            make, embeddings, freeze, method=method, budget=budget, counts=counts, seed=seed,
+            options=options,
+        )  # fmt: skip
+        return found
 
     def forward(
         self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None

@@ -10,6 +10,7 @@ from bitfold.embedder.contract import Embedder
 from bitfold.embedding.building import built
 from bitfold.embedding.computed import ComputedWeight
 from bitfold.errors import BitfoldError
+from bitfold.fitting import Fitted
 from bitfold.method.planner import plan as make_plan
 from bitfold.planning.field import Field
 from bitfold.planning.plan import Plan
@@ -27,6 +28,8 @@ class OneField(nn.Module):
     """
 
     embedder: Embedder
+    fitted: Fitted | None = None
+    """How near the vectors came to those that they were fitted to, where they were."""
     num_embeddings: int
     embedding_dim: int
     padding_idx: int | None
@@ -304,18 +307,4 @@ def _check_weight(weight: Tensor, num_embeddings: int | None, embedding_dim: int
             got=shape,
             expected=[num_embeddings, embedding_dim],
             fix="say num_embeddings and embedding_dim as the weight has them",
-        )
-
-
-def refuse_fitting(method: str, budget: int | str | None, embeddings: Tensor) -> None:
-    """Raise unless given vectors can be kept as they are: by a table of their shape."""
-    if not isinstance(embeddings, Tensor) or embeddings.dim() != 2:
-        got = list(embeddings.shape) if isinstance(embeddings, Tensor) else type(embeddings)
-        raise BitfoldError("vectors are two-dimensional", got=got, expected="a tensor [V, D]")
-    if method != "full":
-        raise BitfoldError(
-            f"method {method!r} cannot be made to hold given vectors: it is trained",
-            got=f"from_pretrained with method={method!r}",
-            expected="method='full', which keeps them as they are",
-            fix="leave method out, or train the smaller table",
         )

@@ -1,12 +1,14 @@
 """The face of `nn.Embedding`."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bitfold.embedding.single import OneField, refuse_fitting
+from bitfold.embedding.pretrained import pretrained
+from bitfold.embedding.single import OneField
 from bitfold.embedding.tracing import as_leaf
 
 
@@ -89,25 +91,48 @@ class Embedding(OneField, nn.Embedding):
         scale_grad_by_freq: bool = False,
         sparse: bool = False,
         *,
-        method: str = "full",
+        method: str | None = None,
         budget: int | str | None = None,
+        counts: Tensor | None = None,
+        seed: int | None = None,
+        **options: Any,
     ) -> "Embedding":
-        """The table `[V, D]` that is given, kept and not copied, as a module.
+        """The vectors `[V, D]` that are given, as a module.
+
+        With `method="full"`, which is meant where nothing asks for less, they are kept and not
+        copied. Otherwise the numbers of the smaller module are fitted to them; `fitted` says how
+        near they came. A padding id is left out, and its vector is zero.
+
+        Args:
+            embeddings: a floating tensor; to be fitted to, also whatever gives rows by slices, such
+                as a memory-mapped array: it is read some rows at a time.
+            freeze: whether nothing is trained.
+            method: one of `bitfold.methods()`; None: `full`, or `auto` with a budget or options.
+            budget: serving bytes, `"64MiB"`, or a ratio to the full float32 table, `"100x"`.
+            counts: `[V]`, how often each id occurs: what its vector counts in the fit.
+            seed: what hashes are salted and fits begin with; 0 if None.
+            options: the method's own.
 
         Raises:
-            BitfoldError: for another method than `full`: it would have to be fitted.
+            BitfoldError: for shapes that do not fit, and for what is not a number.
 
         Example:
-            >>> vectors = torch.randn(10, 4)
+            >>> vectors = torch.randn(1000, 8)
             >>> torch.equal(Embedding.from_pretrained(vectors)(torch.tensor(3)), vectors[3])
             True
+            >>> small = Embedding.from_pretrained(vectors, method="full", bits=8)
+            >>> small.fitted.error < 0.02, small.plan.bytes
+            (True, 8032)
         """
-        refuse_fitting(method, budget, embeddings)
-        rows, width = embeddings.shape
-        return cls(
-            rows, width, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse, embeddings,
-            freeze, method=method, budget=budget,
+        make: Any = partial(
+            cls, padding_idx=padding_idx, max_norm=max_norm, norm_type=norm_type,
+            scale_grad_by_freq=scale_grad_by_freq, sparse=sparse,
         )  # fmt: skip
+        found: Embedding = pretrained(
+            make, embeddings, freeze, method=method, budget=budget, counts=counts, seed=seed,
+            options=options,
+        )  # fmt: skip
+        return found
 
     def forward(self, input: Tensor) -> Tensor:
         """Vectors `[..., D]` of ids `[...]`."""

@@ -6,7 +6,6 @@ Shapes: `B` rows of a batch, `C` features (columns), `T` ids in bags.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,9 +16,7 @@ from bitfold.embedding.building import built
 from bitfold.embedding.tracing import as_leaf
 from bitfold.errors import BitfoldError
 from bitfold.fuse.bags import check_offsets, check_pooling
-from bitfold.method.planner import plan as make_plan
-from bitfold.method.several import plans_within
-from bitfold.planning.budget import full_bytes, parse_budget
+from bitfold.method.shares import shared_out
 from bitfold.planning.field import Field, check_columns
 from bitfold.planning.plan import Plan
 
@@ -129,29 +126,15 @@ class TableCollection(nn.Module):
             start = sum(len(each) for each in self._columns)
             self._columns.append(list(range(start, start + len(table.features))))
         said = {"method": method, "seed": seed or 0, "dtype": dtype, **options}
-        plans = self._planned(budget, said)
+        parts: list[tuple[list[Field], int, dict[str, Any]]] = [
+            ([self.tables[t].field for t in group], self.tables[group[0]].embedding_dim, {})
+            for group in self._groups
+        ]
+        plans = shared_out(parts, budget, **said)
         self.embedders: Any = nn.ModuleList(
             built(plan, None if seed is None else seed + number, device, sparse)
             for number, plan in enumerate(plans)
         )
-
-    def _planned(self, budget: int | str | None, said: dict[str, Any]) -> list[Plan]:
-        """A plan for each width: shares by size, where those that are too small get the least."""
-        fields = [[self.tables[t].field for t in group] for group in self._groups]
-        widths = [self.tables[group[0]].embedding_dim for group in self._groups]
-        if budget is None or len(widths) == 1:
-            pairs = zip(fields, widths, strict=True)
-            return [make_plan(each, width, budget=budget, **said) for each, width in pairs]
-        sizes = [full_bytes(each, width) for each, width in zip(fields, widths, strict=True)]
-        if str(budget).strip().lower().endswith("x"):
-            pairs = zip(fields, widths, strict=True)
-            total = sum(parse_budget(budget, each, width) for each, width in pairs)
-        else:
-            total = parse_budget(budget, [], 1)
-        asks = [
-            partial(_planned, each, width, said) for each, width in zip(fields, widths, strict=True)
-        ]
-        return plans_within(asks, sizes, total, f"method {said['method']!r} with these tables")
 
     @property
     def plans(self) -> tuple[Plan, ...]:
@@ -269,7 +252,3 @@ class TableCollection(nn.Module):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"
-
-
-def _planned(fields: Sequence[Field], width: int, said: dict[str, Any], budget: int) -> Plan:
-    return make_plan(fields, width, budget=budget, **said)

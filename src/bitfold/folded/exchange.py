@@ -43,6 +43,7 @@ def fold(
     min_rows: int = MIN_ROWS,
     overrides: Overrides | None = None,
     counts: Counts | None = None,
+    fit: bool = False,
     seed: int | None = None,
     inplace: bool = True,
     **options: Any,
@@ -54,8 +55,8 @@ def fold(
     with its hooks and flags. The model trains, saves, loads, compiles and serves as before.
 
     Tables of fewer than `min_rows` rows stay whole and count in the budget. A weight that is also
-    another parameter (a tied output layer), frozen tables and subclasses are left alone and do not
-    count. The report says which and why. Fresh rows have the deviation of those they replace.
+    another parameter (a tied output layer), frozen tables (but for `fit`) and subclasses are left alone
+    and do not count. The report says which and why. Fresh rows have the deviation of those they replace.
 
     Optimizers that hold a folded weight get what took its place, without its old state. Lists of
     parameters that modules keep (penalties) lose it; the report says so.
@@ -69,6 +70,9 @@ def fold(
         min_rows: tables of fewer rows are left whole.
         overrides: by pattern, `method`, `budget` or other options for some of the tables.
         counts: by table, how often each id occurs, `[V]`.
+        fit: start from the rows that the tables have, those of a trained model: the new numbers are
+            those that come nearest to them, frequent ids first where there are counts. Otherwise
+            fresh ones are drawn.
         seed: what hashes are salted and fresh weights drawn from; None as for `Embedding`.
         inplace: False folds a copy, whose tables are never copied.
         options: the method's own.
@@ -87,7 +91,7 @@ def fold(
         >>> model(torch.tensor([[7], [49_999]])).shape, report.bytes <= 64_000
         (torch.Size([2, 1]), True)
     """
-    tables = _chosen(find_tables(model), listed(include), listed(exclude), min_rows)
+    tables = _chosen(find_tables(model), listed(include), listed(exclude), min_rows, fit)
     named = by_table(counts or {}, tables)
     work = [n for n, table in enumerate(tables) if not table.left]
     if not work:
@@ -104,7 +108,7 @@ def fold(
     stats = {n: counted(tables[n], found) for n, found in named.items()}
     plans = planned(tables, groups, stats, total, seed)
     joints = [
-        joint_of(tables, group, number, plan, stats, seed)
+        joint_of(tables, group, number, plan, stats, seed, fit)
         for number, (group, plan) in enumerate(zip(groups, plans, strict=True))
     ]
     if not inplace:
@@ -113,7 +117,7 @@ def fold(
 
 
 def _chosen(
-    tables: list[FoundTable], include: list[str], exclude: list[str], min_rows: int
+    tables: list[FoundTable], include: list[str], exclude: list[str], min_rows: int, fit: bool
 ) -> list[FoundTable]:
     """The tables, with a reason at those that stay."""
     check_patterns("include", include, tables)
@@ -122,7 +126,7 @@ def _chosen(
         within = not include or any(matches(name, include) for name in table.modules)
         if not within or any(matches(name, exclude) for name in table.modules):
             table.left = "excluded"
-        elif not table.left and not table.weight.requires_grad:
+        elif not table.left and not table.weight.requires_grad and not fit:
             table.left = "frozen"
         elif not table.left and table.rows < min_rows:
             table.left, table.counts = f"fewer than {min_rows} rows", True

@@ -17,6 +17,7 @@ from bitfold.embedder.column import column
 from bitfold.embedder.contract import Embedder
 from bitfold.embedder.watching import watch
 from bitfold.errors import IdOutOfRange
+from bitfold.fitting import Fitted
 from bitfold.folded.record import PLAN, check_record, recorded
 from bitfold.kernels.choice import DIRECT, way_of
 from bitfold.pool import PackedPool
@@ -73,6 +74,8 @@ class Joint(nn.Module):
 
     Args:
         embedder: of all tables, a field each, named by their places in the model.
+
+    `fitted` says how near the tables came to those of a trained model, if they were fitted.
     """
 
     def __init__(self, embedder: Embedder) -> None:
@@ -80,6 +83,7 @@ class Joint(nn.Module):
         self.embedder = embedder
         self.columns = tuple(column(embedder, f) for f in range(len(embedder.plan.fields)))
         self.state = _State()
+        self.fitted: tuple[Fitted, ...] = ()
         # Where the numbers are that vectors are made of: modules' dictionaries and keys.
         self.slots = tuple(
             (place, "weight")
@@ -140,8 +144,8 @@ class Joint(nn.Module):
             state.wrong += 1
             return None
         state.wrong = 0
-        if pads:
-            zero = (ids.reshape(-1) == padding_idx).unsqueeze(-1)
+        if pads and padding_idx is not None:
+            zero = ids.reshape(-1).eq(padding_idx).unsqueeze(-1)
             vectors = vectors.masked_fill(zero, 0.0)
         found: Tensor = vectors if len(shape) == 1 else vectors.unsqueeze(1)
         return found

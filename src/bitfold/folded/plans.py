@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,15 +12,15 @@ from bitfold.embedder.draws import part_seed
 from bitfold.embedder.group import GroupEmbedder
 from bitfold.embedding.building import built
 from bitfold.errors import BitfoldError, BudgetTooSmall
+from bitfold.fitting import fit as fit_tables
 from bitfold.folded.finding import (
     FoundTable,
     check_patterns,
     matches,
 )
 from bitfold.folded.joint import Joint
-from bitfold.method.planner import plan as make_plan
 from bitfold.method.registry import method_kind
-from bitfold.method.several import plans_within
+from bitfold.method.shares import shared_out
 from bitfold.planning.budget import parse_budget
 from bitfold.planning.field import Field
 from bitfold.planning.plan import Plan
@@ -62,7 +61,7 @@ def grouped(
         table = tables[n]
         pattern = next((p for p in overrides if any(matches(m, [p]) for m in table.modules)), None)
         weight, sparse = table.weight, table.first.sparse
-        key = pattern, table.width, weight.dtype, weight.device, sparse
+        key = pattern, table.width, weight.dtype, weight.device, sparse, weight.requires_grad
         found.setdefault(key, []).append(n)
     made = []
     for (pattern, *_), numbers in found.items():
@@ -94,57 +93,43 @@ def planned(
     seed: int | None,
 ) -> list[Plan]:
     """A plan for each group, all of them and the tables that stay whole within the budget."""
-    asks = [partial(_plan, tables, group, stats, seed) for group in groups]
     whole = sum(table.bytes for table in tables if table.left and table.counts)
-    own = {
-        number: total_of(group.budget, [tables[n] for n in group.tables])
-        for number, group in enumerate(groups)
-        if group.budget is not None
-    }
-    plans = {number: asks[number](budget) for number, budget in own.items()}
-    rest = total - whole - sum(plan.bytes for plan in plans.values())
+    parts = [_part(tables, group, stats, seed) for group in groups]
+    plans: dict[int, Plan] = {}
+    for number, group in enumerate(groups):
+        if group.budget is not None:
+            own = total_of(group.budget, [tables[n] for n in group.tables])
+            (plans[number],) = shared_out([parts[number]], own)
+    fixed = whole + sum(plan.bytes for plan in plans.values())
     others = [number for number in range(len(groups)) if number not in plans]
-    sizes = [sum(tables[n].bytes for n in groups[number].tables) for number in others]
     try:
-        found = plans_within([asks[n] for n in others], sizes, max(rest, 0), "these tables")
+        rest = max(total - fixed, 1)
+        found = shared_out([parts[number] for number in others], rest) if others else []
     except BudgetTooSmall as error:
-        fixed = total - rest
-        raise BudgetTooSmall(
-            "these tables cannot be folded so far",
-            got=f"{total} bytes, {fixed} of them for tables that stay whole or have a budget",
-            minimum=fixed + error.minimum,
-        ) from None
-    if rest < 0:
-        raise BudgetTooSmall(
-            "the tables that stay whole take more than the budget",
-            got=f"{total} bytes",
-            minimum=total - rest,
-        )
+        raise _too_small(total, fixed, error.minimum) from None
+    if fixed + bool(others) > total:
+        raise _too_small(total, fixed, sum(plan.bytes for plan in found))
     plans |= dict(zip(others, found, strict=True))
     return [plans[number] for number in range(len(groups))]
 
 
-def _plan(
-    tables: Sequence[FoundTable],
-    group: Group,
-    stats: Mapping[int, Any],
-    seed: int | None,
-    budget: int,
-) -> Plan:
-    """The plan of a group."""
+def _too_small(total: int, fixed: int, least: int) -> BudgetTooSmall:
+    return BudgetTooSmall(
+        "these tables cannot be folded so far",
+        got=f"{total} bytes, {fixed} of them for tables that stay whole or have a budget",
+        minimum=fixed + least,
+    )
+
+
+def _part(
+    tables: Sequence[FoundTable], group: Group, stats: Mapping[int, Any], seed: int | None
+) -> tuple[list[Field], int, dict[str, Any]]:
+    """What a plan of the group is asked for."""
     first = tables[group.tables[0]]
     fields = [Field(tables[n].name, tables[n].rows) for n in group.tables]
-    said = {"method": "auto"} | group.said
     counted = _statistics(tables, group, stats)
-    return make_plan(
-        fields,
-        first.width,
-        budget=budget,
-        seed=seed or 0,
-        dtype=first.weight.dtype,
-        stats=counted,
-        **said,
-    )
+    own = {"seed": seed or 0, "dtype": first.weight.dtype, "stats": counted}
+    return fields, first.width, {"method": "auto"} | group.said | own
 
 
 def _statistics(
@@ -171,6 +156,7 @@ def joint_of(
     plan: Plan,
     stats: Mapping[int, Any],
     seed: int | None,
+    fit: bool,
 ) -> Joint | None:
     """The joint tables of a plan; None where it keeps them as they are."""
     if _is_whole(plan):
@@ -187,7 +173,16 @@ def joint_of(
         if isinstance(part, GroupEmbedder):
             part.std = std
     embedder.reset_parameters()
-    return Joint(embedder)
+    joint = Joint(embedder)
+    if fit:
+        joint.fitted = fit_tables(
+            embedder,
+            [tables[n].weight.detach() for n in group.tables],
+            [stats.get(n) for n in group.tables],
+            padding=[tables[n].first.padding_idx for n in group.tables],
+            seed=seed or 0,
+        )
+    return joint.requires_grad_(first.weight.requires_grad)
 
 
 @torch.no_grad()

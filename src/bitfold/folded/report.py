@@ -23,7 +23,8 @@ class FoldReport(Shown):
         plans: of the joint tables, in the order in which they stand in the model.
         tables: a row a table: `table`, `rows`, `width`, `numbers` (what they are kept in), `kept`
             (rows that its ids read, those shared with other tables too), `before` and `after` in
-            bytes (shared ones dealt to those that share them), `how` (a method, or why not).
+            bytes (shared ones dealt to those that share them), `how` (a method, or why not), and
+            `error`, the relative error of rows that were fitted to those before.
         notes: what else was changed.
     """
 
@@ -51,16 +52,17 @@ class FoldReport(Shown):
                 continue
             plan = joint.embedder.plan
             plans.append(plan)
-            rows |= dict(zip(group.tables, _rows(plan), strict=True))
+            own = _rows(plan)
+            for row, fitted in zip(own, joint.fitted, strict=False):
+                row["error"] = fitted.error
+            rows |= dict(zip(group.tables, own, strict=True))
         shown = []
         for n, table in enumerate(tables):
             before = table.rows * table.width * table.weight.element_size()
             row = {"table": table.name, "rows": table.rows, "width": table.width}
-            own = rows.get(n)
-            if own is None:
-                dtype = str(table.weight.dtype).removeprefix("torch.")
-                own = {"numbers": dtype, "kept": table.rows, "after": before, "how": table.left}
-            shown.append(row | {"before": before} | own | {"counts": table.counts})
+            dtype = str(table.weight.dtype).removeprefix("torch.")
+            left = {"numbers": dtype, "kept": table.rows, "after": before, "how": table.left}
+            shown.append(row | {"before": before} | rows.get(n, left) | {"counts": table.counts})
         return cls(model, budget, tuple(plans), tuple(shown), tuple(notes))
 
     @property

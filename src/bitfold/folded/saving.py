@@ -22,6 +22,7 @@ from bitfold.folded.finding import FoundTable, find_tables
 from bitfold.folded.joint import Joint
 from bitfold.folded.record import PLAN, Recorded, read_record
 from bitfold.outputs import Kind, new_folder
+from bitfold.weights.torch_file import HOLDERS, read_state
 
 WEIGHTS, PLANS = "model.safetensors", "plans.json"
 FOLDED = Kind("folded model", (WEIGHTS, PLANS), lambda folder: (folder / WEIGHTS).is_file())
@@ -29,7 +30,6 @@ _FORMAT = "bitfold folded model 1"
 _SAME = "same"
 """The note that says which names of a state dict are one tensor."""
 _KEY = f".joint.{PLAN}"
-_AGAIN = "copy the checkpoint again, or save the model anew"
 
 
 def save(model: nn.Module, folder: str | Path, *, force: bool = False) -> Path:
@@ -167,27 +167,12 @@ def _state(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         ours = read_notes(path).get("format") == _FORMAT
         return _sealed(path) if ours else dict(read_tensors(path)[0])
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise BitfoldError(
-            f"there is no {path}", got="no such file", expected="a checkpoint"
-        ) from None
-    except Exception as error:
-        raise BitfoldError(
-            f"{path} cannot be read",
-            got=str(error).splitlines()[0][:200] if str(error) else type(error).__name__,
-            expected="a state dict of torch.save, or a folder of bitfold.save",
-            fix=_AGAIN,
-        ) from None
-    if not isinstance(found, Mapping):
-        raise BitfoldError(f"{path} has no state dict", got=type(found).__name__, expected="a dict")
-    return _named(found, path)
+    return read_state(path)
 
 
 def _named(found: Mapping[str, Any], where: object) -> dict[str, Any]:
     """A state dict, or the one that lies in a checkpoint under a usual name."""
-    for key in ("state_dict", "model", "model_state_dict"):
+    for key in HOLDERS:
         inner = found.get(key)
         if isinstance(inner, Mapping):
             return dict(inner)

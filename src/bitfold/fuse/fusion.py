@@ -54,6 +54,13 @@ class Fusion(nn.Module):
         """The deviation of one term's numbers when `terms` of them are fused."""
         raise NotImplementedError
 
+    def share(self, field: int, terms: int) -> Tensor | None:
+        """What each of a field's `terms` counts in a sum, as `[C, K]` or one number for all.
+
+        None where terms are not added.
+        """
+        return None
+
 
 def _of_pool(lookups: Sequence[Lookup], number: int) -> list[Lookup]:
     return [lookup for lookup in lookups if lookup.pool == number]
@@ -80,6 +87,10 @@ class Sum(Fusion):
         """Variances add."""
         return std / math.sqrt(terms)
 
+    def share(self, field: int, terms: int) -> Tensor:
+        """All count 1."""
+        return torch.ones(())
+
 
 class Mean(Fusion):
     """The mean of the terms."""
@@ -96,6 +107,10 @@ class Mean(Fusion):
     def scale(self, std: float, terms: int) -> float:
         """A mean of `K` has a `K`-th of the variance of one."""
         return std * math.sqrt(terms)
+
+    def share(self, field: int, terms: int) -> Tensor:
+        """Each counts a `K`-th."""
+        return torch.tensor(1 / terms)
 
 
 class Concat(Sum):
@@ -191,6 +206,10 @@ class Weighted(WithConstants, Fusion):
     def scale(self, std: float, terms: int) -> float:
         """As for a sum: the weights start at 1."""
         return std / math.sqrt(terms)
+
+    def share(self, field: int, terms: int) -> Tensor:
+        """What was learned."""
+        return self.importance.detach()[self.places[field, :, :terms]]
 
     def _constants(self) -> dict[str, Tensor]:
         return {"places": torch.tensor(self._places)}

@@ -5,7 +5,10 @@ On one thread it is called through ctypes, on several by `_launch`, the one loop
 parallel: such a loop takes as long to compile as a kernel, so there is one for all of them.
 
 Numba keeps a result on disk under the function's own code and constants, but not those of what it
-calls: so every function that is kept holds `STAMP`, a digest of the kernels' source.
+calls: so every function that is kept holds `STAMP`, a digest of the kernels' source. It finds a
+result by what the function closes over, too, and a compiled function among that has another
+name in each process: it would be compiled anew every time. Kernels choose between functions by
+constants instead, and Numba leaves out the branch that is not taken.
 
 Threads are OpenMP's, through Numba. OpenMP does not survive a fork: a forked child runs
 on one (`bitfold.forks`).
@@ -24,6 +27,7 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import types
+from numba.core.dispatcher import Dispatcher
 from numba.extending import intrinsic
 
 STAMP = crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
@@ -43,6 +47,8 @@ def kept(decorator: Callable[..., Any], *args: Any, **words: Any) -> Callable[[A
     """A decorator of Numba's, with the result kept on disk where there is a place to keep it."""
 
     def compiled(function: Any) -> Any:
+        closed = [cell.cell_contents for cell in function.__closure__ or ()]
+        assert not any(isinstance(each, Dispatcher) for each in closed), "never found on disk"
         # Nothing divides by zero, so there is no code for that error.
         words["error_model"] = "numpy"
         with _no_collection():

@@ -74,7 +74,7 @@ def forward(lanes: int, item: Any, one: Any, kind: int, few: int, bags: bool) ->
         bags: whether there is pooling or a padding; if not, single ids.
     """
     stamp, bits, kept = STAMP, one.itemsize * 8, np.uint8(0) if kind in CODES else item
-    gather = _gather_floats if kind == FLOATS else _gather_narrow
+    narrow = kind != FLOATS
 
     @kernel
     def walk(address, t):
@@ -125,8 +125,13 @@ def forward(lanes: int, item: Any, one: Any, kind: int, few: int, bags: bool) ->
                             after(scales, first), product, to, out, weight, opened, partial, one,
                         )  # fmt: skip
                         opened = get(to, count - 1)
+                    elif narrow:
+                        _gather_narrow(
+                            like, lanes, onward(pool, first, width), rows, count, chunks,
+                            lookups, width, after(scales, first), product, to, out, streamed,
+                        )  # fmt: skip
                     else:
-                        gather(
+                        _gather_floats(
                             like, lanes, onward(pool, first, width), rows, count, chunks,
                             lookups, width, after(scales, first), product, to, out, streamed,
                         )  # fmt: skip

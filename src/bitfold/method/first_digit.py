@@ -5,12 +5,18 @@ own would have, so few later rows are needed, and those of a product stay apart 
 ones: they live around 1, where the first ones live around 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bitfold.address.radices import MOST_BLOCKS, least_radices
 from bitfold.method.digits import WHOLE, Code, Digits, whole
 
 MORE_BITS = 2
+EXACT = 2**52  # codes up to which products of radices are exact as floats
+LONGEST = 2**20  # sums of radices that are worth a table
 SHARE = 0.75  # of the rows that first digits should keep; one later digit more where they would not
 
 
@@ -74,9 +80,10 @@ def _size(code: Code) -> int:
 
 def _first_radix(sizes: Sequence[int], rows: int, later: int) -> int:
     """The largest first radix that leaves room for `later` digits of each field; 0 for none."""
+    spent = _spender(sizes, later)
 
     def fits(first: int) -> bool:
-        return first + sum(sum(_radices(size, first, later)[1:]) for size in sizes) <= rows
+        return first + spent(first) <= rows
 
     # Below all sizes a smaller first radix may need more rows, and the search could pass by.
     whole = max(sizes, default=0)
@@ -85,6 +92,37 @@ def _first_radix(sizes: Sequence[int], rows: int, later: int) -> int:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(middle) else (low, middle - 1)
     return low
+
+
+def _spender(sizes: Sequence[int], later: int) -> Callable[[int], int]:
+    """The rows of all fields' later digits, given the first radix.
+
+    Models have hundreds of fields, and many first radices are tried: sums are looked up.
+    """
+    largest = max(sizes, default=1)
+    if largest > EXACT or sum(least_radices(largest, min(later, 2))) > LONGEST:
+        return lambda first: sum(sum(_radices(size, first, later)[1:]) for size in sizes)
+    told = np.asarray(sizes, np.int64)
+    products = _products(largest, later)
+
+    def spent(first: int) -> int:
+        rest = -(-told // first)
+        return int((np.searchsorted(products, rest) + 1).sum())
+
+    return spent
+
+
+@lru_cache(maxsize=64)
+def _products(largest: int, later: int) -> NDArray[np.float64]:
+    """The most codes that up to `later` digits tell apart, by the sum of their radices, from 1."""
+    most = min(sum(least_radices(largest, count)) for count in range(1, later + 1))
+    sums = np.arange(1, most + 1)
+    found = sums.astype(np.float64)
+    for count in range(2, later + 1):
+        base, raised = np.divmod(sums, count)
+        equal = base ** (count - raised.astype(np.float64))
+        found = np.maximum(found, equal * (base + 1.0) ** raised)
+    return found
 
 
 def _radices(size: int, first: int, later: int) -> tuple[int, ...]:

@@ -90,6 +90,10 @@ class DensePool(nn.Module):
         """Write the rows at cells."""
         self.weight[cells] = numbers.to(self.weight.dtype)
 
+    def held(self, cells: Tensor, numbers: Tensor) -> Tensor:
+        """What to `put` at cells so that numbers `[n, w]` are read there."""
+        return numbers
+
     def refresh(self) -> None:
         """Nothing follows from the rows."""
 

@@ -81,6 +81,19 @@ class FlatPool(WithConstants):
         noise = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
         self.weight.copy_(noise.squeeze(1) * deviations + means)
 
+    def numbers(self, cells: Tensor) -> Tensor:
+        """The trained numbers at cells `[n]`, each alone: `[n, 1]`."""
+        return self.weight.detach()[cells].unsqueeze(1)
+
+    @torch.no_grad()
+    def put(self, cells: Tensor, numbers: Tensor) -> None:
+        """Write the numbers `[n, 1]` at cells."""
+        self.weight[cells] = numbers.squeeze(1).to(self.weight.dtype)
+
+    def held(self, cells: Tensor, numbers: Tensor) -> Tensor:
+        """What to `put` so that numbers are read."""
+        return numbers
+
     def refresh(self) -> None:
         """Nothing follows from the numbers."""
 

@@ -78,6 +78,16 @@ class MaskedPool(DensePool):
         assert len(places) == self.kept, "a plan says how many"
         self.mask.zero_().view(-1)[places] = True
 
+    @torch.no_grad()
+    def choose(self, counts: Tensor) -> None:
+        """Let the numbers count that are missed most: by their squares, a row by its count `[R]`.
+
+        Of equal ones the first.
+        """
+        lost = self.weight.square() * counts.to(self.weight.dtype).unsqueeze(1)
+        order = lost.flatten().argsort(descending=True, stable=True)
+        self.keep(order[: self.kept])
+
     def at(self, weight: Tensor, cells: Tensor) -> Tensor:
         """Pieces of a weight at cells."""
         return F.embedding(cells, weight, sparse=self.sparse).masked_fill(~self.mask[cells], 0)

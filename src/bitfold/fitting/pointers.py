@@ -1,0 +1,79 @@
+"""Stored pointers: ids whose vectors are alike point to one row, by k-means of the table."""
+
+import torch
+from torch import Tensor
+
+from bitfold.address import Lookup, Stored
+from bitfold.address.stored import pack_bits, unpack_bits
+from bitfold.embedder.clusters import SAMPLED, closest, k_means
+from bitfold.embedder.corridor import Corridor
+from bitfold.fitting.tables import Trained
+
+MOST = 1 << 16
+"""Vectors that centroids are found from, unless there are more centroids."""
+
+
+def point(
+    part: Corridor, number: int, trained: Trained, turn: Tensor | None, generator: torch.Generator
+) -> bool:
+    """Write the pointers of a field, chunk by chunk; returns whether it has any.
+
+    Args:
+        part: the corridor.
+        number: which of its fields.
+        trained: its table.
+        turn: a matrix `[D, w']` that vectors are multiplied with before; None for none.
+        generator: what points are drawn by.
+    """
+    lookups, chunks = part.program.fields[number], part.program.chunks
+    terms = len(lookups) // chunks
+    found = [(at // terms, p) for at, p in enumerate(lookups) if isinstance(p.source, Stored)]
+    if not found:
+        return False
+    tables = {name: each.cpu() for name, each in part.stored.named().items()}
+    width = part.width // chunks
+    most = max(lookup.radix for _, lookup in found)
+    size = max(min(SAMPLED * most, MOST), most)
+    points = _turned(_sample(trained, size, generator), turn)
+    centroids = [
+        k_means(points[:, c * width : (c + 1) * width].contiguous(), lookup.radix, generator)
+        for c, lookup in found
+    ]
+    pointers = [_pointers(lookup, tables) for _, lookup in found]
+    for chunk in trained.chunks(trained.at_once()):
+        vectors = _turned(chunk.vectors, turn).cpu()
+        for (c, lookup), own, table in zip(found, centroids, pointers, strict=True):
+            nearest, _ = closest(vectors[:, c * width : (c + 1) * width], own)
+            source = lookup.source
+            assert isinstance(source, Stored)
+            index = source.of.code_torch(chunk.ids.cpu(), tables)
+            table[index] = nearest * lookup.divisor
+    for (_, lookup), table in zip(found, pointers, strict=True):
+        source = lookup.source
+        assert isinstance(source, Stored)
+        part.stored.put(source.table, pack_bits(table, source.bits))
+    return True
+
+
+def _pointers(lookup: Lookup, tables: dict[str, Tensor]) -> Tensor:
+    source = lookup.source
+    assert isinstance(source, Stored)
+    return unpack_bits(tables[source.table], source.bits, source.length)
+
+
+def _turned(vectors: Tensor, turn: Tensor | None) -> Tensor:
+    return vectors if turn is None else vectors @ turn.to(vectors.dtype)
+
+
+def _sample(trained: Trained, count: int, generator: torch.Generator) -> Tensor:
+    """Vectors of up to so many ids, the likelier the oftener they occur, each drawn once."""
+    rows = trained.at_once()
+    if len(trained) <= count:
+        return torch.cat([chunk.vectors for chunk in trained.chunks(rows)]).cpu()
+    found = []
+    for chunk in trained.chunks(rows):
+        # Drawn apart, so that ids come in the same shares whatever lies in a slice.
+        chance = (chunk.weights / trained.mass * count).clamp(max=1).cpu()
+        drawn = torch.rand(len(chance), generator=generator, dtype=torch.float64) < chance
+        found.append(chunk.vectors.cpu()[drawn])
+    return torch.cat(found)
