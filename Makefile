@@ -9,6 +9,9 @@
 #   make bench       lookups, bags, whole models, scale: bench-out/*.json, docs/benchmarks.md
 #   make results     the paper's claim in the open, cell by cell: hours; stop it, call it again
 #   make rivals      the libraries that `make bench` measures beside ours, in .rivals
+#   make frameworks  the frameworks of examples/frameworks, in .frameworks
+#   make test-frameworks  their integration tests on real rows: minutes
+#   make integrations  each of them whole and folded: an hour or two; docs/integrations.md
 #   make docs        the site of the documentation, in docs/_build/html
 #   make picture     draw the README's pictures again, from the last demo
 #   make setup       only the set-up, with the development tools
@@ -24,10 +27,12 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slow fuzz kill bench results rivals lint types docs picture setup clean
+.PHONY: demo test test-slow fuzz kill bench results rivals \
+	frameworks test-frameworks integrations lint types docs picture setup clean
 
 VENV := .venv
 BIN := $(VENV)/bin
+FRAMEWORKS := .frameworks
 WORKERS ?= 2
 DEMO_OUT ?= demo-out
 BENCH_OUT ?= bench-out
@@ -76,6 +81,14 @@ rivals:
 	@test -n "$(PYTHON)" || { echo "bitfold needs Python 3.11 or newer; say PYTHON=/path/to/python" >&2; exit 2; }
 	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" benchmarks/rivals/install.sh
 
+frameworks: $(FRAMEWORKS)/.ready
+
+test-frameworks: $(FRAMEWORKS)/.ready
+	OMP_NUM_THREADS=1 $(FRAMEWORKS)/bin/python -m pytest -p no:cacheprovider tests/frameworks
+
+integrations: $(VENV)/.dev-ready $(FRAMEWORKS)/.ready
+	$(BIN)/python benchmarks/integrations.py --data $(DATA) --out $(BENCH_OUT) --page docs/integrations.md
+
 lint: $(VENV)/.dev-ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -93,7 +106,7 @@ picture: $(VENV)/.dev-ready
 setup: $(VENV)/.dev-ready
 
 clean:
-	rm -rf $(VENV) docs/_build .rivals $(DEMO_OUT) $(BENCH_OUT) $(RESULTS_OUT) $(KILL_OUT) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) docs/_build .rivals $(FRAMEWORKS) $(DEMO_OUT) $(BENCH_OUT) $(RESULTS_OUT) $(KILL_OUT) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # torch first and alone: its build (CPU or GPU) is the machine's choice, and the constraint on
 # the rest accepts any build of the pinned version.
@@ -113,3 +126,13 @@ $(VENV)/.dev-ready: $(VENV)/.torch-ready pyproject.toml
 	@echo "set-up: bitfold and what it needs to be developed"
 	@$(PIP) -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.demo-ready
+
+# An environment of their own, each package pinned and installed without its dependencies: theirs
+# contradict each other, and one of them asks for gigabytes of CUDA.
+$(FRAMEWORKS)/.ready: constraints.txt examples/frameworks/requirements.txt
+	@test -n "$(PYTHON)" || { echo "bitfold needs Python 3.11 or newer; say PYTHON=/path/to/python" >&2; exit 2; }
+	@echo "set-up: frameworks in $(FRAMEWORKS) ($(PYTHON), a few minutes, 2.6 GB)"
+	@test -x $(FRAMEWORKS)/bin/python || $(PYTHON) -m venv $(FRAMEWORKS)
+	@$(subst $(BIN),$(FRAMEWORKS)/bin,$(PIP)) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	@$(subst $(BIN),$(FRAMEWORKS)/bin,$(PIP)) --no-deps -r examples/frameworks/requirements.txt -e .
+	@touch $@

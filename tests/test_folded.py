@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import bitfold
@@ -378,6 +379,14 @@ def test_checkpoints_are_read_in_a_fresh_model(budget: str, packed: bool, tmp_pa
         torch.testing.assert_close(bitfold.serving(model)(ids), wanted)
 
 
+def test_files_of_other_writers_are_read_too(tmp_path: Any) -> None:
+    model = bitfold.fold(Net(), "10x").model.eval()
+    save_file(model.state_dict(), tmp_path / "model.safetensors", {"format": "pt"})
+    again = bitfold.load_model(tmp_path / "model.safetensors", Net)
+    ids = batch(20)
+    assert torch.equal(again(ids), model(ids))
+
+
 def test_a_checkpoint_of_another_fold_says_how_to_read_it(tmp_path: Any) -> None:
     model, other = bitfold.fold(Net(), "40x").model, bitfold.fold(Net(), "20x").model
     with pytest.raises(BitfoldError, match="load_model"):
@@ -456,6 +465,22 @@ def test_models_that_never_fitted() -> None:
     again = bitfold.load_model(state, build).eval()
     ids = batch(5, sizes=sizes)
     assert torch.equal(again(ids), model.eval()(ids))
+
+
+def test_constructors_that_move_their_tables_make_none() -> None:
+    def build() -> nn.Module:
+        model = Net().to("cpu")  # a table without memory cannot be copied
+        model.tables.to(torch.float64)
+        return model
+
+    with bitfold.folding("10x", seed=2):
+        model = build()
+    vectors = model.tables[0](torch.tensor([3]))
+    assert vectors.dtype == torch.float64
+    again = bitfold.load_model(model.state_dict(), build)
+    assert torch.equal(again.tables[0](torch.tensor([3])), vectors)
+    assert "_apply" not in vars(nn.Embedding)  # outside, they move as ever
+    assert nn.Embedding(1000, 4).to(torch.float64).weight.dtype == torch.float64
 
 
 def test_folding_refuses_what_it_cannot_see() -> None:

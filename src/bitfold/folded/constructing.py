@@ -76,6 +76,7 @@ class Made(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.modules: list[weakref.ref[nn.Module]] = []
         self.tables: dict[int, weakref.ref[nn.Module]] = {}  # by the id of a weight
         self.before: dict[type, Any] = {}
+        self.moves: dict[type, Any] = {}
 
     def __enter__(self) -> "Made":
         for kind in (nn.Module, *KINDS):
@@ -83,6 +84,8 @@ class Made(TorchDispatchMode):  # type: ignore[no-untyped-call]
         nn.Module.__init__ = self._noted()  # type: ignore[method-assign]
         for kind in KINDS:
             kind.__init__ = self._without_memory(kind)  # type: ignore[method-assign]
+            self.moves[kind] = kind.__dict__.get("_apply")
+            kind._apply = self._moved(kind)  # type: ignore[method-assign]
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -90,6 +93,11 @@ class Made(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         for kind, was in self.before.items():
             kind.__init__ = was  # type: ignore[misc]
+        for kind, move in self.moves.items():
+            if move is None:
+                del kind._apply  # type: ignore[attr-defined]
+            else:
+                kind._apply = move  # type: ignore[attr-defined]
 
     def _noted(self) -> Any:
         was = self.before[nn.Module]
@@ -120,6 +128,22 @@ class Made(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.tables[id(module.weight)] = weakref.ref(module)
 
         return without_memory
+
+    def _moved(self, kind: Any) -> Any:
+        was = kind._apply
+
+        def moved(module: Any, fn: Any, recurse: bool = True) -> Any:
+            """What `.to(device)` within a constructor does: it is noted, and done when folded."""
+            weight = module._parameters.get("weight")
+            if not hasattr(module, TO) or weight is None or not weight.is_meta:
+                return was(module, fn, recurse)
+            wanted = fn(torch.empty(0, dtype=weight.dtype, device=getattr(module, TO)))
+            setattr(module, TO, wanted.device)
+            if wanted.dtype != weight.dtype:
+                weight.data = weight.data.to(wanted.dtype)
+            return module
+
+        return moved
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Note the deviation with which a table would have been drawn."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bitfold.embedding.building import built
 from bitfold.errors import BitfoldError
-from bitfold.files import read_tensors, write_json, write_tensors
+from bitfold.files import read_notes, read_tensors, write_json, write_tensors
 from bitfold.folded.constructing import Made
 from bitfold.folded.faces import Folded, folded_from
 from bitfold.folded.finding import FoundTable, find_tables
@@ -26,6 +26,7 @@ from bitfold.weights.torch_file import HOLDERS, read_state
 
 WEIGHTS, PLANS = "model.safetensors", "plans.json"
 FOLDED = Kind("folded model", (WEIGHTS, PLANS), lambda folder: (folder / WEIGHTS).is_file())
+_FORMAT = "bitfold folded model 1"
 _SAME = "same"
 """The note that says which names of a state dict are one tensor."""
 _KEY = f".joint.{PLAN}"
@@ -71,7 +72,7 @@ def save(model: nn.Module, folder: str | Path, *, force: bool = False) -> Path:
         if name.endswith(_KEY)
     }
     with new_folder(folder, FOLDED, force=force) as making:
-        notes = {"format": "bitfold folded model 1"}
+        notes = {"format": _FORMAT}
         notes |= {f"{_SAME} {name}": first for name, first in same.items()}
         write_tensors(making / WEIGHTS, tensors, notes, seal=True)
         write_json(making / PLANS, {"version": 1, "plans": plans})
@@ -164,7 +165,8 @@ def _state(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     if path.is_dir():
         return _sealed(path / WEIGHTS)
     if path.suffix == ".safetensors":
-        return _sealed(path)
+        ours = read_notes(path).get("format") == _FORMAT
+        return _sealed(path) if ours else dict(read_tensors(path)[0])
     return read_state(path)
 
 
