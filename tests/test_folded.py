@@ -93,7 +93,7 @@ def test_the_budget_is_met_and_the_model_runs_and_learns(kind: str, budget: str)
 
 
 @pytest.mark.parametrize("rows", [1, 40, 200])
-@pytest.mark.parametrize("form", ["columns", "rows", "apart"])
+@pytest.mark.parametrize("form", ["columns", "rows", "scattered", "scattered rows", "apart"])
 @pytest.mark.parametrize("grad", [True, False])
 def test_what_is_read_ahead_is_what_each_table_reads(rows: int, form: str, grad: bool) -> None:
     model = Net().eval()
@@ -103,7 +103,13 @@ def test_what_is_read_ahead_is_what_each_table_reads(rows: int, form: str, grad:
         if form == "rows":
             ids = ids.t().contiguous().t()
         with torch.set_grad_enabled(grad):
-            if form == "apart":
+            if "scattered" in form:  # other columns lie between, in another order
+                wide = torch.full((rows, 7), -1)
+                wide[:, [5, 1, 2]] = ids
+                wide = wide.t().contiguous().t() if "rows" in form else wide
+                parts = [wide[:, column] for column in (5, 1, 2)]
+                found = torch.cat([t(p) for t, p in zip(model.tables, parts, strict=True)], 1)
+            elif form == "apart":
                 parts = [ids[:, f].clone() for f in range(len(SIZES))]
                 found = torch.cat([t(p) for t, p in zip(model.tables, parts, strict=True)], 1)
             else:

@@ -7,7 +7,6 @@ it is given with those that were read, and reads for itself where they differ.
 """
 
 import threading
-from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -26,17 +25,26 @@ FEW = 64
 """Ids of a column up to which they are compared as Python's integers, which is quicker."""
 PATIENCE = 8
 """Guesses that may be wrong, one after another, before there are no more."""
+MOST = 16
+"""Columns that may lie in one memory for each of the tables'."""
 
 
 class _Guess(NamedTuple):
-    """How the columns of a batch lie in memory, from that of the first table of a forward on.
+    """How the ids of all tables lie in memory around those of the table that is read first.
 
-    `step` is how far field `f + 1` lies from field `f`, in ids, or in columns where `whole` (the
-    ids of a field follow each other); `first` is the field that is asked for first.
+    Args:
+        first: that table.
+        before: how far the lowest ids lie before its own: in ids, or in columns where `whole`.
+        span: how far it is from the lowest ids to the highest, and one more.
+        columns: where each table's ids are in that span, `[F]`; None where they fill it in order.
+        whole: whether a table's ids follow each other: columns are a batch apart.
+        dims: of the ids of a table.
     """
 
     first: int
-    step: int
+    before: int
+    span: int
+    columns: Tensor | None
     whole: bool
     dims: int
 
@@ -183,20 +191,26 @@ class Joint(nn.Module):
         seen[field] = storage, ids.storage_offset(), ids.shape, ids.stride()
         if len(seen) < count or count < 2:
             return
-        order, places = list(seen), [seen[f] for f in range(count)]
+        first, places = next(iter(seen)), [seen[f] for f in range(count)]
         seen.clear()
-        alike = {(where, shape, stride) for where, _, shape, stride in places}
-        steps = {after[1] - before[1] for before, after in pairwise(places)}
-        _, _, shape, stride = places[0]
-        one = len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
-        if len(alike) > 1 or len(steps) > 1 or not one:
+        if len({(where, shape, stride) for where, _, shape, stride in places}) > 1:
             state.wrong += 1
             return
-        (step,), rows = steps, shape[0]
+        _, _, shape, stride = places[0]
+        offsets = [offset for _, offset, _, _ in places]
+        low, rows = min(offsets), shape[0]
         # Columns of rows keep their distance whatever the batch; rows of ids are a batch apart.
-        whole = stride[0] == 1 and rows > 0 and step % rows == 0
-        if step:
-            state.guess = _Guess(order[0], step // rows if whole else step, whole, len(shape))
+        whole = stride[0] == 1 and rows > 0 and all((each - low) % rows == 0 for each in offsets)
+        unit = rows if whole else 1
+        columns = [(each - low) // unit for each in offsets]
+        in_order = columns == list(range(count))
+        if max(columns) < MOST * count:
+            state.guess = _Guess(
+                first, columns[first], max(columns) + 1,
+                None if in_order else torch.tensor(columns), whole, len(shape),
+            )  # fmt: skip
+        else:
+            state.wrong += 1
 
     def _read(self, guess: _Guess, ids: Tensor) -> _Ahead | None:
         """Read for all tables, if their ids may lie where the guess says."""
@@ -208,11 +222,10 @@ class Joint(nn.Module):
             or torch.is_autocast_enabled("cpu")
         ):
             return None
-        rows, count, stride = ids.shape[0], len(self.columns), ids.stride()[0]
-        step = guess.step * rows if guess.whole else guess.step
-        start = ids.storage_offset() - guess.first * step
-        ends = start, start + (count - 1) * step
-        if not rows or min(ends) < 0 or (guess.whole and stride != 1):
+        rows, stride = ids.shape[0], ids.stride()[0]
+        unit = rows if guess.whole else 1
+        start = ids.storage_offset() - guess.before * unit
+        if not rows or start < 0 or (guess.whole and stride != 1):
             return None
         weights = [place[name] for place, name in self.slots]
         if not weights or any(each is None or each.is_inference() for each in weights):
@@ -221,24 +234,22 @@ class Joint(nn.Module):
             return None
         few = rows <= FEW
         try:  # what lies beyond the memory is refused by torch
-            if step < 0:
-                every = ids.as_strided((rows, count), (stride, -step), ends[1]).flip(1)
-            else:
-                every = ids.as_strided((rows, count), (stride, step), start)
-            kept = every
+            every = ids.as_strided((rows, guess.span), (stride, unit), start)
+            if guess.columns is not None:
+                every = every.index_select(1, guess.columns)
+            elif not few:
+                every = every.clone()  # to compare with, whatever is written there meanwhile
             versions = self._versions()
-            if not few:
-                kept = every.clone()
-            vectors = self.embedder(kept)
+            vectors = self.embedder(every)
         except (IdOutOfRange, RuntimeError):  # what lies there are no ids
             self.state.guess = None
             self.state.wrong += 1
             return None
         if self.embedder.observes:
-            watch(self.embedder, every.clone() if few else kept, None, vectors)
+            watch(self.embedder, every.clone(), None, vectors)
         if vectors.requires_grad:
             vectors.register_hook(self._forget)
-        listed: Any = [*zip(*every.tolist(), strict=True)] if few else kept
+        listed: Any = [*zip(*every.tolist(), strict=True)] if few else every
         found = list(vectors.unbind(1))
         return _Ahead(few, listed, found, torch.is_grad_enabled(), versions)
 
