@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import bitfold
+from bitfold.kernels import held
 from bitfold.kernels.compiled import kernel
 from bitfold.kernels.ready import ready_by_program
 
@@ -65,3 +66,13 @@ def test_a_kernel_is_compiled_when_it_is_needed() -> None:
     found = ready_by_program[packed.data_ptr()]
     assert found.ids is None
     assert found.bags is not None
+
+
+def test_a_program_that_left_its_memory_is_not_taken_for_another() -> None:
+    """One that goes to another process moves to shared memory, and others get its place."""
+    one, two = bitfold.Embedding(500, 4, budget="4x"), bitfold.Embedding(900, 4, budget="9x")
+    packed, other = one.embedder.packed, two.embedder.packed
+    assert packed.shape == other.shape
+    held._facts[other.data_ptr()] = held.facts_of(packed)._replace(version=other._version)
+    assert held.facts_of(other).rows == two.plan.program.rows
+    assert two(torch.tensor([899])).shape == (1, 4)

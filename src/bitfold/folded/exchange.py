@@ -87,6 +87,7 @@ def fold(
             `scale_grad_by_freq`); it names table and keyword.
 
     Example:
+        >>> import torch
         >>> model = nn.Sequential(nn.Embedding(50_000, 16), nn.Flatten(), nn.Linear(16, 1))
         >>> report = fold(model, "50x", seed=0)
         >>> model(torch.tensor([[7], [49_999]])).shape, report.bytes <= 64_000

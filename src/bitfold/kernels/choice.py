@@ -57,10 +57,10 @@ def looked_on() -> bool:
 
 def alone() -> bool:
     """Whether nobody looks on and nothing is transformed: Python may look at values."""
-    return (
-        not (_dispatch_modes() or _in_function_mode() or _transformed() or is_compiling())
-        and _tracing_state() is None
-    )
+    if is_compiling():  # first: a compiler can see no more than this
+        return False
+    seen = _dispatch_modes() or _in_function_mode() or _transformed()
+    return not seen and _tracing_state() is None
 
 
 def recorded(ids: Tensor) -> bool:

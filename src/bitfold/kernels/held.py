@@ -147,7 +147,13 @@ def facts_of(packed: Tensor) -> Facts:
         raise refused("packed", f"strides {packed.stride()}", "a contiguous tensor")
     version = version_of(packed)
     facts = _facts.get(packed.data_ptr())
-    if facts is None or facts.version != version or facts.packed.shape != packed.shape:
+    if (
+        facts is None
+        or facts.version != version
+        or facts.packed.shape != packed.shape
+        # A program that went to shared memory left its place to others.
+        or facts.packed.data_ptr() != packed.data_ptr()
+    ):
         if len(_facts) >= KEPT:
             _facts.clear()
         facts = _facts[packed.data_ptr()] = _looked_at(packed, version)
