@@ -293,6 +293,13 @@ def test_at_the_full_size_tables_stay_as_they_are() -> None:
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
+def test_a_copy_has_the_rows_of_tables_that_stay_whole() -> None:
+    model = Net().eval()
+    report = bitfold.fold(model, "1x", inplace=False)
+    ids = batch(5)
+    assert torch.equal(report.model.eval()(ids), model(ids))
+
+
 def test_overrides_include_and_widths() -> None:
     model = nn.ModuleDict(
         {"a": nn.Embedding(5000, 16), "b": nn.Embedding(4000, 16), "w": nn.Embedding(5000, 1)}

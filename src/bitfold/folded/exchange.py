@@ -113,6 +113,10 @@ def fold(
         joint_of(tables, group, number, plan, stats, seed, fit)
         for number, (group, plan) in enumerate(zip(groups, plans, strict=True))
     ]
+    for group, joint in zip(groups, joints, strict=True):
+        if joint is None:
+            for n in group.tables:
+                tables[n].left = "the budget has room for it as it is"
     if not inplace:
         model, tables = _copied(model, tables)
     return _exchanged(model, tables, groups, joints, total)
@@ -165,8 +169,6 @@ def _exchanged(
     removed: dict[int, list[Tensor]] = {}
     for group, joint in zip(groups, joints, strict=True):
         if joint is None:
-            for n in group.tables:
-                tables[n].left = "the budget has room for it as it is"
             continue
         owner = True
         for field, n in enumerate(group.tables):
