@@ -13,11 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bitfold.errors import BitfoldError
 from bitfold.folded.exchange import MIN_ROWS, fold
-from bitfold.folded.finding import KINDS
+from bitfold.folded.finding import DRAWN, KINDS, TO
 from bitfold.folded.report import FoldReport
-
-TO, DRAWN = "_folded_to", "_drawn_with"
-"""What a table without memory knows of itself: where it was to be, and its numbers' deviation."""
 
 
 class Folding:

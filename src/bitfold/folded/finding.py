@@ -13,6 +13,8 @@ from bitfold.errors import BitfoldError, unknown_name
 Patterns = str | Sequence[str] | None
 ROOT = "model"
 """What a model is called that is a table itself."""
+TO, DRAWN = "_folded_to", "_drawn_with"
+"""What a table without memory knows of itself: where it was to be, and its numbers' deviation."""
 KINDS = (nn.Embedding, nn.EmbeddingBag)
 
 

@@ -13,11 +13,7 @@ from bitfold.embedder.group import GroupEmbedder
 from bitfold.embedding.building import built
 from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.fitting import fit as fit_tables
-from bitfold.folded.finding import (
-    FoundTable,
-    check_patterns,
-    matches,
-)
+from bitfold.folded.finding import DRAWN, TO, FoundTable, check_patterns, matches
 from bitfold.folded.joint import Joint
 from bitfold.method.registry import method_kind
 from bitfold.method.shares import shared_out
@@ -162,7 +158,7 @@ def joint_of(
     if _is_whole(plan):
         return None
     first = tables[group.tables[0]]
-    device = getattr(first.first, "_folded_to", first.weight.device)
+    device = getattr(first.first, TO, first.weight.device)
     embedder = built(plan, part_seed(seed, number), device, first.first.sparse)
     counted = _statistics(tables, group, stats)
     if counted is not None:
@@ -188,7 +184,7 @@ def joint_of(
 @torch.no_grad()
 def _deviation(table: FoundTable) -> float:
     """The deviation of a table's numbers from zero, of a sample of its rows."""
-    known = getattr(table.first, "_drawn_with", None)
+    known = getattr(table.first, DRAWN, None)
     if known is not None:
         return float(known)
     if table.weight.is_meta:
