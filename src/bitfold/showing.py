@@ -1,6 +1,7 @@
 """Small tables for a prompt and a notebook: rows of figures as text and as HTML."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from importlib import import_module
 from typing import Any
@@ -48,6 +49,26 @@ class Shown:
             got="neither is installed",
             fix="pip install 'bitfold[data]'",
         )
+
+
+@dataclass(frozen=True, repr=False)
+class Figures(Shown, Mapping[str, Any]):
+    """Figures by name that are also shown as a table.
+
+    Args:
+        figures: plain JSON values.
+    """
+
+    figures: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.figures[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.figures)
+
+    def __len__(self) -> int:
+        return len(self.figures)
 
 
 def figure_text(value: Any) -> str:

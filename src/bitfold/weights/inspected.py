@@ -1,36 +1,19 @@
 """What `bitfold.inspect` returns for a checkpoint: its figures, as a mapping and as tables."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from bitfold.planning.budget import format_bytes
-from bitfold.showing import Shown, html_table, plain_table
+from bitfold.showing import Figures, html_table, plain_table
 
 _COLUMNS = ("name", "rows", "width", "dtype", "bytes", "share", "zero_rows", "nonfinite_rows")
 _USED = ("field", "reads", "rows_read", "never", "hot", "once")
 
 
-@dataclass(frozen=True, repr=False)
-class CheckpointInspection(Shown, Mapping[str, Any]):
+class CheckpointInspection(Figures):
     """The figures of a checkpoint, by name: what `bitfold inspect CHECKPOINT --json` prints.
 
     `to_frame()` has a row a table. In a prompt and a notebook the ratios follow.
-
-    Args:
-        figures: plain JSON values.
     """
-
-    figures: Mapping[str, Any]
-
-    def __getitem__(self, name: str) -> Any:
-        return self.figures[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.figures)
-
-    def __len__(self) -> int:
-        return len(self.figures)
 
     def records(self) -> list[dict[str, Any]]:
         """One row a table: its size, its share of all bytes, and how a log reads it."""
