@@ -187,6 +187,23 @@ class Corridor(GroupEmbedder):
         """Vectors `[B, F, D]` of int64 ids `[B, F]`; those of `padding_idx` are zero."""
         if ids.dtype is not torch.int64:
             ids = as_int64(ids)
+        found = self._narrow(ids, padding_idx)
+        head: Any = self._modules["head"]
+        if head is None:
+            return found
+        lifted: Tensor = head(found)
+        if padding_idx is None:
+            return lifted
+        return lifted.masked_fill((ids == padding_idx).unsqueeze(-1), 0.0)
+
+    def apart(self, ids: Tensor) -> list[Tensor]:
+        """Vectors `[B, D]` of each field."""
+        found, head = self._narrow(as_int64(ids), None), self._modules["head"]
+        columns: list[Tensor] = list(found.unbind(1)) if head is None else head.apart(found)
+        return columns
+
+    def _narrow(self, ids: Tensor, padding_idx: int | None) -> Tensor:
+        """Vectors `[B, F, w]` before the head."""
         # `read`, without a call: past `nn.Module`'s attributes, which cost as much as a lookup
         pool: Any = self._modules["pool"]
         weight = pool._parameters.get("weight")
@@ -204,13 +221,7 @@ class Corridor(GroupEmbedder):
             found = self._by_kernel(DIRECT, weight, ids, None, None, None, None)
         else:
             found = self._single(weight, ids, padding_idx)
-        head: Any = self._modules["head"]
-        if head is None:
-            return found
-        lifted: Tensor = head(found)
-        if padding_idx is None:
-            return lifted
-        return lifted.masked_fill((ids == padding_idx).unsqueeze(-1), 0.0)
+        return found
 
     def _way(self, weight: Tensor) -> int:
         """How lookups are made, before the first one of a forward."""

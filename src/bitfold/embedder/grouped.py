@@ -92,6 +92,16 @@ class Grouped(WithConstants, Embedder):
             found.append(part.forward_bags(taken, own, counted, mode, padding_idx))
         return self._ordered(found)
 
+    def apart(self, ids: Tensor) -> list[Tensor]:
+        """Vectors `[B, D]` of each field."""
+        ids = self._taken(ids)
+        check_columns(ids.shape, self.num_fields)
+        found: dict[int, Tensor] = {}
+        for group, (part, columns) in zip(self.plan.groups, self._each(), strict=True):
+            vectors = part.apart(ids.index_select(1, columns))
+            found.update(zip(group.fields, vectors, strict=True))
+        return [found[number] for number in range(self.num_fields)]
+
     def _ordered(self, found: Sequence[Tensor]) -> Tensor:
         """The parts' vectors `[B, f, D]` in the fields' order; no index, whose gradient is slow."""
         every = {

@@ -240,20 +240,23 @@ class Joint(nn.Module):
             elif not few:
                 every = every.clone()  # to compare with, whatever is written there meanwhile
             versions = self._versions()
-            vectors = self.embedder(every)
+            if self.embedder.observes:
+                vectors = self.embedder(every)
+                watch(self.embedder, every.clone(), None, vectors)
+                found = list(vectors.unbind(1))
+            else:
+                found = self.embedder.apart(every)
         except (IdOutOfRange, RuntimeError):  # what lies there are no ids
             self.state.guess = None
             self.state.wrong += 1
             return None
-        if self.embedder.observes:
-            watch(self.embedder, every.clone(), None, vectors)
-        if vectors.requires_grad:
-            vectors.register_hook(self._forget)
+        nodes: Any = {vectors.grad_fn for vectors in found if vectors.requires_grad}
+        for node in nodes:  # of many columns each
+            node.register_prehook(self._forget)
         listed: Any = [*zip(*every.tolist(), strict=True)] if few else every
-        found = list(vectors.unbind(1))
         return _Ahead(few, listed, found, torch.is_grad_enabled(), versions)
 
-    def _forget(self, grad: Tensor) -> None:
+    def _forget(self, grads: Any) -> None:
         """What is ahead is of a graph that is gone."""
         self.state.ahead = None
 

@@ -15,7 +15,7 @@ from bitfold.kernels.kept import forget_lists, lists_of, marks_of, sums_of
 from bitfold.kernels.move import Move, check_move
 from bitfold.kernels.packing import FEW, MOST
 from bitfold.kernels.reading import Reading
-from bitfold.kernels.ready import ITEMS, Given, as_kind
+from bitfold.kernels.ready import ITEMS, Given, address_of, as_kind
 from bitfold.kernels.updates import update, update_lists
 from bitfold.kernels.walk import ONE, POOL_MAX, READ
 
@@ -26,29 +26,29 @@ ROWS_A_LOOKUP = 4  # rows of a pool up to which a lookup is worth sums of all of
 class _Pass(NamedTuple):
     """A backward pass over a batch: what its kernels are always told, and what must outlive it.
 
-    `factors` `[threads, L]` and `shares` `[T]` are zero gradients, of no size where unwanted.
+    `factors` `[threads, L]` and `shares` `[T]` are zero gradients, None where unwanted.
     """
 
+    made: Given
     kind: tuple[int, Any, Any, int, int]
     width: int
     bags: bool
     common: tuple[int, ...]
     threads: int
-    factors: Tensor
-    shares: Tensor
+    factors: Tensor | None
+    shares: Tensor | None
     kept: tuple[Any, ...]
 
     @property
     def _extra(self) -> tuple[int, int]:
         """Where the gradients go that are not the pool's; 0 where unwanted."""
-        addresses = [part.data_ptr() if part.numel() else 0 for part in (self.factors, self.shares)]
-        return addresses[0], addresses[1]
+        return address_of(self.factors), address_of(self.shares)
 
-    def private(self, sums: Tensor, others: Tensor) -> None:
+    def private(self, sums: Tensor, others: Tensor | None) -> None:
         """All gradients at once; each thread adds the pool's up for itself."""
-        where = sums.data_ptr(), others.data_ptr(), sums.numel()
-        kernel = walks.backward(*self.kind, self.bags or any(self._extra), False)
-        run(kernel, tell(*self.common, *where, *self._extra, 0, 0, 0, 0), self.threads)
+        where, extra = (sums.data_ptr(), address_of(others), sums.numel()), self._extra
+        kernel = walks.backward(*self.kind, self.bags or any(extra), False)
+        run(kernel, tell(*self.common, *where, *extra, 0, 0, 0, 0), self.threads)
         if self.threads > 1:
             told = tell(*self.common, *where, 0, 0, 0, 0, 0, 0)
             run(walks.add_up(self.kind[2]), told, self.threads)
@@ -61,9 +61,19 @@ class _Pass(NamedTuple):
 
     def others(self) -> None:
         """The gradients that are not the pool's."""
-        if any(self._extra):
+        extra = self._extra
+        if any(extra):
             kernel = walks.backward(*self.kind, True, False)
-            run(kernel, tell(*self.common, 0, 0, 0, *self._extra, 0, 0, 0, 0), self.threads)
+            run(kernel, tell(*self.common, 0, 0, 0, *extra, 0, 0, 0, 0), self.threads)
+
+    def more(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The gradients that are not the pool's, `[L]` and `[T]`; of no size where unwanted."""
+        factors, shares = self.factors, self.shares
+        none = self.made.ready.like
+        return (
+            none.new_empty(0) if factors is None else factors.sum(0).to(dtype),
+            none.new_empty(0) if shares is None else shares.to(dtype),
+        )
 
     def touched(self, pool: Tensor) -> tuple[Tensor, int]:
         """The rows that the batch reads, in order, and the address of their places."""
@@ -95,17 +105,21 @@ def _pass(
         check_tensor("first", first, shape, wide)
         first = first.contiguous()
     grad, importance = as_kind(grad, reading.dtype), reading.importance
-    count = importance.shape[0] if wants_importance and importance is not None else 0
-    shares = reading.ids.shape[0] if wants_weights and reading.weights is not None else 0
+    factors = shares = None
+    if wants_importance and importance is not None:
+        factors = torch.zeros((made.threads, importance.shape[0]), dtype=wide)
+    if wants_weights and reading.weights is not None:
+        shares = torch.zeros(reading.ids.shape[0], dtype=wide)
     return _Pass(
+        made,
         made.ready.kind,
         made.ready.width,
         pooling != ONE or reading.padding is not None,
         made.told(pooling, first, grad),
         made.threads,
-        torch.zeros((made.threads, count), dtype=wide),
-        torch.zeros(shares, dtype=wide),
-        (made, first, grad),
+        factors,
+        shares,
+        (first, grad),
     )
 
 
@@ -136,13 +150,15 @@ def backward(
         _pass(grad, reading, first, wants_importance, wants_weights), reading.pool, reading.dtype,
     )  # fmt: skip
     wide, threads = ITEMS[dtype][2], made.threads
-    found = torch.empty(0, dtype=torch.int64)
+    found: Tensor | None = None
     if reading.codes and not sparse:
         made.others()
         sums = torch.empty((0, made.width), dtype=wide)
     elif not sparse and _fits(pool, threads):
-        sums = torch.empty(pool.shape, dtype=wide)
-        made.private(sums, torch.empty((threads - 1, pool.numel()), dtype=wide))
+        sums, others = torch.empty(pool.shape, dtype=wide), None
+        if threads > 1:
+            others = torch.empty((threads - 1, pool.numel()), dtype=wide)
+        made.private(sums, others)
     else:
         slots, shape = 0, pool.shape
         if sparse:
@@ -151,7 +167,9 @@ def backward(
         sums = torch.zeros(shape, dtype=wide)
         made.owned(sums.data_ptr(), slots, 0, 0, 0)
         made.others()
-    return found, sums.to(dtype), made.factors.sum(0).to(dtype), made.shares.to(dtype)
+    if found is None:
+        found = torch.empty(0, dtype=torch.int64)
+    return found, sums.to(dtype), *made.more(dtype)
 
 
 def move(grad: Tensor, reading: Reading, *rest: Any, how: Move) -> tuple[Tensor, Tensor]:
@@ -182,7 +200,7 @@ def move(grad: Tensor, reading: Reading, *rest: Any, how: Move) -> tuple[Tensor,
         sums, others = sums_of(pool, threads)
         made.private(sums, others)
         update(how, None, sums, threads)
-        return made.factors.sum(0), made.shares
+        return made.more(torch.float32)
     made.others()
     few = int(reading.packed[FEW])
     if few > lookups:  # to clear and walk them would cost more than their rows' turns are worth
@@ -195,7 +213,7 @@ def move(grad: Tensor, reading: Reading, *rest: Any, how: Move) -> tuple[Tensor,
     except BaseException:  # interrupted, and slots may be left
         forget_lists()
         raise
-    return made.factors.sum(0), made.shares
+    return made.more(torch.float32)
 
 
 def _fits(pool: Tensor, threads: int) -> bool:

@@ -410,6 +410,13 @@ def check_ids(ids: Tensor, offsets: Tensor | None, fields: int) -> None:
         )
 
 
+def check_single_ids(ids: Tensor, fields: int) -> None:
+    """Raise unless ids are int64 `[B, F]` in the CPU's memory: `check_ids`, in a tenth of it."""
+    shape = ids.shape
+    if len(shape) != 2 or shape[1] != fields or ids.dtype is not torch.int64 or not ids.is_cpu:
+        check_ids(ids, None, fields)
+
+
 def check_batch(facts: Facts, reading: Reading, weighted: int) -> None:
     """Raise unless a batch fits a program: what differs from call to call."""
     ids, offsets, weights, pooling = (

@@ -16,6 +16,7 @@ from bitfold.kernels.call import tell
 from bitfold.kernels.compiled import run
 from bitfold.kernels.held import (
     check_batch,
+    check_single_ids,
     check_tensor,
     check_weight,
     check_words,
@@ -35,7 +36,7 @@ from bitfold.kernels.ready import (
     as_kind,
     kernel_of,
     make_ready,
-    ready_by_program,
+    ready_of,
 )
 from bitfold.kernels.sharing import threads_of
 from bitfold.kernels.walk import FIRST, ONE, POOL_MAX, PRODUCT, READ, WEIGHTED
@@ -77,17 +78,8 @@ def forward(reading: tuple[Any, ...]) -> Tensor:
     few = bits
     if bits and (steps is None or steps.dim() == 1):
         few = -bits
-    at_packed = packed.data_ptr()
-    ready = ready_by_program.get(at_packed)
-    if (
-        ready is None
-        or ready[0] is not packed
-        or ready[2] != pool.shape
-        or ready[3] is not pool.dtype
-        or ready[4] != (fusion, fields, dim, room, raw)
-        or ready[5] != few
-        or (ready[1] >= 0 and ready[1] != packed._version)
-    ):
+    ready = ready_of(packed, pool, (fusion, fields, dim, room, raw), few)
+    if ready is None:
         ready = make_ready(Reading._make(reading))
     (
         _, _, _, _, _, _, loops, kernel, bag_kernel, width, spare, lanes, learned, facts, wide,
@@ -95,8 +87,7 @@ def forward(reading: tuple[Any, ...]) -> Tensor:
     ) = ready  # fmt: skip
     size, bags = ids.shape, offsets is not None or padding is not None
     if not (bags or pooling or learned or importance is not None or weights is not None):
-        if len(size) != 2 or size[1] != fields or ids.dtype is not torch.int64 or not ids.is_cpu:
-            check_batch(facts, Reading._make(reading), WEIGHTED)
+        check_single_ids(ids, fields)
     else:
         check_words(facts, Reading._make(reading))
         check_batch(facts, Reading._make(reading), WEIGHTED)
@@ -143,7 +134,7 @@ def forward(reading: tuple[Any, ...]) -> Tensor:
         walk = kernel_of(ready, bags)
     told = tell(
         threads, rows, width, at_pool, at_importance, at_ids, at_offsets, at_weights,
-        at_packed, fusion, pooling, padding is not None, padding or 0, 0, out.data_ptr(),
+        packed.data_ptr(), fusion, pooling, padding is not None, padding or 0, 0, out.data_ptr(),
         scratch(threads * room), room, loops, at_centres, at_steps, at_stored,
         streamed,
     )  # fmt: skip
@@ -171,8 +162,10 @@ def firsts(reading: Reading, top: Tensor) -> Tensor:
 
 def needs_values(packed: Tensor, fusion: int) -> bool:
     """Whether the gradient of the pool depends on the pool: that of a product of several terms."""
+    if fusion != PRODUCT:
+        return False
     facts = facts_of(packed)
-    return fusion == PRODUCT and facts.lookups > facts.fields * facts.chunks
+    return facts.lookups > facts.fields * facts.chunks
 
 
 def _out_of_range(

@@ -121,13 +121,14 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """The gradient in a graph: by operators."""
     reading, top = _restored(ctx.saved_tensors, ctx.words)
-    wants, first = ctx.needs_input_grad, None
+    needs, first = ctx.needs_input_grad, None
+    wants = needs[0], needs[1], needs[4]
     if reading.pooling == MAX:
         first = torch.ops.bitfold.lookup_firsts(*reading, top)
-    found = torch.ops.bitfold.lookup_backward(grad, *reading, first, ctx.sparse, wants[1], wants[4])
-    *grads, _, _ = _gradients(found, reading, wants, ctx.sparse)
+    found = torch.ops.bitfold.lookup_backward(grad, *reading, first, ctx.sparse, *wants[1:])
+    pool, factors, weights = _gradients(found, reading, wants, ctx.sparse)
     tables: Any = [None] * len(reading.tables)  # a list of tensors has a list of gradients
-    return *grads, tables, None
+    return pool, factors, None, None, weights, *[None] * (LENGTH - 6), tables, None
 
 
 def _of_rows(rows: Tensor, values: Tensor, table: Tensor) -> Tensor:
@@ -138,9 +139,9 @@ def _of_rows(rows: Tensor, values: Tensor, table: Tensor) -> Tensor:
 
 
 def _gradients(
-    found: Gradients, reading: Reading, wants: tuple[bool, ...], sparse: bool
-) -> tuple[Tensor | None, ...]:
-    """What `lookup_backward` found as the gradients of the inputs: a reading's, and `sparse`."""
+    found: Gradients, reading: Reading, wants: tuple[bool, bool, bool], sparse: bool
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """What `lookup_backward` found, as gradients of the pool, the factors and the weights."""
     rows, values, factors, shares = found
     importance, weights = reading.importance, reading.weights
     if sparse and wants[0]:
@@ -148,10 +149,7 @@ def _gradients(
     return (
         values if wants[0] else None,
         factors.to(importance.dtype) if importance is not None and wants[1] else None,
-        None,
-        None,
-        shares.to(weights.dtype) if weights is not None and wants[4] else None,
-        *[None] * (LENGTH - 4),
+        shares.to(weights.dtype) if weights is not None and wants[2] else None,
     )
 
 
@@ -193,16 +191,26 @@ class _Lookup(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, *given: Any) -> Tensor:
-        """Vectors, and what their gradient needs."""
-        reading = Reading(*given[:-3])
-        ctx.sparse, ctx.mover, trained = given[-3:]
-        out: Tensor = _kernels().forward(reading)
+    def forward(
+        ctx: Any, pool: Tensor, importance: Tensor | None, weights: Tensor | None,
+        trained: Tensor | None, rest: tuple[Any, ...],
+    ) -> Tensor:  # fmt: skip
+        """Vectors, and what their gradient needs; `rest` are a reading, `sparse` and `mover`.
+
+        What may have a gradient is an argument, and in the reading again; autograd looks at each
+        argument, which costs more than to look at one more tuple.
+        """
+        given, ctx.sparse, ctx.mover = rest
+        out: Tensor = _kernels().forward(given)
+        reading = Reading._make(given)
         first = _kernels().firsts(reading, out) if reading.pooling == MAX else None
         wants = ctx.needs_input_grad
-        values = wants[1] or wants[4] or _kernels().needs_values(reading.packed, reading.fusion)
-        pool, *others = _saved(reading, first)
-        ctx.save_for_backward(pool if values else None, *others)
+        values = wants[1] or wants[2] or _kernels().needs_values(reading.packed, reading.fusion)
+        if values:
+            ctx.save_for_backward(*_saved(reading, first))
+        else:  # nobody reads the scales either, and to copy them costs as much as the lookup
+            ctx.save_for_backward(None, *reading[1:TENSORS], first, None, None, *reading.tables)
+            ctx.scales = reading.centres, reading.steps
         ctx.pool = reading.pool.detach()
         ctx.weight = reading.pool if trained is None else trained
         ctx.words = _words(reading)
@@ -212,16 +220,20 @@ class _Lookup(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients, or moved rows."""
         saved, *others = ctx.saved_tensors
-        reading, first = _restored((ctx.pool if saved is None else saved, *others), ctx.words)
-        wants, second = ctx.needs_input_grad, torch.is_grad_enabled()
-        if ctx.mover is not None and (wants[0] or wants[-1]):
+        reading, first = _restored((saved, *others), ctx.words)
+        if saved is None:
+            centres, steps = ctx.scales
+            reading = reading._replace(pool=ctx.pool, centres=centres, steps=steps)
+        *wants, to_trained, _ = ctx.needs_input_grad
+        second = torch.is_grad_enabled()
+        if ctx.mover is not None and (wants[0] or to_trained):
             ctx.mover.move_at_end(ctx.weight, grad, (reading, first))
-            if not wants[1] and not wants[4]:
-                return (None,) * (LENGTH + 3)
-            wants = (False, *wants[1:-1], False)
-        sparse = ctx.sparse or wants[-1]
+            if not wants[1] and not wants[2]:
+                return (None,) * 5
+            wants[0] = to_trained = False
+        sparse = ctx.sparse or to_trained
         with torch.no_grad():
-            found = _backward()(grad, reading, first, sparse, wants[1], wants[4])
+            found = _backward()(grad, reading, first, sparse, *wants[1:])
         if second:  # a graph of the gradient is wanted
             sources = [
                 each
@@ -230,10 +242,10 @@ class _Lookup(torch.autograd.Function):
             ]
             found = (found[0], *_Once.apply(len(sources), *sources, *found[1:]))
         table = None
-        if wants[-1]:
+        if to_trained:
             table = _of_rows(found[0], found[1], ctx.weight)
             table = table if ctx.sparse else table.to_dense()
-        return *_gradients(found, reading, wants, ctx.sparse), None, table
+        return *_gradients(found, reading, tuple(wants), ctx.sparse), table, None
 
 
 def vectors(
@@ -274,7 +286,7 @@ def vectors(
         or (importance is not None and importance.requires_grad)
         or (weights is not None and weights.requires_grad)
     ):
-        result = _Lookup.apply(*given, sparse, mover, trained)
+        result = _Lookup.apply(pool, importance, weights, trained, (given, sparse, mover))
     else:
         result = _kernels().forward(given)
     return result

@@ -15,6 +15,7 @@ from bitfold.kernels.held import (
     KEPT,
     Facts,
     check_batch,
+    check_single_ids,
     check_weight,
     check_words,
     described,
@@ -49,6 +50,8 @@ ITEMS: dict[torch.dtype, tuple[Any, Any, torch.dtype]] = {
 
 def as_kind(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """A tensor's numbers in a type, one after another in memory."""
+    if tensor.dtype is dtype and tensor.is_contiguous() and not tensor.is_neg():
+        return tensor  # most often; each of the calls below costs as much as a row's lookup
     return tensor.detach().to(dtype).contiguous().resolve_neg()
 
 
@@ -96,6 +99,31 @@ class Ready(NamedTuple):
 
 
 ready_by_program: dict[int, Ready] = {}  # by the address of the packed program
+
+
+def ready_of(
+    packed: Tensor, pool: Tensor, words: tuple[int, int, int, int, bool], few: int
+) -> Ready | None:
+    """What a lookup was made ready as, if it still is the same lookup; None if it has to be made.
+
+    Args:
+        packed: the program.
+        pool: the weight; where it lies is not looked at.
+        words: fusion, fields, dim, room and raw of the reading.
+        few: bits of a number, below 0 where each row has a step of its own.
+    """
+    ready = ready_by_program.get(packed.data_ptr())
+    if (
+        ready is None
+        or ready[0] is not packed
+        or ready[2] != pool.shape
+        or ready[3] is not pool.dtype
+        or ready[4] != words
+        or ready[5] != few
+        or (ready[1] >= 0 and ready[1] != packed._version)
+    ):
+        return None
+    return ready
 
 
 def make_ready(reading: Reading) -> Ready:
@@ -153,28 +181,45 @@ class Given(NamedTuple):
     @classmethod
     def of(cls, reading: Reading) -> "Given":
         """Hold a reading against its program."""
-        ready = make_ready(reading)
-        check_batch(ready.facts, reading, WEIGHTED)
-        rows, wide = reading.rows, ready.wide
-        centres = steps = None
-        if reading.bits:
-            centres = scales("centres", reading.centres, ready.facts, ready.width)
-            if reading.by_row:
+        (
+            pool, importance, ids, offsets, weights, packed, fusion, pooling, padding, fields, dim,
+            room, raw, centres, steps, bits, tables,
+        ) = reading  # fmt: skip
+        by_row = reading.by_row
+        words = fusion, fields, dim, room, raw
+        ready = ready_of(packed, pool, words, -bits if by_row else bits)
+        if ready is None:
+            ready = make_ready(reading)
+        else:
+            check_weight(ready.facts, reading)
+        if (
+            offsets is None
+            and weights is None
+            and importance is None
+            and not pooling | ready.learned
+        ):
+            check_single_ids(ids, fields)
+        else:
+            check_words(ready.facts, reading)
+            check_batch(ready.facts, reading, WEIGHTED)
+        wide = ready.wide
+        if bits:
+            centres = scales("centres", centres, ready.facts, ready.width)
+            if by_row:
                 steps = row_steps(reading)
             else:
-                steps = scales("steps", reading.steps, ready.facts, ready.width)
-        made = reading._replace(
-            pool=reading.pool.contiguous(),
-            importance=optional(reading.importance, wide),
-            ids=reading.ids.contiguous(),
-            offsets=optional(reading.offsets, torch.int64),
-            weights=optional(reading.weights, wide),
-            centres=centres,
-            steps=steps,
-            tables=stored(ready.facts, reading.tables),
+                steps = scales("steps", steps, ready.facts, ready.width)
+        else:
+            centres = steps = None
+        made = Reading(
+            pool.contiguous(), optional(importance, wide), ids.contiguous(),
+            optional(offsets, torch.int64), optional(weights, wide), packed, fusion, pooling,
+            padding, fields, dim, room, raw, centres, steps, bits, stored(ready.facts, tables),
+        )  # fmt: skip
+        rows = made.rows
+        return cls(
+            made, ready, rows, threads_of(ids.numel() * dim, rows), addresses_of(made.tables)
         )
-        threads = threads_of(reading.ids.numel() * reading.dim, rows)
-        return cls(made, ready, rows, threads, addresses_of(made.tables))
 
     def told(self, pooling: int, top: Tensor | None, floats: Tensor) -> tuple[int, ...]:
         """What every walk is told; `floats` are the vectors, or their gradient."""
