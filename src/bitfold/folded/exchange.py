@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from bitfold.errors import BitfoldError
+from bitfold.folded.beside import set_beside
 from bitfold.folded.faces import folded_from
 from bitfold.folded.finding import (
     FoundTable,
@@ -23,6 +24,7 @@ from bitfold.folded.finding import (
     listed,
     matches,
 )
+from bitfold.folded.inputs import show_inputs
 from bitfold.folded.joint import Joint
 from bitfold.folded.plans import Group, Overrides, counted, grouped, joint_of, planned, total_of
 from bitfold.folded.references import exchange_in_optimizers, take_out_of_lists
@@ -141,6 +143,15 @@ def _chosen(
     return tables
 
 
+def put_beside(tables: Sequence[FoundTable], joints: Sequence[Joint]) -> None:
+    """Have the small tables that stay whole be read with folded ones of their width."""
+    small = [each for each in tables if each.left and each.counts and len(each.modules) == 1]
+    for joint in joints:
+        mine = [table for table in small if table.width == joint.embedder.plan.embedding_dim]
+        set_beside([table.first for table in mine], joint)
+        small = [table for table in small if table not in mine]
+
+
 def _copied(model: nn.Module, tables: Sequence[FoundTable]) -> tuple[nn.Module, list[FoundTable]]:
     """A copy of the model whose folded tables have no memory, and its tables."""
     memo: dict[int, Any] = {
@@ -176,6 +187,9 @@ def _exchanged(
             for module in tables[n].modules.values():
                 folded_from(module, joint, field, owner=owner)
                 owner = False
+    made = [joint for joint in joints if joint is not None]
+    put_beside(tables, made)
+    show_inputs(model, made)
     notes = []
     optimizers = exchange_in_optimizers(removed)
     if optimizers:

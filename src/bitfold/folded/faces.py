@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from bitfold.embedder.contract import Embedder
 from bitfold.embedding import Embedding, EmbeddingBag
 from bitfold.embedding.single import OneField
-from bitfold.folded.joint import FEW, Joint
+from bitfold.folded.joint import Joint
+from bitfold.folded.ones import of_ones
 from bitfold.kernels.choice import alone
 
 
@@ -105,24 +106,12 @@ class FoldedEmbeddingBag(Folded, EmbeddingBag):
             type(input) is Tensor
             and per_sample_weights is None
             and alone()
-            and _of_one(input, offsets, self.include_last_offset)
+            and of_ones(input, offsets, self.include_last_offset)
         ):
             found = self.joint.ahead(self.field, input, self.padding_idx)
             if found is not None:
                 return found if found.dim() == 2 else found.squeeze(1)
         return super().forward(input, offsets, per_sample_weights)
-
-
-def _of_one(ids: Tensor, offsets: Tensor | None, with_end: bool) -> bool:
-    """Whether every bag holds one id, which any pooling leaves as it is."""
-    count = ids.shape[0] if ids.dim() else 0
-    if offsets is None:
-        return ids.dim() == 2 and ids.shape[1] == 1
-    if ids.dim() != 1 or not count or offsets.shape != (count + with_end,):
-        return False
-    if count <= FEW:
-        return bool(offsets.tolist() == list(range(count + with_end)))
-    return torch.equal(offsets, torch.arange(count + with_end, dtype=offsets.dtype))
 
 
 def folded_from(module: Any, joint: Joint, field: int, *, owner: bool) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bitfold.errors import BitfoldError, unknown_name
+from bitfold.folded.beside import WholeEmbedding, WholeEmbeddingBag
 
 Patterns = str | Sequence[str] | None
 ROOT = "model"
@@ -87,6 +88,8 @@ def find_tables(model: nn.Module) -> list[FoundTable]:
 
 def _reason(module: nn.Module, weight: Tensor) -> str:
     """Why a table cannot be folded, or nothing."""
+    if type(module) in (WholeEmbedding, WholeEmbeddingBag):
+        return "it is read beside tables that are folded"
     if type(module) not in KINDS:
         return f"{type(module).__name__} is a subclass with a life of its own"
     if not weight.is_floating_point():

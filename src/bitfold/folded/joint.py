@@ -1,12 +1,14 @@
 """Joint tables: what several tables of a model are folded into, and how they are read one by one.
 
-A model calls its tables one after another, often on the columns of one batch. A call costs more
-than a row's lookup, so the first table of a forward reads for all of them, where the memory around
-its ids tells what the others will be asked for. That is a guess: every table compares the ids that
-it is given with those that were read, and reads for itself where they differ.
+A model calls its tables one after another. A call costs more than a row's lookup, so the first
+table of a forward reads for all of them, where the memory around its ids, or what the model is
+called with, tells what the others will be asked for (`guesses.py`). That is a guess: every table
+compares the ids that it is given with those that were read, and reads for itself where they differ.
+Small tables that stay whole are read with them where gradients are wanted (`beside.py`).
 """
 
 import threading
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -14,52 +16,34 @@ from torch import Tensor, nn
 
 from bitfold.embedder.column import column
 from bitfold.embedder.contract import Embedder
+from bitfold.embedder.together import read_together
 from bitfold.embedder.watching import watch
 from bitfold.errors import IdOutOfRange
 from bitfold.fitting import Fitted
+from bitfold.folded.beside import beside_of
+from bitfold.folded.guesses import Candidates, Guess, InMemory, OfInputs, Seen
+from bitfold.folded.ones import FEW
 from bitfold.folded.record import PLAN, check_record, recorded
 from bitfold.kernels.choice import DIRECT, way_of
 from bitfold.pool import PackedPool
 
-FEW = 64
-"""Ids of a column up to which they are compared as Python's integers, which is quicker."""
 PATIENCE = 8
 """Guesses that may be wrong, one after another, before there are no more."""
-MOST = 16
-"""Columns that may lie in one memory for each of the tables'."""
-
-
-class _Guess(NamedTuple):
-    """How the ids of all tables lie in memory around those of the table that is read first.
-
-    Args:
-        first: that table.
-        before: how far the lowest ids lie before its own: in ids, or in columns where `whole`.
-        span: how far it is from the lowest ids to the highest, and one more.
-        columns: where each table's ids are in that span, `[F]`; None where they fill it in order.
-        whole: whether a table's ids follow each other: columns are a batch apart.
-        dims: of the ids of a table.
-    """
-
-    first: int
-    before: int
-    span: int
-    columns: Tensor | None
-    whole: bool
-    dims: int
 
 
 class _Ahead(NamedTuple):
-    """What was read ahead: the ids, vectors `[B, D]` by field, and what they depend on.
+    """What was read ahead: the ids, vectors `[B, D]` by table, and what they depend on.
 
-    Vectors that were given out are None; `few` says that ids are Python's, by field.
+    Vectors that were given out are None; `few` says that ids are Python's, by table; `places` are
+    where each table's ids are among them.
     """
 
     few: bool
     ids: Any
-    vectors: list[Tensor | None]
-    grad: bool
+    places: dict[int, int]
+    vectors: dict[int, Tensor]
     versions: list[int]
+    beside: dict[int, tuple[int, int]]
 
 
 class _State(threading.local):
@@ -67,8 +51,10 @@ class _State(threading.local):
 
     def __init__(self) -> None:
         self.ahead: _Ahead | None = None
-        self.seen: dict[int, tuple[int, Any, torch.Size, tuple[int, ...]]] = {}
-        self.guess: _Guess | None = None
+        self.seen: dict[int, Seen] = {}
+        self.guess: Guess | None = None
+        self.inputs: Any = None  # what the model was called with
+        self.candidates = Candidates()
         self.wrong = 0
 
     def __reduce__(self) -> Any:
@@ -94,7 +80,8 @@ class Joint(nn.Module):
         super().__init__()
         self.embedder = embedder
         self.columns = tuple(column(embedder, f) for f in range(len(embedder.plan.fields)))
-        self.state = _State()
+        self.states = _State(), _State()  # without gradients, and with them
+        self.beside = 0  # whole tables that may be read with these; their numbers come after
         self.fitted: tuple[Fitted, ...] = ()
         # Where the numbers are that vectors are made of: modules' dictionaries and keys.
         self.slots = tuple(
@@ -116,46 +103,62 @@ class Joint(nn.Module):
 
     def around(self, embedder: Embedder) -> Self:
         """The same of another embedder."""
-        return type(self)(embedder).train(self.training)
+        made = type(self)(embedder).train(self.training)
+        made.beside = self.beside
+        return made
 
-    def ahead(self, field: int, ids: Tensor, padding_idx: int | None) -> Tensor | None:
+    def ahead(
+        self, number: int, ids: Tensor, padding_idx: int | None, table: Any = None
+    ) -> Tensor | None:
         """Vectors `[..., D]` of a table's ids, if they were read with those of the first table.
 
         Args:
-            field: the table.
+            number: the table; from the number of fields on, those that are whole.
             ids: int64 `[B]` or `[B, 1]`.
             padding_idx: an id of the table whose vector is zero.
+            table: the module, of a whole table.
 
         Returns:
             None if the table has to read for itself.
         """
-        state = self.state
-        guess, shape = state.guess, ids.shape
-        if guess is None or len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
-            if guess is None and state.wrong < PATIENCE:
-                self._see(field, ids)
+        state = self.states[torch.is_grad_enabled()]
+        shape = ids.shape
+        if len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
             return None
-        if field == guess.first:
+        guess = state.guess
+        if guess is None:
+            if state.wrong >= PATIENCE:
+                return None
+            guess = self._see(state, number, ids, table)
+            if guess is None:
+                return None
+        if number == guess.first:
             before = state.ahead
-            if before is not None and before.vectors.count(None) < len(before.vectors):
+            if before is not None and before.vectors:
                 # Not all tables are read in a forward: what is read in vain would be trained.
                 state.ahead = state.guess = None
                 state.wrong += 1
                 return None
-            state.ahead = self._read(guess, ids)
+            state.ahead = self._read(state, guess, ids)
         there = state.ahead
-        if there is None or there.grad is not torch.is_grad_enabled():
+        if there is None:
             return None
-        vectors: Any = there.vectors[field]
-        there.vectors[field] = None
-        if vectors is None or there.versions != self._versions():
+        vectors = there.vectors.pop(number, None)
+        if vectors is None:
             return None
+        if table is None:
+            if there.versions != self._versions():
+                return None
+        else:
+            weight = table._parameters["weight"]
+            if there.beside[number] != (id(weight), weight._version):
+                return None
         if there.few:
             listed = ids.tolist() if len(shape) == 1 else ids.reshape(-1).tolist()
-            right = tuple(listed) == there.ids[field]
+            right = tuple(listed) == there.ids[there.places[number]]
             pads = padding_idx is not None and padding_idx in listed
         else:
-            right = torch.equal(ids.reshape(-1), there.ids[:, field])
+            right = torch.equal(ids.reshape(-1), there.ids[:, there.places[number]])
             pads = padding_idx is not None
         if not right:
             state.ahead = state.guess = None
@@ -166,12 +169,11 @@ class Joint(nn.Module):
         if pads and padding_idx is not None:
             zero = ids.reshape(-1).eq(padding_idx).unsqueeze(-1)
             vectors = vectors.masked_fill(zero, 0.0)
-        found: Tensor = vectors if len(shape) == 1 else vectors.unsqueeze(1)
-        return found
+        return vectors if len(shape) == 1 else vectors.unsqueeze(1)
 
     def train(self, mode: bool = True) -> Self:
         """Set the flag; how batches lie in memory is learned anew."""
-        self.state = _State()
+        self.states = _State(), _State()
         return super().train(mode)
 
     def _versions(self) -> list[int]:
@@ -181,84 +183,95 @@ class Joint(nn.Module):
             return [place[name]._version]  # type: ignore[union-attr]
         return [place[name]._version for place, name in self.slots]  # type: ignore[union-attr]
 
-    def _see(self, field: int, ids: Tensor) -> None:
-        """Take down where a table's ids lie; a guess is made when all tables were seen once."""
-        state, count = self.state, len(self.columns)
-        seen = state.seen
-        if field in seen or ids.dtype is not torch.int64 or not ids.is_cpu:
-            seen.clear()
-        storage = ids.untyped_storage().data_ptr()
-        seen[field] = storage, ids.storage_offset(), ids.shape, ids.stride()
-        if len(seen) < count or count < 2:
-            return
-        first, places = next(iter(seen)), [seen[f] for f in range(count)]
-        seen.clear()
-        if len({(where, shape, stride) for where, _, shape, stride in places}) > 1:
-            state.wrong += 1
-            return
-        _, _, shape, stride = places[0]
-        offsets = [offset for _, offset, _, _ in places]
-        low, rows = min(offsets), shape[0]
-        # Columns of rows keep their distance whatever the batch; rows of ids are a batch apart.
-        whole = stride[0] == 1 and rows > 0 and all((each - low) % rows == 0 for each in offsets)
-        unit = rows if whole else 1
-        columns = [(each - low) // unit for each in offsets]
-        in_order = columns == list(range(count))
-        if max(columns) < MOST * count:
-            state.guess = _Guess(
-                first, columns[first], max(columns) + 1,
-                None if in_order else torch.tensor(columns), whole, len(shape),
-            )  # fmt: skip
-        else:
-            state.wrong += 1
+    def called(self, inputs: Any) -> None:
+        """A forward of the model begins.
 
-    def _read(self, guess: _Guess, ids: Tensor) -> _Ahead | None:
+        Args:
+            inputs: what it is called with.
+        """
+        state = self.states[torch.is_grad_enabled()]
+        if state.guess is None and state.wrong < PATIENCE and state.seen:
+            state.guess = self._guessed(state)
+            state.seen.clear()
+        wanted = state.wrong < PATIENCE and not isinstance(state.guess, InMemory)
+        state.inputs = inputs if wanted else None
+
+    def _see(self, state: _State, number: int, ids: Tensor, table: Any) -> Guess | None:
+        """Take down a table's ids; a guess is made when the next forward begins."""
+        seen = state.seen
+        if number in seen:
+            state.guess = self._guessed(state)
+            seen.clear()
+            if state.guess is not None:
+                return state.guess
+        if ids.dtype is torch.int64 and ids.is_cpu:
+            seen[number] = Seen(ids, table)
+        else:
+            seen.clear()
+        return None
+
+    def _guessed(self, state: _State) -> Guess | None:
+        """Where the next forward's ids will be, if there is an order in the one that was seen."""
+        fields, inputs = len(self.columns), state.inputs
+        if fields + self.beside < 2 or any(field not in state.seen for field in range(fields)):
+            return None
+        guess: Guess | None = InMemory.of(state.seen, fields)
+        if guess is None and inputs is not None:
+            guess = state.candidates.guess(state.seen, fields, inputs)
+            if guess is None and not state.candidates.lost:
+                return None
+        if guess is None:
+            state.wrong += 1
+        if guess is None or isinstance(guess, OfInputs):
+            state.candidates = Candidates()
+        return guess
+
+    def _read(self, state: _State, guess: Guess, ids: Tensor) -> _Ahead | None:
         """Read for all tables, if their ids may lie where the guess says."""
+        rows = ids.shape[0]
         if (
-            ids.dim() != guess.dims
+            not rows
             or ids.dtype is not torch.int64
             or not ids.is_cpu
             or ids.requires_grad
             or torch.is_autocast_enabled("cpu")
         ):
             return None
-        rows, stride = ids.shape[0], ids.stride()[0]
-        unit = rows if guess.whole else 1
-        start = ids.storage_offset() - guess.before * unit
-        if not rows or start < 0 or (guess.whole and stride != 1):
-            return None
         weights = [place[name] for place, name in self.slots]
         if not weights or any(each is None or each.is_inference() for each in weights):
             return None
         if way_of(weights[0]) != DIRECT:  # type: ignore[arg-type]
             return None
-        few = rows <= FEW
+        few, fields, embedder = rows <= FEW, len(self.columns), self.embedder
+        tables = {n: table._parameters["weight"] for n, table in guess.beside.items()}
         try:  # what lies beyond the memory is refused by torch
-            every = ids.as_strided((rows, guess.span), (stride, unit), start)
-            if guess.columns is not None:
-                every = every.index_select(1, guess.columns)
-            elif not few:
-                every = every.clone()  # to compare with, whatever is written there meanwhile
+            every = guess.every(ids, state.inputs)
+            if every is None:
+                return None
             versions = self._versions()
-            if self.embedder.observes:
-                vectors = self.embedder(every)
-                watch(self.embedder, every.clone(), None, vectors)
-                found = list(vectors.unbind(1))
+            own = every[:, :fields] if tables else every
+            if torch.is_grad_enabled() and not embedder.observes:
+                found = read_together(embedder, own, beside_of(guess.beside, tables, every, fields))
             else:
-                found = self.embedder.apart(every)
+                vectors = embedder(own)
+                watch(embedder, own.clone(), None, vectors)
+                found = list(vectors.unbind(1))
         except (IdOutOfRange, RuntimeError):  # what lies there are no ids
-            self.state.guess = None
-            self.state.wrong += 1
+            state.guess = None
+            state.wrong += 1
             return None
+        numbers = [*range(fields), *guess.beside]
+        if len(found) < len(numbers):
+            tables = {}
         nodes: Any = {vectors.grad_fn for vectors in found if vectors.requires_grad}
         for node in nodes:  # of many columns each
-            node.register_prehook(self._forget)
+            node.register_prehook(partial(_forget, state))
         listed: Any = [*zip(*every.tolist(), strict=True)] if few else every
-        return _Ahead(few, listed, found, torch.is_grad_enabled(), versions)
-
-    def _forget(self, grads: Any) -> None:
-        """What is ahead is of a graph that is gone."""
-        self.state.ahead = None
+        return _Ahead(
+            few, listed, {n: place for place, n in enumerate(numbers)},
+            dict(zip(numbers, found, strict=False)), versions,
+            {n: (id(weight), weight._version) for n, weight in tables.items()},
+        )  # fmt: skip
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -271,3 +284,8 @@ class Joint(nn.Module):
         if found is not None:
             check_record(found, self.embedder.plan, self.packed)
         super()._load_from_state_dict(state_dict, prefix, local, strict, *rest)
+
+
+def _forget(state: _State, grads: Any) -> None:
+    """What is ahead is of a graph that is gone."""
+    state.ahead = None

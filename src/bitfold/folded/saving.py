@@ -17,8 +17,10 @@ from bitfold.embedding.building import built
 from bitfold.errors import BitfoldError
 from bitfold.files import read_notes, read_tensors, write_json, write_tensors
 from bitfold.folded.constructing import Made
+from bitfold.folded.exchange import MIN_ROWS, put_beside
 from bitfold.folded.faces import Folded, folded_from
 from bitfold.folded.finding import FoundTable, find_tables
+from bitfold.folded.inputs import show_inputs
 from bitfold.folded.joint import Joint
 from bitfold.folded.record import PLAN, Recorded, read_record
 from bitfold.outputs import Kind, new_folder
@@ -119,8 +121,14 @@ def load_model(
         model = make()
     made.forget()
     tables = {name: table for table in find_tables(model) for name in table.modules}
-    for owner, each in records.items():
-        _fold_as(owner, each, tables)
+    joints = [_fold_as(owner, each, tables) for owner, each in records.items()]
+    for table in tables.values():
+        if not isinstance(table.first, Folded) and not table.left:
+            table.left, table.counts = "small", table.rows < MIN_ROWS
+    unique = list({id(table): table for table in tables.values()}.values())
+    joints = list({id(each): each for each in joints}.values())
+    put_beside(unique, joints)
+    show_inputs(model, joints)
     for module in model.modules():  # those that were not folded
         for name, weight in module._parameters.items():
             if weight is not None and weight.is_meta:
@@ -189,7 +197,7 @@ def _sealed(path: Path) -> dict[str, Any]:
     return found
 
 
-def _fold_as(owner: str, record: Recorded, tables: Mapping[str, FoundTable]) -> None:
+def _fold_as(owner: str, record: Recorded, tables: Mapping[str, FoundTable]) -> Joint:
     """Fold tables of a fresh model as a checkpoint says."""
     plan = record.plan
     chosen = []
@@ -205,7 +213,7 @@ def _fold_as(owner: str, record: Recorded, tables: Mapping[str, FoundTable]) -> 
             )
         chosen.append(table)
     if isinstance(chosen[0].first, Folded):  # a module in two places has its state there twice
-        return
+        return chosen[0].first.joint
     embedder = built(plan, 0, "cpu", chosen[0].first.sparse)
     joint = Joint(embedder.serving() if record.packed else embedder)
     first = True
@@ -213,3 +221,4 @@ def _fold_as(owner: str, record: Recorded, tables: Mapping[str, FoundTable]) -> 
         for module in table.modules.values():
             folded_from(module, joint, number, owner=first)
             first = False
+    return joint

@@ -5,7 +5,7 @@ Nothing is compiled when this module is imported; Numba comes with the first cal
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -102,6 +102,39 @@ def _saved(reading: Reading, first: Tensor | None) -> tuple[Any, ...]:
     return *reading[:TENSORS], first, *scales, *reading.tables
 
 
+class Held(NamedTuple):
+    """What a backward pass needs of a lookup, beside the tensors that autograd keeps.
+
+    Where the gradient does not depend on the pool's values, autograd keeps neither them nor their
+    scales: a table may move between a lookup and its backward pass, as that of `nn.Embedding` may.
+    """
+
+    pool: Tensor
+    scales: tuple[Tensor | None, Tensor | None]
+    words: tuple[Any, ...]
+    values: bool
+
+    @classmethod
+    def of(
+        cls, reading: Reading, first: Tensor | None, values: bool
+    ) -> tuple["Held", tuple[Any, ...]]:
+        """That, and the tensors that autograd has to keep."""
+        if values:
+            saved = _saved(reading, first)
+        else:  # to copy the scales costs as much as the lookup
+            saved = (None, *reading[1:TENSORS], first, None, None, *reading.tables)
+        scales = reading.centres, reading.steps
+        return cls(reading.pool.detach(), scales, _words(reading), values), saved
+
+    def restored(self, saved: Sequence[Any]) -> tuple[Reading, Tensor | None]:
+        """The reading again, and which id of each bag was the largest."""
+        reading, first = _restored(tuple(saved), self.words)
+        if not self.values:
+            centres, steps = self.scales
+            reading = reading._replace(pool=self.pool, centres=centres, steps=steps)
+        return reading, first
+
+
 def _restored(saved: tuple[Any, ...], words: tuple[Any, ...]) -> tuple[Reading, Tensor | None]:
     given, (first, centres, steps, *tables) = saved[:TENSORS], saved[TENSORS:]
     return Reading._make((*given, *words[:-1], centres, steps, words[-1], tables)), first
@@ -131,7 +164,7 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return pool, factors, None, None, weights, *[None] * (LENGTH - 6), tables, None
 
 
-def _of_rows(rows: Tensor, values: Tensor, table: Tensor) -> Tensor:
+def of_rows(rows: Tensor, values: Tensor, table: Tensor) -> Tensor:
     """A table's gradient that is that of some of its rows, in order."""
     return torch.sparse_coo_tensor(
         rows.unsqueeze(0), values, table.shape, is_coalesced=True, check_invariants=False
@@ -145,7 +178,7 @@ def _gradients(
     rows, values, factors, shares = found
     importance, weights = reading.importance, reading.weights
     if sparse and wants[0]:
-        values = _of_rows(rows, values, reading.pool)
+        values = of_rows(rows, values, reading.pool)
     return (
         values if wants[0] else None,
         factors.to(importance.dtype) if importance is not None and wants[1] else None,
@@ -169,7 +202,7 @@ torch.library.register_autograd("bitfold::lookup_backward", _refuse, lib=_librar
 torch.library.register_autograd("bitfold::lookup_firsts", _refuse, lib=_library)
 
 
-class _Once(torch.autograd.Function):
+class Once(torch.autograd.Function):
     """Gradients of a kernel, which have none of their own: `sources` are what they depend on."""
 
     @staticmethod
@@ -182,9 +215,6 @@ class _Once(torch.autograd.Function):
 
 class _Lookup(torch.autograd.Function):
     """The operator without its dispatch, which costs more than a small batch's lookup.
-
-    The pool's values are saved only where the gradient depends on them: else a table may move
-    between a lookup and its backward pass, as that of `nn.Embedding` may.
 
     The last input is the parameter whose rows the pool's codes are, where codes are trained: it has
     the gradient then.
@@ -206,24 +236,16 @@ class _Lookup(torch.autograd.Function):
         first = _kernels().firsts(reading, out) if reading.pooling == MAX else None
         wants = ctx.needs_input_grad
         values = wants[1] or wants[2] or _kernels().needs_values(reading.packed, reading.fusion)
-        if values:
-            ctx.save_for_backward(*_saved(reading, first))
-        else:  # nobody reads the scales either, and to copy them costs as much as the lookup
-            ctx.save_for_backward(None, *reading[1:TENSORS], first, None, None, *reading.tables)
-            ctx.scales = reading.centres, reading.steps
-        ctx.pool = reading.pool.detach()
+        ctx.held, saved = Held.of(reading, first, values)
+        ctx.save_for_backward(*saved)
         ctx.weight = reading.pool if trained is None else trained
-        ctx.words = _words(reading)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients, or moved rows."""
-        saved, *others = ctx.saved_tensors
-        reading, first = _restored((saved, *others), ctx.words)
-        if saved is None:
-            centres, steps = ctx.scales
-            reading = reading._replace(pool=ctx.pool, centres=centres, steps=steps)
+        saved = ctx.saved_tensors
+        reading, first = ctx.held.restored(saved)
         *wants, to_trained, _ = ctx.needs_input_grad
         second = torch.is_grad_enabled()
         if ctx.mover is not None and (wants[0] or to_trained):
@@ -237,13 +259,13 @@ class _Lookup(torch.autograd.Function):
         if second:  # a graph of the gradient is wanted
             sources = [
                 each
-                for each in (grad, saved, reading.importance, reading.weights)
+                for each in (grad, saved[0], reading.importance, reading.weights)
                 if each is not None and each.requires_grad
             ]
-            found = (found[0], *_Once.apply(len(sources), *sources, *found[1:]))
+            found = (found[0], *Once.apply(len(sources), *sources, *found[1:]))
         table = None
         if to_trained:
-            table = _of_rows(found[0], found[1], ctx.weight)
+            table = of_rows(found[0], found[1], ctx.weight)
             table = table if ctx.sparse else table.to_dense()
         return *_gradients(found, reading, tuple(wants), ctx.sparse), table, None
 

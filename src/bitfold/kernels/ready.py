@@ -192,12 +192,8 @@ class Given(NamedTuple):
             ready = make_ready(reading)
         else:
             check_weight(ready.facts, reading)
-        if (
-            offsets is None
-            and weights is None
-            and importance is None
-            and not pooling | ready.learned
-        ):
+        given = (offsets, weights, importance) != (None, None, None)
+        if not given and not pooling and not ready.learned:
             check_single_ids(ids, fields)
         else:
             check_words(ready.facts, reading)
