@@ -23,8 +23,8 @@ from bitfold.fuse.bags import check_bags, placed
 from bitfold.kernels.choice import DIRECT, PLAIN, way_of
 from bitfold.kernels.ops import FUSIONS, POOLINGS, READ, vectors
 from bitfold.kernels.packing import in_one_slice, pack, runs, scratch_words
+from bitfold.kernels.part import Part
 from bitfold.kernels.reading import NO_ROUNDING
-from bitfold.kernels.together import Part
 from bitfold.planning.field import check_columns
 from bitfold.planning.plan import Plan
 from bitfold.planning.spec import PoolSpec
@@ -202,32 +202,40 @@ class Corridor(GroupEmbedder):
         found, head = self._narrow(as_int64(ids), None), self.head
         return list(found.unbind(1)) if head is None else head.apart(found)
 
-    def as_part(self, ids: Tensor) -> Part | None:
-        """What reads ids `[B, F]` together with other parts of a batch, and counts as a forward.
+    def as_part(self) -> Part | None:
+        """What reads this together with other parts of a batch.
 
         Returns:
             None where a lookup needs more than the kernels, one pool and a head.
         """
         pool: Any = self._modules["pool"]
         weight = pool._parameters.get("weight")
+        if weight is None:
+            weight = pool._buffers.get("weight")
         if (
             weight is None
             or pool._forward_pre_hooks
             or pool.moved_by is not None
             or "codes" in pool._buffers
             or self.weighted
+            or self.waits
             or not self.by_kernels
+            or not pool.read_by_kernels(weight)
             or way_of(weight) != DIRECT
-            or self._way(weight) != DIRECT
         ):
             return None
         words: tuple[Any, ...] = self.plainly
         head: Any = self._modules["head"]
         if self.rounds:
             words = words[: -len(NO_ROUNDING)] + pool.told()
-        tables = self.stored.listed(self.reads) if self.reads else ()
-        lifting = None if head is None else head.weight
-        return Part((weight, None, ids, None, None, *words, tables), lifting, pool.sparse)
+        tables = tuple(self.stored.listed(self.reads)) if self.reads else ()
+        return Part(weight, words, None if head is None else head.weight, pool.sparse, tables)
+
+    def count_forward(self) -> None:
+        """A forward of training begins, of a part that is read together with others."""
+        if self.rounds and self.training:
+            for pool in self.pools():
+                pool.count_forward(pool.weight)
 
     def _narrow(self, ids: Tensor, padding_idx: int | None) -> Tensor:
         """Vectors `[B, F, w]` before the head."""

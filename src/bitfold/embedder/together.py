@@ -1,38 +1,79 @@
-"""All fields of an embedder, and whole tables beside them, by one node of autograd."""
+"""All fields of an embedder, and whole tables beside them, read in one call."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from bitfold.embedder.contract import Embedder
 from bitfold.embedder.corridor import Corridor
-from bitfold.kernels.together import Beside, Part, together
+from bitfold.errors import BitfoldError
+from bitfold.kernels.part import Part, Source, Table
 
 
-def read_together(embedder: Embedder, ids: Tensor, beside: Beside | None) -> list[Tensor]:
-    """Vectors `[B, D]` of each field, then of the tables beside.
+@cache
+def _kernels() -> Any:
+    from bitfold.kernels import together  # and Numba, which importing a package must not
 
-    Where an embedder needs more than kernels it reads by itself, and nothing is read beside it.
+    return together
 
-    Args:
-        embedder: any that does not observe.
-        ids: int64 `[B, F]`.
-        beside: whole tables, and their ids.
-    """
-    members = list(embedder.members())
-    own_columns: Any = getattr(embedder, "columns_of", None)  # of several members
-    parts: list[Part] = []
-    for member, _ in members:
-        own = ids if len(members) == 1 else own_columns(ids, len(parts))
-        can = type(member) is Corridor and not member.waits
-        part = member.as_part(own) if isinstance(member, Corridor) and can else None
-        if part is None:
-            return embedder.apart(ids)
-        parts.append(part)
-    found = together(parts, beside)
-    if len(members) == 1:
-        return found
-    ordered: list[Tensor] = [*found]
-    for place, field in enumerate(f for _, fields in members for f in fields):
-        ordered[field] = found[place]
-    return ordered
+
+class Reader:
+    """How an embedder's parts were last read together: held until they change."""
+
+    def __init__(self) -> None:
+        self.made: Any = None
+
+    def read(
+        self, embedder: Embedder, rows: int, sources: Sequence[Source], beside: Sequence[Table]
+    ) -> "Read | None":
+        """Vectors of all fields, then of the tables beside.
+
+        Args:
+            embedder: any that does not observe.
+            rows: `B`.
+            sources: where the ids are, of each field, then of each table.
+            beside: whole tables.
+
+        Returns:
+            None where an embedder, or so large a batch, needs more than this.
+
+        Raises:
+            IdOutOfRange: for an id that has no row.
+        """
+        if rows * len(sources) * embedder.plan.embedding_dim > _kernels().MOST_NUMBERS:
+            return None
+        members, parts, order = [], list[Part](), list[int]()
+        for member, fields in embedder.members():
+            part = member.as_part() if type(member) is Corridor else None
+            if part is None:
+                return None
+            members.append(member)
+            parts.append(part)
+            order += fields
+        made = self.made
+        if made is None or not made.fits(parts, beside):
+            try:
+                made = self.made = _kernels().Together(parts, beside)
+            except BitfoldError:  # each says what is wrong with it when it is read
+                return None
+        for member in members:
+            member.count_forward()
+        count = len(order)
+        ordered = [sources[field] for field in order] if len(members) > 1 else sources
+        if len(members) > 1:
+            ordered += sources[count:]
+        found, kept = _kernels().together(made, rows, ordered)
+        places = list(range(len(sources)))
+        for place, field in enumerate(order):
+            places[field] = place
+        return Read(found, places, lambda place: made.ids_of(kept, rows, place))
+
+
+class Read(NamedTuple):
+    """What was read: vectors `[B, D]` and ids `[B]` at the place of each field."""
+
+    vectors: list[Tensor]
+    places: list[int]
+    ids: Callable[[int], Tensor]

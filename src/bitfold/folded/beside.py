@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bitfold.folded.ones import of_ones
 from bitfold.kernels.choice import alone
-from bitfold.kernels.together import Beside
+from bitfold.kernels.part import Table
 
 MOST_ROWS = 4096
 """Rows of a table up to which its gradient is found in one walk with the others'."""
@@ -87,28 +87,21 @@ def set_beside(modules: Sequence[Any], joint: Any) -> None:
             joint.beside += 1
 
 
-def beside_of(
-    tables: Mapping[int, Any], weights: Mapping[int, Tensor | None], ids: Tensor, first: int
-) -> Beside | None:
+def tables_of(modules: Mapping[int, Any]) -> list[Table] | None:
     """What is read beside joint tables; None where a weight is not as it was.
 
-    Args:
-        tables: the modules by number, `first` the column of the first of them in `ids` [B, F].
-        weights: what they have for weights now: something may have taken or wrapped them.
+    Something may have taken, wrapped or moved it.
     """
-    found: list[Tensor] = []
-    for weight in weights.values():
-        if type(weight) not in (nn.Parameter, Tensor) or weight is None:
+    found: list[Table] = []
+    for module in modules.values():
+        weight = module._parameters.get("weight")
+        if (
+            type(weight) not in (nn.Parameter, Tensor)
+            or weight.dtype is not torch.float32
+            or not weight.is_cpu
+            or not weight.is_contiguous()
+            or weight.is_inference()
+        ):
             return None
-        good = weight.dtype is torch.float32 and weight.is_cpu and weight.is_contiguous()
-        if not good or weight.is_inference() or weight.is_meta:
-            return None
-        found.append(weight)
-    if not found:
-        return None
-    count = len(found)
-    return Beside(
-        tuple(found), ids, tuple(range(first, first + count)),
-        tuple(table.padding_idx for table in tables.values()),
-        tuple(table.sparse for table in tables.values()),
-    )  # fmt: skip
+        found.append(Table(weight, module.padding_idx, module.sparse))
+    return found

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bitfold.folded.ones import FEW
+from bitfold.kernels.part import Source
 
 MOST = 16
 """Columns that may lie in one memory for each of the tables'."""
@@ -36,7 +36,7 @@ class InMemory(NamedTuple):
         first: that table.
         before: how far the lowest ids lie before its own: in ids, or in columns where `whole`.
         span: how far it is from the lowest ids to the highest, and one more.
-        columns: where each table's ids are in that span, `[N]`; None where they fill it in order.
+        columns: where each table's ids are in that span.
         whole: whether a table's ids follow each other: columns are a batch apart.
         dims: of the ids of a table.
         beside: the whole tables that are read too, by number.
@@ -45,7 +45,7 @@ class InMemory(NamedTuple):
     first: int
     before: int
     span: int
-    columns: Tensor | None
+    columns: tuple[int, ...]
     whole: bool
     dims: int
     beside: dict[int, Any]
@@ -73,15 +73,13 @@ class InMemory(NamedTuple):
         columns = [(each - low) // unit for each in offsets]
         if max(columns) >= MOST * len(columns):
             return None
-        in_order = columns == list(range(len(columns)))
         return cls(
-            first, columns[alike.index(first)], max(columns) + 1,
-            None if in_order else torch.tensor(columns), whole, one.dim(),
+            first, columns[alike.index(first)], max(columns) + 1, tuple(columns), whole, one.dim(),
             {n: seen[n].table for n in alike[fields:]},
         )  # fmt: skip
 
-    def every(self, ids: Tensor, inputs: Any) -> Tensor | None:
-        """The ids `[B, N]` of all tables, of those of the first; or of whatever lies there.
+    def sources(self, ids: Tensor, inputs: Any) -> list[Source] | None:
+        """Where the ids of all tables are, of those of the first; or whatever lies there.
 
         Raises:
             RuntimeError: there is no such memory.
@@ -94,10 +92,8 @@ class InMemory(NamedTuple):
         if start < 0 or (self.whole and stride != 1):
             return None
         every = ids.as_strided((rows, self.span), (stride, unit), start)
-        if self.columns is not None:
-            return every.index_select(1, self.columns)
-        # To compare with, whatever is written there meanwhile.
-        return every if rows <= FEW else every.clone()
+        address = every.data_ptr()
+        return [Source(address + 8 * unit * column, stride, every) for column in self.columns]
 
 
 class OfInputs(NamedTuple):
@@ -113,10 +109,10 @@ class OfInputs(NamedTuple):
     places: tuple[tuple[int, int | None], ...]
     beside: dict[int, Any]
 
-    def every(self, ids: Tensor, inputs: Any) -> Tensor | None:
-        """The ids `[B, N]` of all tables, of what the model is called with."""
+    def sources(self, ids: Tensor, inputs: Any) -> list[Source] | None:
+        """Where the ids of all tables are, of what the model is called with."""
         leaves, rows = leaves_of(inputs), ids.shape[0]
-        found: list[Tensor] = []
+        found: list[Source] = []
         for leaf, column in self.places:
             if leaf >= len(leaves):
                 return None
@@ -129,8 +125,10 @@ class OfInputs(NamedTuple):
                 return None
             if each.dtype is not torch.int64:
                 each = each.long()
-            found.append(each if each.dim() == 1 else each.reshape(rows))
-        return torch.stack(found, 1)
+            if each.dim() != 1:
+                each = each.reshape(rows)
+            found.append(Source(each.data_ptr(), each.stride(0), each))
+        return found
 
 
 Guess = InMemory | OfInputs
@@ -199,7 +197,8 @@ def leaves_of(inputs: Any) -> list[Tensor]:
 
 def _collect(inputs: Any, found: list[Tensor], depth: int) -> None:
     if type(inputs) is Tensor:
-        if inputs.is_cpu and 1 <= inputs.dim() <= 2 and not inputs.is_complex():
+        plain = inputs.is_cpu and inputs.layout is torch.strided and not inputs.is_complex()
+        if plain and 1 <= inputs.dim() <= 2:
             found.append(inputs)
         return
     if depth and len(found) < MOST_LEAVES:

@@ -8,6 +8,7 @@ Small tables that stay whole are read with them where gradients are wanted (`bes
 """
 
 import threading
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple, Self
 
@@ -16,15 +17,16 @@ from torch import Tensor, nn
 
 from bitfold.embedder.column import column
 from bitfold.embedder.contract import Embedder
-from bitfold.embedder.together import read_together
+from bitfold.embedder.together import Read, Reader
 from bitfold.embedder.watching import watch
 from bitfold.errors import IdOutOfRange
 from bitfold.fitting import Fitted
-from bitfold.folded.beside import beside_of
+from bitfold.folded.beside import tables_of
 from bitfold.folded.guesses import Candidates, Guess, InMemory, OfInputs, Seen
 from bitfold.folded.ones import FEW
 from bitfold.folded.record import PLAN, check_record, recorded
 from bitfold.kernels.choice import DIRECT, way_of
+from bitfold.kernels.part import Source
 from bitfold.pool import PackedPool
 
 PATIENCE = 8
@@ -34,13 +36,11 @@ PATIENCE = 8
 class _Ahead(NamedTuple):
     """What was read ahead: the ids, vectors `[B, D]` by table, and what they depend on.
 
-    Vectors that were given out are None; `few` says that ids are Python's, by table; `places` are
-    where each table's ids are among them.
+    Vectors that were given out are gone; `few` says that ids are Python's.
     """
 
     few: bool
-    ids: Any
-    places: dict[int, int]
+    ids: dict[int, Any]
     vectors: dict[int, Tensor]
     versions: list[int]
     beside: dict[int, tuple[int, int]]
@@ -55,6 +55,7 @@ class _State(threading.local):
         self.guess: Guess | None = None
         self.inputs: Any = None  # what the model was called with
         self.candidates = Candidates()
+        self.reader = Reader()
         self.wrong = 0
 
     def __reduce__(self) -> Any:
@@ -155,10 +156,10 @@ class Joint(nn.Module):
                 return None
         if there.few:
             listed = ids.tolist() if len(shape) == 1 else ids.reshape(-1).tolist()
-            right = tuple(listed) == there.ids[there.places[number]]
+            right = listed == there.ids[number]
             pads = padding_idx is not None and padding_idx in listed
         else:
-            right = torch.equal(ids.reshape(-1), there.ids[:, there.places[number]])
+            right = torch.equal(ids.reshape(-1), there.ids[number])
             pads = padding_idx is not None
         if not right:
             state.ahead = state.guess = None
@@ -243,35 +244,40 @@ class Joint(nn.Module):
         if way_of(weights[0]) != DIRECT:  # type: ignore[arg-type]
             return None
         few, fields, embedder = rows <= FEW, len(self.columns), self.embedder
-        tables = {n: table._parameters["weight"] for n, table in guess.beside.items()}
+        grads = torch.is_grad_enabled()
+        tables = tables_of(guess.beside) if grads and not embedder.observes else None
+        read = None
         try:  # what lies beyond the memory is refused by torch
-            every = guess.every(ids, state.inputs)
-            if every is None:
+            sources = guess.sources(ids, state.inputs)
+            if sources is None:
                 return None
             versions = self._versions()
-            own = every[:, :fields] if tables else every
-            if torch.is_grad_enabled() and not embedder.observes:
-                found = read_together(embedder, own, beside_of(guess.beside, tables, every, fields))
-            else:
-                vectors = embedder(own)
-                watch(embedder, own.clone(), None, vectors)
-                found = list(vectors.unbind(1))
+            if not embedder.observes:
+                own = sources if tables else sources[:fields]
+                read = state.reader.read(embedder, rows, own, tables or ())
+            if read is None:
+                tables, every = None, _stacked(sources[:fields], rows)
+                read = _apart(embedder, every)
         except (IdOutOfRange, RuntimeError):  # what lies there are no ids
             state.guess = None
             state.wrong += 1
             return None
-        numbers = [*range(fields), *guess.beside]
-        if len(found) < len(numbers):
-            tables = {}
-        nodes: Any = {vectors.grad_fn for vectors in found if vectors.requires_grad}
+        numbers = [*range(fields), *(guess.beside if tables else ())]
+        vectors = {n: read.vectors[read.places[n]] for n in range(fields)}
+        vectors |= zip(numbers[fields:], read.vectors[fields:], strict=True)
+        nodes: Any = {each.grad_fn for each in read.vectors if each.requires_grad}
         for node in nodes:  # of many columns each
             node.register_prehook(partial(_forget, state))
-        listed: Any = [*zip(*every.tolist(), strict=True)] if few else every
-        return _Ahead(
-            few, listed, {n: place for place, n in enumerate(numbers)},
-            dict(zip(numbers, found, strict=False)), versions,
-            {n: (id(weight), weight._version) for n, weight in tables.items()},
-        )  # fmt: skip
+        places = [*read.places[:fields], *range(fields, len(numbers))]
+        known: Any = {n: read.ids(place) for n, place in zip(numbers, places, strict=True)}
+        if few:
+            known = {n: each.tolist() for n, each in known.items()}
+        weights = [table.weight for table in tables or ()]
+        beside = {
+            n: (id(weight), weight._version)
+            for n, weight in zip(numbers[fields:], weights, strict=True)
+        }
+        return _Ahead(few, known, vectors, versions, beside)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -284,6 +290,28 @@ class Joint(nn.Module):
         if found is not None:
             check_record(found, self.embedder.plan, self.packed)
         super()._load_from_state_dict(state_dict, prefix, local, strict, *rest)
+
+
+def _stacked(sources: Sequence[Source], rows: int) -> Tensor:
+    """Ids `[B, F]`, a column for each source."""
+    columns = [each.kept.as_strided((rows,), (each.apart,), _offset(each)) for each in sources]
+    return torch.stack(columns, 1)
+
+
+def _offset(source: Source) -> int:
+    kept = source.kept
+    return kept.storage_offset() + (source.address - kept.data_ptr()) // 8
+
+
+def _apart(embedder: Embedder, ids: Tensor) -> Read:
+    """The vectors of ids `[B, F]`, read by the embedder itself."""
+    if embedder.observes:
+        vectors = embedder(ids)
+        watch(embedder, ids, None, vectors)
+        found = list(vectors.unbind(1))
+    else:
+        found = embedder.apart(ids)
+    return Read(found, list(range(len(found))), lambda place: ids[:, place])
 
 
 def _forget(state: _State, grads: Any) -> None:

@@ -79,7 +79,7 @@ def kernel(function: Callable[[Any, Any], None]) -> Kernel:
 
 
 @intrinsic
-def _call(typingctx: Any, function: Any, told: Any, t: Any) -> Any:
+def call_kernel(typingctx: Any, function: Any, told: Any, t: Any) -> Any:
     """Call the kernel at an address."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -98,7 +98,7 @@ def _launch() -> Any:
     @kept(numba.njit, "int64(int64, int64, int64)", parallel=True, nogil=True)
     def launch(function, told, threads):
         for t in numba.prange(threads):
-            _call(function, told, np.int64(t))
+            call_kernel(function, told, np.int64(t))
         return stamp
 
     return launch
