@@ -44,9 +44,12 @@ class Reader:
         """
         if rows * len(sources) * embedder.plan.embedding_dim > _kernels().MOST_NUMBERS:
             return None
-        members, parts, order = [], list[Part](), list[int]()
+        members, parts, order = list[Corridor](), list[Part](), list[int]()
         for member, fields in embedder.members():
-            part = member.as_part() if type(member) is Corridor else None
+            # A subclass keeps more of its fields than its pools and head.
+            if not isinstance(member, Corridor) or type(member) is not Corridor:
+                return None
+            part = member.as_part()
             if part is None:
                 return None
             members.append(member)
@@ -61,9 +64,7 @@ class Reader:
         for member in members:
             member.count_forward()
         count = len(order)
-        ordered = [sources[field] for field in order] if len(members) > 1 else sources
-        if len(members) > 1:
-            ordered += sources[count:]
+        ordered = [*(sources[field] for field in order), *sources[count:]]
         found, kept = _kernels().together(made, rows, ordered)
         places = list(range(len(sources)))
         for place, field in enumerate(order):

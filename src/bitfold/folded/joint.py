@@ -272,10 +272,9 @@ class Joint(nn.Module):
         known: Any = {n: read.ids(place) for n, place in zip(numbers, places, strict=True)}
         if few:
             known = {n: each.tolist() for n, each in known.items()}
-        weights = [table.weight for table in tables or ()]
         beside = {
-            n: (id(weight), weight._version)
-            for n, weight in zip(numbers[fields:], weights, strict=True)
+            n: (id(table.weight), table.weight._version)
+            for n, table in zip(numbers[fields:], tables or (), strict=True)
         }
         return _Ahead(few, known, vectors, versions, beside)
 
@@ -300,7 +299,7 @@ def _stacked(sources: Sequence[Source], rows: int) -> Tensor:
 
 def _offset(source: Source) -> int:
     kept = source.kept
-    return kept.storage_offset() + (source.address - kept.data_ptr()) // 8
+    return int(kept.storage_offset()) + (source.address - kept.data_ptr()) // 8
 
 
 def _apart(embedder: Embedder, ids: Tensor) -> Read:

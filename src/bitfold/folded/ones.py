@@ -1,5 +1,7 @@
 """Bags of one id each, which any pooling leaves as they are."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -22,4 +24,11 @@ def of_ones(ids: Tensor, offsets: Tensor | None, with_end: bool) -> bool:
         return False
     if count <= FEW:
         return bool(offsets.tolist() == list(range(count + with_end)))
-    return torch.equal(offsets, torch.arange(count + with_end, dtype=offsets.dtype))
+    return torch.equal(offsets, _counted(count + with_end, offsets.dtype))
+
+
+@lru_cache(maxsize=8)
+def _counted(count: int, dtype: torch.dtype) -> Tensor:
+    """0, 1, 2, ...; nobody writes to it."""
+    with torch.inference_mode(False):
+        return torch.arange(count, dtype=dtype, device="cpu")

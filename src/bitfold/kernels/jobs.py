@@ -9,7 +9,7 @@ from functools import cache, lru_cache
 import numpy as np
 
 from bitfold.kernels.compiled import STAMP, Kernel, call_kernel, kernel
-from bitfold.kernels.vectors import add, after, fma, get, load, pointer, put, splat, store, zero
+from bitfold.kernels.vectors import after, fma, get, load, pointer, put, splat, store, zero
 
 # What moves vectors: then come the addresses of `[B, D]` of each field.
 ROWS, FIELDS, WIDTH, DIM, NARROW, HEADS, HEAD_GRADS, TURNED, COLUMNS = range(9)
@@ -25,6 +25,18 @@ def run_all() -> Kernel:
         told = pointer(address, np.int64(stamp))
         for n in range(get(told, 0)):
             call_kernel(get(told, 1 + 2 * n), get(told, 2 + 2 * n), np.int64(0))
+
+    return walk
+
+
+@lru_cache(maxsize=1)
+def nothing() -> Kernel:
+    """A job that is left out."""
+    stamp = STAMP
+
+    @kernel
+    def walk(address, t):
+        pointer(address, np.int64(stamp))
 
     return walk
 
@@ -96,7 +108,10 @@ def join(lanes: int) -> Kernel:
 
 @cache
 def lift(lanes: int) -> Kernel:
-    """Vectors `[B, f, w]` by matrices `[f, w, D]` to `[B, D]` of each field; four rows at a time."""
+    """Vectors `[B, f, w]` by matrices `[f, w, D]` to `[B, D]` of each field.
+
+    Four rows are taken at a time, so that a matrix is loaded once for them.
+    """
     stamp = STAMP
 
     @kernel
@@ -154,7 +169,7 @@ def lower(lanes: int, few: int) -> Kernel:
         narrow = pointer(get(told, NARROW), np.float32(0))
         heads = pointer(get(told, HEADS), np.float32(0))
         sums = pointer(get(told, HEAD_GRADS), np.float32(0))
-        turned = pointer(get(told, TURNED), np.float32(0))
+        turned, apart = pointer(get(told, TURNED), np.float32(0)), fields * width
         for i in range(0, fields * width * dim, lanes):
             store(sums, np.uint64(i), like)
         for f in range(fields):
@@ -164,30 +179,52 @@ def lower(lanes: int, few: int) -> Kernel:
             for k in range(width):
                 for j in range(dim):
                     put(turned, j * width + k, get(head, k * dim + j))
-            for b in range(rows):
-                row = after(narrow, (b * fields + f) * width)
-                if there == 0:
+            if there == 0:
+                for b in range(rows):
+                    row = after(narrow, (b * fields + f) * width)
                     for piece in range(0, width, few):
                         store(row, np.uint64(piece), short)
-                    continue
-                grad = after(grads, b * dim)
+                continue
+            for b in range(0, rows - 3, 4):
+                row, grad = after(narrow, (b * fields + f) * width), after(grads, b * dim)
+                for piece in range(0, dim, lanes):
+                    part = np.uint64(piece)
+                    one, two = load(grad, part, like), load(after(grad, dim), part, like)
+                    three = load(after(grad, 2 * dim), part, like)
+                    four = load(after(grad, 3 * dim), part, like)
+                    for k in range(width):
+                        place = np.uint64(k * dim + piece)
+                        value = fma(splat(get(row, k), like), one, load(own, place, like))
+                        value = fma(splat(get(row, apart + k), like), two, value)
+                        value = fma(splat(get(row, 2 * apart + k), like), three, value)
+                        value = fma(splat(get(row, 3 * apart + k), like), four, value)
+                        store(own, place, value)
+                for piece in range(0, width, few):
+                    part = np.uint64(piece)
+                    first, second, third, fourth = short, short, short, short
+                    for j in range(dim):
+                        factor = load(turned, np.uint64(j * width + piece), short)
+                        first = fma(splat(get(grad, j), short), factor, first)
+                        second = fma(splat(get(grad, dim + j), short), factor, second)
+                        third = fma(splat(get(grad, 2 * dim + j), short), factor, third)
+                        fourth = fma(splat(get(grad, 3 * dim + j), short), factor, fourth)
+                    store(row, part, first)
+                    store(after(row, apart), part, second)
+                    store(after(row, 2 * apart), part, third)
+                    store(after(row, 3 * apart), part, fourth)
+            for b in range(rows - rows % 4, rows):
+                row, grad = after(narrow, (b * fields + f) * width), after(grads, b * dim)
                 for piece in range(0, dim, lanes):
                     step = load(grad, np.uint64(piece), like)
                     for k in range(width):
                         place = np.uint64(k * dim + piece)
-                        store(
-                            own, place, fma(splat(get(row, k), like), step, load(own, place, like))
-                        )
+                        value = fma(splat(get(row, k), like), step, load(own, place, like))
+                        store(own, place, value)
                 for piece in range(0, width, few):
-                    even, odd = short, short
-                    for j in range(0, dim - 1, 2):
-                        low = load(turned, np.uint64(j * width + piece), short)
-                        high = load(turned, np.uint64((j + 1) * width + piece), short)
-                        even = fma(splat(get(grad, j), short), low, even)
-                        odd = fma(splat(get(grad, j + 1), short), high, odd)
-                    if dim % 2:
-                        low = load(turned, np.uint64((dim - 1) * width + piece), short)
-                        even = fma(splat(get(grad, dim - 1), short), low, even)
-                    store(row, np.uint64(piece), add(even, odd))
+                    value = short
+                    for j in range(dim):
+                        factor = load(turned, np.uint64(j * width + piece), short)
+                        value = fma(splat(get(grad, j), short), factor, value)
+                    store(row, np.uint64(piece), value)
 
     return walk

@@ -56,8 +56,8 @@ def backward(lanes: int) -> Kernel:
     """Add gradients `[B, D]` at `WEIGHT` up by row: into `[LIMIT, D]` at the address in `FOUND`.
 
     Ids equal to `PADDING` add nothing, nor do those out of range. Where `COUNT` is an address,
-    of `LIMIT + 1` numbers, only rows that were met are kept, in order and without gaps: their
-    numbers go there, and how many they are to its end.
+    of `LIMIT` numbers, only rows that were met are kept, in order and without gaps: their numbers
+    go there, and how many they are into `COUNT`.
     """
     stamp = STAMP
 
@@ -97,6 +97,6 @@ def backward(lanes: int) -> Kernel:
                             store(sums, np.uint64(known) * width + part, there)
                         put(met, known, i)
                         known += 1
-                put(met, rows, known)
+                put(own, COUNT, np.int64(known))
 
     return walk

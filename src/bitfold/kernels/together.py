@@ -21,14 +21,19 @@ from bitfold.kernels import jobs, ops, tables, touched
 from bitfold.kernels.call import (
     CENTRES,
     IDS,
+    LISTED,
+    MARKS,
     POOL,
     ROWS,
+    SIZE,
+    SLOTS,
     SPACE,
     STEPS,
+    SUMS,
     VECTORS,
 )
 from bitfold.kernels.held import check_tensor, refused
-from bitfold.kernels.kept import marks_of, scratch
+from bitfold.kernels.kept import marks_of
 from bitfold.kernels.lookup import needs_values
 from bitfold.kernels.part import Part, Source, Table
 from bitfold.kernels.reading import Reading
@@ -40,17 +45,16 @@ MOST_NUMBERS = 1 << 19
 
 
 class Frame:
-    """A list of jobs in memory, as `jobs.run_all` takes it; `words[at[n]:]` is what job n is told."""
+    """A list of jobs in memory, as `jobs.run_all` takes it; job n is told `words[at[n]:]`."""
 
     def __init__(self, listed: Sequence[tuple[int, Sequence[int]]]) -> None:
-        sizes = [1 + 2 * len(listed), *(len(words) for _, words in listed)]
-        starts = list(accumulate(sizes))
+        starts = [*accumulate([1 + 2 * len(listed), *(len(words) for _, words in listed)])]
         self.words: Any = (ctypes.c_int64 * starts[-1])()
         self.at, base = starts[:-1], ctypes.addressof(self.words)
         self.words[0] = len(listed)
         for n, ((kernel, words), start) in enumerate(zip(listed, self.at, strict=True)):
             self.words[1 + 2 * n], self.words[2 + 2 * n] = kernel, base + 8 * start
-            self.words[start : start + len(words)] = words
+            self.words[start : start + len(words)] = list(words)
         self.run, self.base = jobs.run_all().call, base
 
 
@@ -88,8 +92,8 @@ class Together:
         for part in parts:
             width = part.words[5] if part.head is None else part.head.shape[2]
             if part.head is not None:
-                shape = (part.fields, int(part.words[5]), self.dim)
-                check_tensor("the head", part.head, shape, torch.float32)
+                lifts = part.fields, int(part.words[5]), self.dim
+                check_tensor("the head", part.head, lifts, torch.float32)
             if width != self.dim or not (part.head is None or part.head.is_contiguous()):
                 raise refused("the head", width, f"contiguous, to {self.dim} columns")
         for table in beside:
@@ -102,7 +106,9 @@ class Together:
         self.weights = [part.weight for part in parts]
         self.weights += [part.head for part in parts if part.head is not None]
         self.weights += [table.weight for table in beside]
-        self.frames: dict[int, tuple[Frame, Any]] = {}
+        self.whose = [each for each in self.held for _ in range(each.part.fields)]
+        self.forwards: dict[int, Any] = {}
+        self.backwards: dict[int, Any] = {}
 
     def _tensors(self) -> list[Tensor]:
         found: list[Tensor] = []
@@ -120,7 +126,10 @@ class Together:
                 mine.weight is not part.weight
                 or mine.head is not part.head
                 or mine.sparse is not part.sparse
-                or any(a is not b for a, b in zip(mine.words, part.words, strict=True))
+                or mine.words[0] is not part.words[0]  # the program
+                or mine.words[8] is not part.words[8]
+                or mine.words[9] is not part.words[9]
+                or len(mine.tables) != len(part.tables)
                 or any(a is not b for a, b in zip(mine.tables, part.tables, strict=True))
             ):
                 return False
@@ -146,7 +155,8 @@ class Together:
         Raises:
             IdOutOfRange: for an id that has no row.
         """
-        frame, flags = self._frame()
+        lists = self.lists(backward=False)
+        frame, flags = lists.frame, lists.flags
         words, at, dim = frame.words, frame.at, self.dim
         kept = torch.empty(rows * self.columns, dtype=torch.int64)
         like = self.held[0].given.ready.like
@@ -160,7 +170,7 @@ class Together:
         words[place] = rows
         place += 2
         for n, source in enumerate(sources):
-            field, held = n - self.fields, None if n >= self.fields else self._whose[n]
+            field, held = n - self.fields, None if n >= self.fields else self.whose[n]
             if held is None:
                 words[place + 1] = at_ids + 8 * rows * n
             else:
@@ -210,51 +220,22 @@ class Together:
         """The ids `[B]` of a column, of those that `read` kept."""
         if number >= self.fields:
             return kept[rows * number : rows * (number + 1)]
-        held = self._whose[number]
+        held = self.whose[number]
         fields, begin = held.part.fields, rows * held.first
         return kept[begin + number - held.first : begin + rows * fields : fields]
 
-    @property
-    def _whose(self) -> list[_Held]:
-        found: list[_Held] | None = self.__dict__.get("_found")
-        if found is None:
-            found = [each for each in self.held for _ in range(each.part.fields)]
-            self.__dict__["_found"] = found
-        return found
-
-    def _frame(self) -> tuple[Frame, Any]:
-        """This thread's list of jobs, and the words that say whether an id was out of range."""
+    def lists(self, backward: bool) -> Any:
+        """This thread's list of jobs."""
+        frames = self.backwards if backward else self.forwards
         me = threading.get_ident()
-        found = self.frames.get(me)
-        if found is not None:
-            return found
-        gather = [0, self.columns]
-        for n in range(self.columns):
-            stride = 1 if n >= self.fields else self._whose[n].part.fields
-            gather += [0, 0, 0, stride]
-        listed: list[tuple[int, Sequence[int]]] = [(jobs.gather().address, gather)]
-        flags = []
-        for held in self.held:
-            words = [*held.common, 0]
-            space = np.full(held.given.reading.room + held.given.ready.spare, -1, np.int64)
-            flags.append(space)
-            words[SPACE] = space.ctypes.data
-            listed.append((kernel_of(held.given.ready, False).address, words))
-            part, lanes = held.part, lanes_of(self.dim)
-            if part.head is not None or part.fields > 1:
-                kernel = jobs.split(lanes) if part.head is None else jobs.lift(lanes)
-                listed.append((kernel.address, self._moving(held)))
-        if self.beside:
-            words = [0, self.dim, len(self.beside), 0, 1, 0]
-            for table in self.beside:
-                words += [table.weight.data_ptr(), table.weight.shape[0], 0, -1, 0, 0]
-            listed.append((tables.forward(lanes_of(self.dim)).address, words))
-        if len(self.frames) >= KEPT_FRAMES:
-            self.frames.clear()
-        found = self.frames[me] = Frame(listed), flags
+        found = frames.get(me)
+        if found is None:
+            if len(frames) >= KEPT_FRAMES:
+                frames.clear()
+            found = frames[me] = (_Backward if backward else _Forward)(self)
         return found
 
-    def _moving(self, held: _Held) -> list[int]:
+    def moving(self, held: _Held) -> list[int]:
         """What the jobs between lookups and vectors are told."""
         head = 0 if held.part.head is None else held.part.head.data_ptr()
         fields = held.part.fields
@@ -263,6 +244,34 @@ class Together:
 
 KEPT_FRAMES = 16
 """Threads whose lists are kept."""
+
+
+class _Forward:
+    """One thread's list of jobs for vectors, and the words that tell of ids out of range."""
+
+    def __init__(self, made: Together) -> None:
+        gather, lanes = [0, made.columns], lanes_of(made.dim)
+        for n in range(made.columns):
+            stride = 1 if n >= made.fields else made.whose[n].part.fields
+            gather += [0, 0, 0, stride]
+        listed: list[tuple[int, Sequence[int]]] = [(jobs.gather().address, gather)]
+        self.flags = []
+        for held in made.held:
+            words = [*held.common, 0]
+            space = np.full(held.given.reading.room + held.given.ready.spare, -1, np.int64)
+            self.flags.append(space)
+            words[SPACE] = space.ctypes.data
+            listed.append((kernel_of(held.given.ready, False).address, words))
+            if held.part.head is not None:
+                listed.append((jobs.lift(lanes).address, made.moving(held)))
+            elif held.part.fields > 1:
+                listed.append((jobs.split(lanes).address, made.moving(held)))
+        if made.beside:
+            words = [0, made.dim, len(made.beside), 0, 1, 0]
+            for table in made.beside:
+                words += [table.weight.data_ptr(), table.weight.shape[0], 0, -1, 0, 0]
+            listed.append((tables.forward(lanes).address, words))
+        self.frame = Frame(listed)
 
 
 def _hold(part: Part, first: int) -> _Held:
@@ -339,144 +348,171 @@ Found = tuple[Tensor | None, Tensor | None, Tensor]
 """The rows of a gradient that has some alone, its values, and of what it is."""
 
 
+class _Backward:
+    """One thread's list of jobs for gradients; a batch says where its own are, and what is left."""
+
+    def __init__(self, made: Together) -> None:
+        lanes, self.jobs = lanes_of(made.dim), list[list[int]]()  # of each part, of the tables
+        listed: list[tuple[int, Sequence[int]]] = []
+        self.spaces = []
+        self.marked: dict[int, tuple[Any, list[int]]] = {}
+        self.turned = torch.empty(made.dim * max(each.narrow for each in made.held))
+        for held in made.held:
+            first, part = len(listed), held.part
+            if part.head is not None:
+                kernel = jobs.lower(lanes, lanes_of(held.narrow))
+                listed.append((kernel.address, made.moving(held)))
+            elif part.fields > 1:
+                listed.append((jobs.join(lanes).address, made.moving(held)))
+            space = np.empty(held.given.reading.room + held.given.ready.spare, np.int64)
+            self.spaces.append(space)
+            common = [*held.common]
+            common[SPACE] = space.ctypes.data
+            kind = held.given.ready.kind
+            if part.sparse:
+                listed += [
+                    (kernel.address, [*common, *[0] * 7])
+                    for kernel in (touched.mark(), touched.count(), touched.number())
+                ]
+            words = [*common, *[0] * 9]
+            listed.append((walks.backward(*kind, False, part.sparse).address, words))
+            self.jobs.append([*range(first, len(listed))])
+        if made.beside:
+            words = [0, made.dim, 0, 0, 1, 0, *[0] * (tables.COLUMNS * len(made.beside))]
+            self.jobs.append([len(listed)])
+            listed.append((tables.backward(lanes).address, words))
+        self.frame = Frame(listed)
+        self.kernels = [kernel for kernel, _ in listed]
+
+    def marks(self, part: int, rows: int) -> list[int]:
+        """Addresses of marks and places for a pool of so many rows, and their size."""
+        marks, places = marks_of(rows)
+        known = self.marked.get(part)
+        if known is None or known[0] is not marks:
+            at = [marks.ctypes.data, len(marks) // 8, places.ctypes.data]
+            known = self.marked[part] = marks, at
+        return known[1]
+
+    def leave(self, group: int, out: bool) -> None:
+        """Whether a part's jobs, or those of the tables, are left out."""
+        for job in self.jobs[group]:
+            kernel = jobs.nothing().address if out else self.kernels[job]
+            self.frame.words[1 + 2 * job] = kernel
+
+
 def _differentiated(ctx: Any, grads: Sequence[Tensor | None]) -> list[Found]:
     made: Together = ctx.made
-    rows, dim = ctx.rows, made.dim
+    rows, dim, float32 = ctx.rows, made.dim, torch.float32
     kept, narrow, *others = ctx.saved_tensors
-    rest = iter(others)
-    heads = {held.first: next(rest) for held in made.held if held.part.head is not None}
-    pools = {held.first: next(rest) for held in made.held if held.values}
-    given: list[Tensor | None] = []
+    rest, shape = iter(others), (rows, dim)
+    heads = [None if held.part.head is None else next(rest) for held in made.held]
+    pools = [next(rest) if held.values else held.part.weight for held in made.held]
+    given: list[Tensor | None] = []  # and kept while the jobs run
     for each in grads:
-        if each is not None:
-            check_tensor("grad", each, (rows, dim))
-            each = as_kind(each, torch.float32)
+        if each is not None and (
+            type(each) is not Tensor
+            or each.dtype is not float32
+            or each.shape != shape
+            or not each.is_cpu
+            or not each.is_contiguous()
+        ):
+            check_tensor("grad", each, shape)
+            each = as_kind(each, float32)
         given.append(each)
-    like = made.held[0].given.ready.like
-    narrow_grads = like.new_empty(narrow.numel())
-    at_ids, listed = kept.data_ptr(), list[tuple[int, Sequence[int]]]()
-    found_pools: list[Any] = []
+    addresses = [0 if each is None else each.data_ptr() for each in given]
+    like, lists = made.held[0].given.ready.like, made.lists(backward=True)
+    words, at = lists.frame.words, lists.frame.at
+    narrow = narrow.clone()
+    at_ids, at_narrow, at_turned = kept.data_ptr(), narrow.data_ptr(), lists.turned.data_ptr()
+    found_pools: list[Found] = []
     found_heads: list[Found] = []
-    alive: list[Any] = [given]
-    offset, lanes = 0, lanes_of(dim)
-    for held, (centres, steps) in zip(made.held, ctx.scales, strict=True):
-        part, fields = held.part, held.part.fields
-        own = given[held.first : held.first + fields]
-        addresses = [0 if each is None else each.data_ptr() for each in own]
-        weight = pools.get(held.first, part.weight)
-        here, size = rows * offset, rows * fields * held.narrow
-        offset += fields * held.narrow
-        if not any(addresses):
-            found_pools.append((None, None, weight))
+    # Gradients whose rows are known when the jobs have run, and which word says how many.
+    later: list[tuple[int, Tensor, Tensor, int]] = []
+    for n, (held, head, pool, (centres, steps)) in enumerate(
+        zip(made.held, heads, pools, ctx.scales, strict=True)
+    ):
+        part, fields, mine = held.part, held.part.fields, lists.jobs[n]
+        own = addresses[held.first : held.first + fields]
+        missing = not any(own)
+        lists.leave(n, missing)
+        vectors, at_narrow = at_narrow, at_narrow + 4 * rows * fields * held.narrow
+        if missing:
+            found_pools.append((None, None, part.weight))
             if part.head is not None:
                 found_heads.append((None, None, part.head))
             continue
-        vectors = narrow_grads.data_ptr() + 4 * here
-        moving = [rows, fields, held.narrow, dim, vectors, 0, 0, 0, *addresses]
-        if part.head is not None:
-            head = heads[held.first]
-            narrow_grads[here : here + size].copy_(narrow[here : here + size])
-            sums, turned = torch.empty_like(head), like.new_empty(head.shape[1] * dim)
-            alive.append(turned)
-            moving[jobs.HEADS] = head.data_ptr()
-            moving[jobs.HEAD_GRADS], moving[jobs.TURNED] = sums.data_ptr(), turned.data_ptr()
-            listed.append((jobs.lower(lanes, lanes_of(held.narrow)).address, moving))
-            found_heads.append((None, sums, part.head))
-        elif fields > 1:
-            listed.append((jobs.join(lanes).address, moving))
+        if head is None and fields == 1:
+            vectors = own[0]
         else:
-            vectors = addresses[0]
-        common = list(held.common)
-        common[ROWS], common[IDS] = rows, at_ids + 8 * rows * held.first
-        common[VECTORS], common[POOL] = vectors, weight.data_ptr()
-        room = held.given.reading.room + held.given.ready.spare
-        common[SPACE] = scratch(room)
-        common[CENTRES] = 0 if centres is None else centres.data_ptr()
-        common[STEPS] = 0 if steps is None else steps.data_ptr()
-        shape = part.weight.shape
+            place = at[mine[0]]
+            words[place + jobs.ROWS], words[place + jobs.NARROW] = rows, vectors
+            words[place + jobs.COLUMNS : place + jobs.COLUMNS + fields] = own
+            if head is not None:
+                sums = torch.empty_like(head)
+                words[place + jobs.HEADS] = head.data_ptr()
+                words[place + jobs.HEAD_GRADS], words[place + jobs.TURNED] = (
+                    sums.data_ptr(), at_turned,
+                )  # fmt: skip
+                found_heads.append((None, sums, head))
+        walks_of = mine[-4:] if part.sparse else mine[-1:]
+        for job in walks_of:
+            place = at[job]
+            words[place + ROWS], words[place + IDS] = rows, at_ids + 8 * rows * held.first
+            words[place + VECTORS], words[place + POOL] = vectors, pool.data_ptr()
+            words[place + CENTRES] = 0 if centres is None else centres.data_ptr()
+            words[place + STEPS] = 0 if steps is None else steps.data_ptr()
+        place = at[mine[-1]]
         if not part.sparse:
-            sums = like.new_empty(shape)
-            words = [*common, sums.data_ptr(), 0, sums.numel(), 0, 0, 0, 0, 0, 0]
-            listed.append((walks.backward(*held.given.ready.kind, False, False).address, words))
-            found_pools.append((None, sums, weight))
-        else:
-            _list_touched(held, common, rows, found_pools, listed, alive)
-    if made.beside:
-        tail, found_tables = _tables(made, rows, given[made.fields :], at_ids)
-        listed += tail
-    else:
-        found_tables = []
-    frame = Frame(listed)
-    if listed:
-        frame.run(frame.base, 0)
-    closed = [each() if callable(each) else each for each in (*found_pools, *found_tables)]
-    count = len(found_pools)
-    return [*closed[:count], *found_heads, *closed[count:]]
-
-
-def _list_touched(
-    held: _Held, common: list[int], rows: int, found: list[Any],
-    listed: list[tuple[int, Sequence[int]]], alive: list[Any],
-) -> None:  # fmt: skip
-    """The jobs of a gradient of the rows that are read alone."""
-    pool, width = held.part.weight, held.given.ready.width
-    most = min(pool.shape[0], rows * held.given.ready.facts.lookups)
-    marks, places = marks_of(pool.shape[0])
-    counts = np.zeros(2, np.int64)
-    numbers = torch.empty(most, dtype=torch.int64)
-    sums = held.given.ready.like.new_zeros(most, width)
-    alive.append(counts)
-    marked = [marks.ctypes.data, len(marks) // 8, places.ctypes.data]
-    at = counts.ctypes.data
-    mark = [*common, *marked, at + 8, 0]
-    number = [*common, *marked, at, numbers.data_ptr()]
-    add_up = [*common, sums.data_ptr(), 0, 0, 0, 0, places.ctypes.data, 0, 0, 0]
-    listed += [
-        (touched.mark().address, mark),
-        (touched.count().address, mark),
-        (touched.number().address, number),
-        (walks.backward(*held.given.ready.kind, False, True).address, add_up),
-    ]
-
-    def closed() -> Found:
-        count = int(counts[1])
-        return numbers[:count], sums[:count], pool
-
-    found.append(closed)
+            sums = like.new_empty(part.weight.shape[0], held.given.ready.width)
+            words[place + SUMS], words[place + SIZE] = sums.data_ptr(), sums.numel()
+            found_pools.append((None, sums, part.weight))
+            continue
+        most = min(part.weight.shape[0], rows * held.given.ready.facts.lookups)
+        marked, numbers = lists.marks(n, part.weight.shape[0]), torch.empty(most, dtype=torch.int64)
+        sums = like.new_zeros(most, held.given.ready.width)
+        words[place + SUMS], words[place + SLOTS] = sums.data_ptr(), marked[2]
+        # One word counts the rows, another says that none came before them.
+        counts = lists.frame.base + 8 * (at[mine[-4]] + LISTED + 1)
+        words[at[mine[-4]] + LISTED + 2] = 0
+        for job, counted in zip(walks_of, (counts, counts, counts + 8), strict=False):
+            words[at[job] + MARKS : at[job] + LISTED + 1] = [*marked, counted, numbers.data_ptr()]
+        later.append((len(found_pools), numbers, sums, at[mine[-4]] + LISTED + 1))
+        found_pools.append((numbers, sums, part.weight))
+    found_tables = _tables(made, lists, rows, given, addresses, at_ids) if made.beside else []
+    lists.frame.run(lists.frame.base, 0)
+    for n, numbers, sums, counted in later:
+        count = words[counted]
+        found_pools[n] = numbers[:count], sums[:count], found_pools[n][2]
+    place = at[lists.jobs[-1][0]] + tables.HEAD if made.beside else 0
+    for n, (met, values, weight) in enumerate(found_tables):
+        if met is not None and values is not None:
+            count = words[place + tables.COUNT]
+            found_tables[n] = met[:count], values[:count], weight
+        place += tables.COLUMNS * (values is not None)
+    return [*found_pools, *found_heads, *found_tables]
 
 
 def _tables(
-    made: Together, rows: int, grads: Sequence[Tensor | None], at_ids: int
-) -> tuple[list[tuple[int, Sequence[int]]], list[Any]]:
-    """The job of the whole tables' gradients, and what it will have found."""
-    words = [rows, made.dim, 0, at_ids + 8 * rows * made.fields, 1, 0]
-    found: list[Any] = []
-    for n, (table, grad) in enumerate(zip(made.beside, grads, strict=True)):
-        weight = table.weight
-        if grad is None:
+    made: Together, lists: _Backward, rows: int, grads: Sequence[Tensor | None],
+    addresses: Sequence[int], at_ids: int,
+) -> list[Found]:  # fmt: skip
+    """Where the gradients of the whole tables will be; what their job is told."""
+    words, start = lists.frame.words, lists.frame.at[lists.jobs[-1][0]]
+    place, count = start + tables.HEAD, 0
+    found: list[Found] = []
+    for n, table in enumerate(made.beside):
+        weight, address = table.weight, addresses[made.fields + n]
+        if not address:
             found.append((None, None, weight))
             continue
         sums = weight.new_empty(weight.shape)
-        met = torch.empty(weight.shape[0] + 1, dtype=torch.int64) if table.sparse else None
-        words[tables.TABLES] += 1
-        words += [
-            grad.data_ptr(), weight.shape[0], n * rows,
-            -1 if table.padding is None else table.padding, sums.data_ptr(),
-            0 if met is None else met.data_ptr(),
+        met = torch.empty(weight.shape[0], dtype=torch.int64) if table.sparse else None
+        words[place : place + tables.COLUMNS] = [
+            address, weight.shape[0], n * rows, -1 if table.padding is None else table.padding,
+            sums.data_ptr(), 0 if met is None else met.data_ptr(),
         ]  # fmt: skip
-        found.append((None, sums, weight) if met is None else _Met(met, sums, weight))
-    if not words[tables.TABLES]:
-        return [], found
-    return [(tables.backward(lanes_of(made.dim)).address, words)], found
-
-
-class _Met(NamedTuple):
-    """A whole table's gradient of the rows that were met, once they are known."""
-
-    met: Tensor
-    sums: Tensor
-    weight: Tensor
-
-    def __call__(self) -> Found:
-        count = int(self.met[-1])
-        return self.met[:count], self.sums[:count], self.weight
+        place, count = place + tables.COLUMNS, count + 1
+        found.append((met, sums, weight))
+    words[start + tables.ROWS], words[start + tables.TABLES] = rows, count
+    words[start + tables.IDS] = at_ids + 8 * rows * made.fields
+    return found
