@@ -1,15 +1,16 @@
 """All fields of an embedder, and whole tables beside them, read in one call."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from bitfold.embedder.contract import Embedder
 from bitfold.embedder.corridor import Corridor
 from bitfold.errors import BitfoldError
-from bitfold.kernels.part import Part, Source, Table
+from bitfold.kernels.part import Part, Table
 
 
 @cache
@@ -20,31 +21,45 @@ def _kernels() -> Any:
 
 
 class Reader:
-    """How an embedder's parts were last read together: held until they change."""
+    """Reads an embedder's fields and whole tables together, as long as they are as they were.
 
-    def __init__(self) -> None:
-        self.made: Any = None
+    Args:
+        members: the embedders that have the fields.
+        made: what is read.
+        slots: where each tensor of it is kept: a module's dictionary, and its name there.
+        numbers: the columns' numbers.
+        tables: the modules of whole tables.
+    """
 
-    def read(
-        self, embedder: Embedder, rows: int, sources: Sequence[Source], beside: Sequence[Table]
-    ) -> "Read | None":
-        """Vectors of all fields, then of the tables beside.
+    def __init__(
+        self,
+        members: Sequence[Corridor],
+        made: Any,
+        slots: Sequence[tuple[Mapping[str, Any], str]],
+        numbers: Sequence[int],
+        tables: Sequence[Any],
+    ) -> None:
+        self.members, self.made, self.tables = members, made, tables
+        self.at = {number: place for place, number in enumerate(numbers)}
+        self.pools: list[Any] = [member.pool for member in members]
+        self.slots: list[tuple[Mapping[str, Any], str, Tensor, int]] = []
+        for place, name in slots:
+            tensor = place.get(name)
+            if tensor is not None:  # not all rows have steps
+                self.slots.append((place, name, tensor, tensor.data_ptr()))
+        self.counts = [member for member in members if member.rounds]
+        self.words = [(table.padding_idx, table.sparse) for table in tables]
+
+    @classmethod
+    def of(cls, embedder: Embedder, columns: Sequence[int], tables: Sequence[Any]) -> Self | None:
+        """A reader; None where an embedder needs more than kernels, or a weight is not theirs.
 
         Args:
             embedder: any that does not observe.
-            rows: `B`.
-            sources: where the ids are, of each field, then of each table.
-            beside: whole tables.
-
-        Returns:
-            None where an embedder, or so large a batch, needs more than this.
-
-        Raises:
-            IdOutOfRange: for an id that has no row.
+            columns: what the fields and then the tables are called, by number.
+            tables: modules of torch's.
         """
-        if rows * len(sources) * embedder.plan.embedding_dim > _kernels().MOST_NUMBERS:
-            return None
-        members, parts, order = list[Corridor](), list[Part](), list[int]()
+        members, parts, numbers = list[Corridor](), list[Part](), list[tuple[int, ...]]()
         for member, fields in embedder.members():
             # A subclass keeps more of its fields than its pools and head.
             if not isinstance(member, Corridor) or type(member) is not Corridor:
@@ -54,27 +69,59 @@ class Reader:
                 return None
             members.append(member)
             parts.append(part)
-            order += fields
-        made = self.made
-        if made is None or not made.fits(parts, beside):
-            try:
-                made = self.made = _kernels().Together(parts, beside)
-            except BitfoldError:  # each says what is wrong with it when it is read
-                return None
+            numbers.append(tuple(fields))
+        slots: list[tuple[Mapping[str, Any], str]] = []
         for member in members:
+            pool: Any = member.pool
+            kept = pool._parameters if "weight" in pool._parameters else pool._buffers
+            slots.append((kept, "weight"))
+            slots += [(pool._buffers, name) for name in ("centres", "steps") if member.rounds]
+            if member.head is not None:
+                slots.append((member.head._parameters, "weight"))
+        whole = []
+        for table in tables:
+            weight = table._parameters.get("weight")
+            if weight is None or weight.is_meta or weight.is_inference():
+                return None
+            slots.append((table._parameters, "weight"))
+            whole.append(Table(weight, table.padding_idx, table.sparse))
+        try:
+            made = _kernels().Together(parts, numbers, whole)
+        except BitfoldError:  # each says what is wrong with it when it is read
+            return None
+        return cls(members, made, slots, columns, tables)
+
+    def holds(self) -> bool:
+        """Whether all is as it was held: the same tensors, where they were, and nobody's else."""
+        for place, name, tensor, address in self.slots:
+            if place.get(name) is not tensor or tensor.data_ptr() != address:
+                return False
+        for pool in self.pools:
+            if pool._forward_pre_hooks or pool.moved_by is not None:
+                return False
+        for table, words in zip(self.tables, self.words, strict=True):
+            if (table.padding_idx, table.sparse) != words:
+                return False
+        return not any(member.waits for member in self.members)
+
+    def fits(self, rows: int) -> bool:
+        """Whether so many rows are one thread's work."""
+        made = self.made
+        return bool(rows * made.columns * made.dim <= _kernels().MOST_NUMBERS)
+
+    def read(self, rows: int, places: list[int]) -> tuple[Sequence[Tensor], Tensor]:
+        """Vectors `[B, D]` of all fields, then of the tables; and their ids `[N, B]`, flat.
+
+        Args:
+            rows: `B`.
+            places: of each column, where its ids are, and how many numbers apart.
+
+        Raises:
+            IdOutOfRange: for an id that has no row.
+        """
+        for member in self.counts:
             member.count_forward()
-        count = len(order)
-        ordered = [*(sources[field] for field in order), *sources[count:]]
-        found, kept = _kernels().together(made, rows, ordered)
-        places = list(range(len(sources)))
-        for place, field in enumerate(order):
-            places[field] = place
-        return Read(found, places, lambda place: made.ids_of(kept, rows, place))
-
-
-class Read(NamedTuple):
-    """What was read: vectors `[B, D]` and ids `[B]` at the place of each field."""
-
-    vectors: list[Tensor]
-    places: list[int]
-    ids: Callable[[int], Tensor]
+        found: tuple[Sequence[Tensor], Tensor] = _kernels().together(
+            self.made, rows, places, torch.is_grad_enabled()
+        )
+        return found

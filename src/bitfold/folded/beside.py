@@ -4,7 +4,7 @@ They keep their weight, their name in the state dict and all that torch's module
 is another: one call finds the rows of all of them, and one their gradients.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from bitfold.folded.ones import of_ones
 from bitfold.kernels.choice import alone
-from bitfold.kernels.part import Table
 
 MOST_ROWS = 4096
 """Rows of a table up to which its gradient is found in one walk with the others'."""
@@ -85,23 +84,3 @@ def set_beside(modules: Sequence[Any], joint: Any) -> None:
             module.__dict__["joint"] = joint  # not as a submodule: it is another table's
             module.__dict__["number"] = len(joint.columns) + joint.beside
             joint.beside += 1
-
-
-def tables_of(modules: Mapping[int, Any]) -> list[Table] | None:
-    """What is read beside joint tables; None where a weight is not as it was.
-
-    Something may have taken, wrapped or moved it.
-    """
-    found: list[Table] = []
-    for module in modules.values():
-        weight = module._parameters.get("weight")
-        if (
-            type(weight) not in (nn.Parameter, Tensor)
-            or weight.dtype is not torch.float32
-            or not weight.is_cpu
-            or not weight.is_contiguous()
-            or weight.is_inference()
-        ):
-            return None
-        found.append(Table(weight, module.padding_idx, module.sparse))
-    return found

@@ -4,22 +4,20 @@ A guess is made of a forward in which every table read for itself, and says wher
 ids will be: at the same distances in one memory, or in the same places of the model's inputs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from bitfold.kernels.part import Source
-
 MOST = 16
 """Columns that may lie in one memory for each of the tables'."""
-MOST_LEAVES = 512
+MOST_PLACES = 512
 """Tensors and columns of a model's inputs that are looked at."""
 FORWARDS = 8
 """Forwards after which columns of inputs that were always equal are taken for one."""
-DEPTH = 3
-"""How deep inputs in inputs are looked for."""
+DEPTH = 4
+"""How deep inputs in inputs are looked for: arguments are in a pair, positional and by name."""
 
 
 class Seen(NamedTuple):
@@ -78,8 +76,11 @@ class InMemory(NamedTuple):
             {n: seen[n].table for n in alike[fields:]},
         )  # fmt: skip
 
-    def sources(self, ids: Tensor, inputs: Any) -> list[Source] | None:
+    def places(self, ids: Tensor, inputs: Any) -> tuple[list[int], Any] | None:
         """Where the ids of all tables are, of those of the first; or whatever lies there.
+
+        Returns:
+            An address, and how many numbers ids are apart, of each; and what keeps that memory.
 
         Raises:
             RuntimeError: there is no such memory.
@@ -93,7 +94,32 @@ class InMemory(NamedTuple):
             return None
         every = ids.as_strided((rows, self.span), (stride, unit), start)
         address = every.data_ptr()
-        return [Source(address + 8 * unit * column, stride, every) for column in self.columns]
+        apart, places = 8 * unit, list[int]()
+        for column in self.columns:
+            places += (address + apart * column, stride)
+        return places, every
+
+
+class Place(NamedTuple):
+    """Where a table's ids are in a model's inputs: keys one after another, and maybe a column."""
+
+    keys: tuple[Any, ...]
+    column: int | None
+
+    def of(self, inputs: Any) -> Tensor | None:
+        """What is there; None if it is no tensor of numbers, or has no such column."""
+        try:
+            for key in self.keys:
+                inputs = inputs[key]
+        except (LookupError, TypeError):
+            return None
+        if type(inputs) is not Tensor or not _is_leaf(inputs):
+            return None
+        if self.column is None:
+            return inputs
+        if inputs.dim() != 2 or self.column >= inputs.shape[1]:
+            return None
+        return inputs.select(1, self.column)
 
 
 class OfInputs(NamedTuple):
@@ -101,34 +127,28 @@ class OfInputs(NamedTuple):
 
     Args:
         first: the table that is read first.
-        places: of each table, which of `leaves_of` the inputs, and which column of it.
+        found: where each table's ids are.
         beside: the whole tables that are read too, by number.
     """
 
     first: int
-    places: tuple[tuple[int, int | None], ...]
+    found: tuple[Place, ...]
     beside: dict[int, Any]
 
-    def sources(self, ids: Tensor, inputs: Any) -> list[Source] | None:
+    def places(self, ids: Tensor, inputs: Any) -> tuple[list[int], Any] | None:
         """Where the ids of all tables are, of what the model is called with."""
-        leaves, rows = leaves_of(inputs), ids.shape[0]
-        found: list[Source] = []
-        for leaf, column in self.places:
-            if leaf >= len(leaves):
-                return None
-            each = leaves[leaf]
-            if column is not None:
-                if each.dim() != 2 or column >= each.shape[1]:
-                    return None
-                each = each.select(1, column)
-            if each.shape[0] != rows or each.numel() != rows:
+        rows, places, kept = ids.shape[0], list[int](), list[Tensor]()
+        for place in self.found:
+            each = place.of(inputs)
+            if each is None or each.numel() != rows:
                 return None
             if each.dtype is not torch.int64:
                 each = each.long()
             if each.dim() != 1:
                 each = each.reshape(rows)
-            found.append(Source(each.data_ptr(), each.stride(0), each))
-        return found
+            places += (each.data_ptr(), each.stride(0))
+            kept.append(each)
+        return places, kept
 
 
 Guess = InMemory | OfInputs
@@ -138,37 +158,29 @@ class Candidates:
     """Which places of the inputs may be each table's: those that had its ids in every forward."""
 
     def __init__(self) -> None:
-        self.places: dict[int, list[tuple[int, int | None]]] = {}
+        self.places: dict[int, list[Place]] = {}
         self.forwards = 0
 
     def guess(self, seen: Mapping[int, Seen], fields: int, inputs: Any) -> OfInputs | None:
         """Look at one more forward; a guess once there is one place for each field."""
-        leaves = leaves_of(inputs)
-        every: list[tuple[int, int | None]]
-        every = [(n, None) for n, leaf in enumerate(leaves) if leaf.numel() == leaf.shape[0]]
-        every += [
-            (n, column)
-            for n, leaf in enumerate(leaves)
-            if leaf.dim() == 2 and leaf.shape[1] > 1
-            for column in range(leaf.shape[1])
-        ]
+        every: list[Place] = []
+        _collect(inputs, (), every)
         for number in seen:
             own = seen[number].ids.reshape(-1)
-            known = self.places.get(number, every[:MOST_LEAVES])
-            self.places[number] = [place for place in known if _same(leaves, place, own)]
+            known = self.places.get(number, every)
+            self.places[number] = [place for place in known if _has(place.of(inputs), own)]
         self.forwards += 1
         if not all(self.places.get(field) for field in range(fields)):
             return None
         numbers = [n for n in sorted(seen) if self.places.get(n)]
         if self.forwards < FORWARDS and any(len(self.places[n]) > 1 for n in numbers):
             return None
-        places, taken = [], set()
+        found: list[Place] = []
         for n in numbers:
-            place = next((p for p in self.places[n] if p not in taken), self.places[n][0])
-            taken.add(place)
-            places.append(place)
+            own_places = self.places[n]
+            found.append(next((place for place in own_places if place not in found), own_places[0]))
         beside = {n: seen[n].table for n in numbers if n >= fields}
-        return OfInputs(next(iter(seen)), tuple(places), beside)
+        return OfInputs(next(iter(seen)), tuple(found), beside)
 
     @property
     def lost(self) -> bool:
@@ -176,35 +188,37 @@ class Candidates:
         return any(not places for places in self.places.values())
 
 
-def _same(leaves: Sequence[Tensor], place: tuple[int, int | None], ids: Tensor) -> bool:
-    leaf, column = place
-    if leaf >= len(leaves):
+def _has(there: Tensor | None, ids: Tensor) -> bool:
+    """Whether these are the ids."""
+    if there is None or there.numel() != ids.numel():
         return False
-    there = leaves[leaf]
-    if column is not None:
-        if there.dim() != 2 or column >= there.shape[1]:
-            return False
-        there = there.select(1, column)
-    return there.numel() == ids.numel() and torch.equal(there.reshape(-1).long(), ids)
+    return torch.equal(there.reshape(-1).long(), ids)
 
 
-def leaves_of(inputs: Any) -> list[Tensor]:
-    """The tensors in what a model is called with, in order: of numbers, on the CPU."""
-    found: list[Tensor] = []
-    _collect(inputs, found, DEPTH)
-    return found
+def _is_leaf(tensor: Tensor) -> bool:
+    """Whether it may be ids: numbers `[B]` or `[B, N]` in the CPU's memory."""
+    return (
+        tensor.is_cpu
+        and 1 <= tensor.dim() <= 2
+        and tensor.layout is torch.strided
+        and not tensor.is_complex()
+    )
 
 
-def _collect(inputs: Any, found: list[Tensor], depth: int) -> None:
-    if type(inputs) is Tensor:
-        plain = inputs.is_cpu and inputs.layout is torch.strided and not inputs.is_complex()
-        if plain and 1 <= inputs.dim() <= 2:
-            found.append(inputs)
+def _collect(inputs: Any, keys: tuple[Any, ...], found: list[Place]) -> None:
+    """The places of all tensors, and of their columns."""
+    if len(found) >= MOST_PLACES:
         return
-    if depth and len(found) < MOST_LEAVES:
+    if type(inputs) is Tensor:
+        if _is_leaf(inputs):
+            if inputs.numel() == inputs.shape[0]:
+                found.append(Place(keys, None))
+            elif inputs.dim() == 2:
+                found += [Place(keys, column) for column in range(inputs.shape[1])][:MOST_PLACES]
+    elif len(keys) < DEPTH:
         if isinstance(inputs, Mapping):
-            inputs = inputs.values()
-        elif not isinstance(inputs, list | tuple):
-            return
-        for each in inputs:
-            _collect(each, found, depth - 1)
+            for key, each in inputs.items():
+                _collect(each, (*keys, key), found)
+        elif isinstance(inputs, list | tuple):
+            for n, each in enumerate(inputs):
+                _collect(each, (*keys, n), found)

@@ -8,25 +8,43 @@ from torch import nn
 from bitfold.folded.joint import Joint
 from bitfold.kernels.choice import alone
 
+IDLE = 16
+"""Forwards in which nobody wants a hook, after which it goes."""
+
 
 class Inputs:
     """A hook of a module that shows what it is called with to the joint tables in it.
+
+    It takes itself away when all of them find their ids in memory without it.
 
     It is an object and no function of the module's, so that copies of a model tell their own.
     """
 
     def __init__(self, joints: list[Joint]) -> None:
-        self.joints = joints
+        self.joints, self.idle = joints, 0
 
-    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+    def __call__(self, module: Any, args: Any, kwargs: Any) -> None:
         """Before a forward."""
-        if alone():
-            for joint in self.joints:
-                joint.called((args, kwargs))
+        if not alone():
+            return
+        wanted = False
+        for joint in self.joints:
+            wanted |= joint.called((args, kwargs))
+        self.idle = 0 if wanted else self.idle + 1
+        if self.idle >= IDLE:  # a hook costs a row's forward a tenth of its time
+            for key, hook in [*module._forward_pre_hooks.items()]:
+                if hook is self:
+                    del module._forward_pre_hooks[key]
+                    module._forward_pre_hooks_with_kwargs.pop(key, None)
 
 
 def show_inputs(model: nn.Module, joints: Sequence[Joint]) -> None:
     """Have a model show its inputs to joint tables, and so each part of it that has all of them."""
+    for module in model.modules():
+        for key, hook in [*module._forward_pre_hooks.items()]:
+            if isinstance(hook, Inputs):  # of before: the joint tables may be others
+                del module._forward_pre_hooks[key]
+                module._forward_pre_hooks_with_kwargs.pop(key, None)
     within: dict[str, list[Joint]] = {}
     for joint in joints:
         places = [

@@ -17,16 +17,14 @@ from torch import Tensor, nn
 
 from bitfold.embedder.column import column
 from bitfold.embedder.contract import Embedder
-from bitfold.embedder.together import Read, Reader
+from bitfold.embedder.together import Reader
 from bitfold.embedder.watching import watch
 from bitfold.errors import IdOutOfRange
 from bitfold.fitting import Fitted
-from bitfold.folded.beside import tables_of
 from bitfold.folded.guesses import Candidates, Guess, InMemory, OfInputs, Seen
 from bitfold.folded.ones import FEW
 from bitfold.folded.record import PLAN, check_record, recorded
-from bitfold.kernels.choice import DIRECT, way_of
-from bitfold.kernels.part import Source
+from bitfold.kernels.choice import DIRECT, torchs_own, way_of
 from bitfold.pool import PackedPool
 
 PATIENCE = 8
@@ -36,11 +34,13 @@ PATIENCE = 8
 class _Ahead(NamedTuple):
     """What was read ahead: the ids, vectors `[B, D]` by table, and what they depend on.
 
-    Vectors that were given out are gone; `few` says that ids are Python's.
+    Vectors that were given out are gone. Ids are `[N][B]`, of tables in the order of `at`; `few`
+    says that they are Python's, and flat.
     """
 
     few: bool
-    ids: dict[int, Any]
+    ids: Any
+    at: dict[int, int]
     vectors: dict[int, Tensor]
     versions: list[int]
     beside: dict[int, tuple[int, int]]
@@ -55,8 +55,13 @@ class _State(threading.local):
         self.guess: Guess | None = None
         self.inputs: Any = None  # what the model was called with
         self.candidates = Candidates()
-        self.reader = Reader()
+        self.reader: Reader | None = None
         self.wrong = 0
+
+    def forget(self) -> None:
+        """The guess was wrong."""
+        self.ahead = self.guess = self.reader = None
+        self.wrong += 1
 
     def __reduce__(self) -> Any:
         return _State, ()
@@ -137,8 +142,7 @@ class Joint(nn.Module):
             before = state.ahead
             if before is not None and before.vectors:
                 # Not all tables are read in a forward: what is read in vain would be trained.
-                state.ahead = state.guess = None
-                state.wrong += 1
+                state.forget()
                 return None
             state.ahead = self._read(state, guess, ids)
         there = state.ahead
@@ -156,14 +160,14 @@ class Joint(nn.Module):
                 return None
         if there.few:
             listed = ids.tolist() if len(shape) == 1 else ids.reshape(-1).tolist()
-            right = listed == there.ids[number]
+            begin = there.at[number] * shape[0]
+            right = listed == there.ids[begin : begin + shape[0]]
             pads = padding_idx is not None and padding_idx in listed
         else:
-            right = torch.equal(ids.reshape(-1), there.ids[number])
+            right = torch.equal(ids.reshape(-1), there.ids[there.at[number]])
             pads = padding_idx is not None
         if not right:
-            state.ahead = state.guess = None
-            state.wrong += 1
+            state.forget()
             return None
         if state.wrong:
             state.wrong = 0
@@ -184,11 +188,11 @@ class Joint(nn.Module):
             return [place[name]._version]  # type: ignore[union-attr]
         return [place[name]._version for place, name in self.slots]  # type: ignore[union-attr]
 
-    def called(self, inputs: Any) -> None:
-        """A forward of the model begins.
+    def called(self, inputs: Any) -> bool:
+        """A forward of the model begins; returns whether what it is called with may be of use.
 
         Args:
-            inputs: what it is called with.
+            inputs: that.
         """
         state = self.states[torch.is_grad_enabled()]
         if state.guess is None and state.wrong < PATIENCE and state.seen:
@@ -196,6 +200,7 @@ class Joint(nn.Module):
             state.seen.clear()
         wanted = state.wrong < PATIENCE and not isinstance(state.guess, InMemory)
         state.inputs = inputs if wanted else None
+        return wanted
 
     def _see(self, state: _State, number: int, ids: Tensor, table: Any) -> Guess | None:
         """Take down a table's ids; a guess is made when the next forward begins."""
@@ -234,49 +239,48 @@ class Joint(nn.Module):
             not rows
             or ids.dtype is not torch.int64
             or not ids.is_cpu
-            or ids.requires_grad
             or torch.is_autocast_enabled("cpu")
         ):
             return None
-        weights = [place[name] for place, name in self.slots]
-        if not weights or any(each is None or each.is_inference() for each in weights):
-            return None
-        if way_of(weights[0]) != DIRECT:  # type: ignore[arg-type]
-            return None
-        few, fields, embedder = rows <= FEW, len(self.columns), self.embedder
-        grads = torch.is_grad_enabled()
-        tables = tables_of(guess.beside) if grads and not embedder.observes else None
-        read = None
-        try:  # what lies beyond the memory is refused by torch
-            sources = guess.sources(ids, state.inputs)
-            if sources is None:
+        embedder, grads, fields = self.embedder, torch.is_grad_enabled(), len(self.columns)
+        reader = state.reader
+        if not torchs_own() or reader is None or not reader.holds():
+            weights = [place[name] for place, name in self.slots]
+            if not weights or any(each is None or each.is_inference() for each in weights):
                 return None
-            versions = self._versions()
+            if way_of(weights[0]) != DIRECT:  # type: ignore[arg-type]
+                return None
+            reader = None
             if not embedder.observes:
-                own = sources if tables else sources[:fields]
-                read = state.reader.read(embedder, rows, own, tables or ())
-            if read is None:
-                tables, every = None, _stacked(sources[:fields], rows)
-                read = _apart(embedder, every)
+                whole = guess.beside if grads else {}
+                reader = Reader.of(embedder, [*range(fields), *whole], [*whole.values()])
+            state.reader = reader
+        try:  # what lies beyond the memory is refused by torch
+            placed = guess.places(ids, state.inputs)
+            if placed is None:
+                return None
+            places, kept = placed
+            versions = self._versions()
+            if reader is not None and reader.fits(rows):
+                at, tables = reader.at, reader.tables
+                found, known = reader.read(rows, places[: 2 * len(at)])
+            else:
+                at, tables = {field: field for field in range(fields)}, ()
+                found, known = _apart(embedder, _stacked(places[: 2 * fields], kept, rows))
         except (IdOutOfRange, RuntimeError):  # what lies there are no ids
-            state.guess = None
-            state.wrong += 1
+            state.forget()
             return None
-        numbers = [*range(fields), *(guess.beside if tables else ())]
-        vectors = {n: read.vectors[read.places[n]] for n in range(fields)}
-        vectors |= zip(numbers[fields:], read.vectors[fields:], strict=True)
-        nodes: Any = {each.grad_fn for each in read.vectors if each.requires_grad}
-        for node in nodes:  # of many columns each
-            node.register_prehook(partial(_forget, state))
-        places = [*read.places[:fields], *range(fields, len(numbers))]
-        known: Any = {n: read.ids(place) for n, place in zip(numbers, places, strict=True)}
-        if few:
-            known = {n: each.tolist() for n, each in known.items()}
-        beside = {
-            n: (id(table.weight), table.weight._version)
-            for n, table in zip(numbers[fields:], tables or (), strict=True)
-        }
-        return _Ahead(few, known, vectors, versions, beside)
+        if grads:
+            nodes: Any = {each.grad_fn for each in found if each.requires_grad}
+            for node in nodes:  # of many columns each
+                node.register_prehook(partial(_forget, state))
+        few, count, beside = rows <= FEW, len(found), {}
+        listed: Any = known.tolist() if few else known[: count * rows].view(count, rows).unbind(0)
+        if tables:
+            for number, table in guess.beside.items():
+                weight = table._parameters["weight"]
+                beside[number] = id(weight), weight._version
+        return _Ahead(few, listed, at, dict(zip(at, found, strict=True)), versions, beside)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -291,26 +295,23 @@ class Joint(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, local, strict, *rest)
 
 
-def _stacked(sources: Sequence[Source], rows: int) -> Tensor:
-    """Ids `[B, F]`, a column for each source."""
-    columns = [each.kept.as_strided((rows,), (each.apart,), _offset(each)) for each in sources]
-    return torch.stack(columns, 1)
+def _stacked(places: Sequence[int], kept: Any, rows: int) -> Tensor:
+    """Ids `[B, F]`, a column for each place in memory that `kept` keeps."""
+    found = []
+    for n, (address, apart) in enumerate(zip(places[::2], places[1::2], strict=True)):
+        own: Tensor = kept if isinstance(kept, Tensor) else kept[n]
+        offset = int(own.storage_offset()) + (address - own.data_ptr()) // 8
+        found.append(own.as_strided((rows,), (apart,), offset))
+    return torch.stack(found, 1)
 
 
-def _offset(source: Source) -> int:
-    kept = source.kept
-    return int(kept.storage_offset()) + (source.address - kept.data_ptr()) // 8
-
-
-def _apart(embedder: Embedder, ids: Tensor) -> Read:
-    """The vectors of ids `[B, F]`, read by the embedder itself."""
+def _apart(embedder: Embedder, ids: Tensor) -> tuple[Sequence[Tensor], Tensor]:
+    """The vectors of ids `[B, F]`, read by the embedder itself; and the ids `[F, B]`, flat."""
     if embedder.observes:
         vectors = embedder(ids)
         watch(embedder, ids, None, vectors)
-        found = list(vectors.unbind(1))
-    else:
-        found = embedder.apart(ids)
-    return Read(found, list(range(len(found))), lambda place: ids[:, place])
+        return vectors.unbind(1), ids.t().reshape(-1)
+    return embedder.apart(ids), ids.t().reshape(-1)
 
 
 def _forget(state: _State, grads: Any) -> None:

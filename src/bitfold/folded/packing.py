@@ -6,6 +6,7 @@ from typing import TypeVar
 from torch import nn
 
 from bitfold.embedder.contract import Embedder
+from bitfold.folded.inputs import show_inputs
 from bitfold.folded.joint import Joint
 
 M = TypeVar("M", bound=nn.Module)
@@ -50,4 +51,6 @@ def _around(model: M, way: str) -> M:
         else:
             continue
         inner |= {id(part) for part in module.modules()}
-    return copy.deepcopy(model, memo)
+    made = copy.deepcopy(model, memo)
+    show_inputs(made, [part for part in made.modules() if isinstance(part, Joint)])
+    return made

@@ -55,6 +55,11 @@ def looked_on() -> bool:
     )
 
 
+def torchs_own() -> bool:
+    """Whether nobody asked for plain torch, and nothing has a tangent."""
+    return not _forced["plain"] and forward_ad._current_level < 0
+
+
 def alone() -> bool:
     """Whether nobody looks on and nothing is transformed: Python may look at values."""
     if is_compiling():  # first: a compiler can see no more than this

@@ -43,8 +43,11 @@ def nothing() -> Kernel:
 
 @lru_cache(maxsize=1)
 def gather() -> Kernel:
-    """Copy ids: how many rows and columns; then of each column the addresses it comes from and goes
-    to, and the strides there.
+    """Copy ids: how many rows and columns, and to which address, column by column.
+
+    Then of each column where a second copy begins, in columns and numbers, and how many numbers
+    apart it is (0: there is none); then of each column the address it comes from, and how many
+    numbers its ids are apart there.
     """
     stamp = STAMP
 
@@ -52,13 +55,16 @@ def gather() -> Kernel:
     def walk(address, t):
         number = np.int64(stamp)
         told = pointer(address, number)
-        rows = get(told, 0)
-        for n in range(get(told, 1)):
-            own = after(told, 2 + 4 * n)
-            source, there = pointer(get(own, 0), number), pointer(get(own, 1), number)
-            apart, stride = get(own, 2), get(own, 3)
+        rows, columns, out = get(told, 0), get(told, 1), pointer(get(told, 2), number)
+        for n in range(columns):
+            more, place = after(told, 3 + 3 * n), after(told, 3 + 3 * columns + 2 * n)
+            source, apart = pointer(get(place, 0), number), get(place, 1)
             for b in range(rows):
-                put(there, b * stride, get(source, b * apart))
+                put(out, n * rows + b, get(source, b * apart))
+            begin, stride = get(more, 0) * rows + get(more, 1), get(more, 2)
+            if stride != 0:
+                for b in range(rows):
+                    put(out, begin + b * stride, get(source, b * apart))
 
     return walk
 

@@ -34,11 +34,3 @@ class Table(NamedTuple):
     weight: Tensor
     padding: int | None
     sparse: bool
-
-
-class Source(NamedTuple):
-    """Where the ids of a field are: int64 in memory that `kept` keeps, `apart` numbers apart."""
-
-    address: int
-    apart: int
-    kept: Tensor

@@ -35,7 +35,7 @@ from bitfold.kernels.call import (
 from bitfold.kernels.held import check_tensor, refused
 from bitfold.kernels.kept import marks_of
 from bitfold.kernels.lookup import needs_values
-from bitfold.kernels.part import Part, Source, Table
+from bitfold.kernels.part import Part, Table
 from bitfold.kernels.reading import Reading
 from bitfold.kernels.ready import Given, as_kind, kernel_of
 from bitfold.kernels.vectors import lanes_of
@@ -59,14 +59,31 @@ class Frame:
 
 
 class _Held(NamedTuple):
-    """A part that was held against its program."""
+    """A part that was held against its program.
+
+    Args:
+        part, given: as it was said, and as kernels take it.
+        common: what every walk is told.
+        values: whether gradients depend on the pool's numbers.
+        narrow: the width before the head.
+        numbers: of its fields, among all columns.
+        first: where its ids begin, in columns: its own column, or a place for several of them.
+        before: numbers of vectors before heads that a row has in the parts before.
+    """
 
     part: Part
     given: Given
     common: tuple[int, ...]
     values: bool
-    narrow: int  # its width before the head
-    first: int  # of its fields, in the order of parts
+    narrow: int
+    numbers: tuple[int, ...]
+    first: int
+    before: int
+
+    @property
+    def direct(self) -> bool:
+        """Whether its vectors are its only field's as they are read."""
+        return self.part.head is None and len(self.numbers) == 1
 
 
 class Together:
@@ -74,21 +91,28 @@ class Together:
 
     Args:
         parts: lookups, of vectors of float32.
-        beside: whole tables of the same width.
+        numbers: of each part's fields: 0, 1, ... in all.
+        beside: whole tables of the same width, whose numbers come after.
 
     Raises:
         BitfoldError: for a tensor whose memory is not what the kernels read.
     """
 
-    def __init__(self, parts: Sequence[Part], beside: Sequence[Table]) -> None:
-        self.parts, self.beside = tuple(parts), tuple(beside)
-        firsts = [0, *accumulate(part.fields for part in parts)]
-        self.held = [_hold(part, first) for part, first in zip(parts, firsts, strict=False)]
-        self.fields = firsts[-1]
-        self.columns = self.fields + len(beside)
+    def __init__(
+        self, parts: Sequence[Part], numbers: Sequence[tuple[int, ...]], beside: Sequence[Table]
+    ) -> None:
+        self.fields = sum(len(each) for each in numbers)
+        self.columns, self.beside = self.fields + len(beside), tuple(beside)
+        self.held: list[_Held] = []
+        room, before = self.columns, 0
+        for part, own in zip(parts, numbers, strict=True):
+            several = len(own) > 1
+            self.held.append(_hold(part, own, room if several else own[0], before))
+            room += len(own) * several
+            before += len(own) * self.held[-1].narrow
+        self.room, self.narrow = room, before
         head = parts[0].head
         self.dim = int(parts[0].words[5] if head is None else head.shape[2])
-        self.narrow = sum(each.part.fields * each.narrow for each in self.held)
         for part in parts:
             width = part.words[5] if part.head is None else part.head.shape[2]
             if part.head is not None:
@@ -101,128 +125,77 @@ class Together:
             check_tensor("the weight", table.weight, shape, torch.float32)
             if not table.weight.is_contiguous():
                 raise refused("the weight", f"strides {table.weight.stride()}", "a contiguous one")
-        # What may be put elsewhere: weights by `.data`, scales by a checkpoint.
-        self.told = [(t, t.data_ptr()) for t in self._tensors()]
         self.weights = [part.weight for part in parts]
         self.weights += [part.head for part in parts if part.head is not None]
         self.weights += [table.weight for table in beside]
-        self.whose = [each for each in self.held for _ in range(each.part.fields)]
+        self.like = self.held[0].given.ready.like
         self.forwards: dict[int, Any] = {}
         self.backwards: dict[int, Any] = {}
 
-    def _tensors(self) -> list[Tensor]:
-        found: list[Tensor] = []
-        for part in self.parts:
-            scales = part.words[8], part.words[9]
-            found += [t for t in (part.weight, part.head, *scales, *part.tables) if t is not None]
-        return found + [table.weight for table in self.beside]
-
-    def fits(self, parts: Sequence[Part], beside: Sequence[Table]) -> bool:
-        """Whether these are still the parts and tables, where they were."""
-        if len(parts) != len(self.parts) or len(beside) != len(self.beside):
-            return False
-        for mine, part in zip(self.parts, parts, strict=True):
-            if (
-                mine.weight is not part.weight
-                or mine.head is not part.head
-                or mine.sparse is not part.sparse
-                or mine.words[0] is not part.words[0]  # the program
-                or mine.words[8] is not part.words[8]
-                or mine.words[9] is not part.words[9]
-                or len(mine.tables) != len(part.tables)
-                or any(a is not b for a, b in zip(mine.tables, part.tables, strict=True))
-            ):
-                return False
-        for known, table in zip(self.beside, beside, strict=True):
-            if known.weight is not table.weight or known[1:] != table[1:]:
-                return False
-        return all(tensor.data_ptr() == address for tensor, address in self.told)
-
     def read(
-        self, rows: int, sources: Sequence[Source], apart: bool
-    ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Vectors `[B, D]` of all fields of the parts, then of the tables.
+        self, rows: int, places: list[int], apart: bool
+    ) -> tuple[Sequence[Tensor], Tensor, Tensor]:
+        """Vectors `[B, D]` of all columns.
 
         Args:
             rows: `B`.
-            sources: where ids are, of each column.
+            places: of each column, the address of its ids, and how many numbers they are apart.
             apart: whether each column is a tensor of its own, or all are one.
 
         Returns:
-            The vectors; the ids, flat, those of a part as `[B, f]` and then those of each table;
-            vectors before heads, flat.
+            The vectors; the ids, `[N, B]` and then those of each part of several fields as
+            `[B, f]`, flat; vectors before heads, flat.
 
         Raises:
             IdOutOfRange: for an id that has no row.
         """
-        lists = self.lists(backward=False)
-        frame, flags = lists.frame, lists.flags
-        words, at, dim = frame.words, frame.at, self.dim
-        kept = torch.empty(rows * self.columns, dtype=torch.int64)
-        like = self.held[0].given.ready.like
-        narrow = like.new_empty(rows * self.narrow)
+        lists, dim, count = self.lists(backward=False), self.dim, self.columns
+        frame = lists.frame
+        words, at = frame.words, frame.at
+        kept = torch.empty(rows * self.room, dtype=torch.int64)
+        found: Sequence[Tensor]
         if apart:
-            found = [like.new_empty(rows, dim) for _ in range(self.columns)]
+            found = [self.like.new_empty(rows, dim) for _ in range(count)]
+            vectors = [each.data_ptr() for each in found]
         else:
-            found = list(like.new_empty(self.columns, rows, dim).unbind(0))
-        at_ids, at_narrow = kept.data_ptr(), narrow.data_ptr()
-        place = at[0]
-        words[place] = rows
-        place += 2
-        for n, source in enumerate(sources):
-            field, held = n - self.fields, None if n >= self.fields else self.whose[n]
-            if held is None:
-                words[place + 1] = at_ids + 8 * rows * n
-            else:
-                field = n - held.first
-                words[place + 1] = at_ids + 8 * (rows * held.first + field)
-            words[place], words[place + 2] = source.address, source.apart
-            place += 4
-        number, offset = 1, 0
+            every = self.like.new_empty(count, rows, dim)
+            found, start, step = every.unbind(0), every.data_ptr(), 4 * rows * dim
+            vectors = [start + step * n for n in range(count)]
+        narrow = self.like.new_empty(rows * self.narrow) if lists.moves else kept
+        at_ids, at_narrow, place = kept.data_ptr(), narrow.data_ptr(), at[0]
+        words[place], words[place + 2] = rows, at_ids
+        words[lists.places : lists.places + 2 * count] = places
+        job = 1
         for held in self.held:
-            place, fields = at[number], held.part.fields
-            words[place + ROWS] = rows
-            words[place + IDS] = at_ids + 8 * rows * held.first
-            here = at_narrow + 4 * rows * offset
-            if held.part.head is None and fields == 1:
-                words[place + VECTORS] = found[held.first].data_ptr()
-                number += 1
-            else:
-                words[place + VECTORS] = here
-                place = at[number + 1]
-                words[place + jobs.ROWS], words[place + jobs.NARROW] = rows, here
-                for field in range(fields):
-                    words[place + jobs.COLUMNS + field] = found[held.first + field].data_ptr()
-                number += 2
-            offset += fields * held.narrow
+            place = at[job]
+            words[place + ROWS], words[place + IDS] = rows, at_ids + 8 * rows * held.first
+            if held.direct:
+                words[place + VECTORS] = vectors[held.numbers[0]]
+                job += 1
+                continue
+            here = words[place + VECTORS] = at_narrow + 4 * rows * held.before
+            place = at[job + 1]
+            words[place + jobs.ROWS], words[place + jobs.NARROW] = rows, here
+            place += jobs.COLUMNS
+            for number in held.numbers:
+                words[place] = vectors[number]
+                place += 1
+            job += 2
         if self.beside:
-            place = at[number]
-            words[place + tables.ROWS] = rows
+            place = at[job]
+            words[place + tables.ROWS], words[place + tables.BAD] = rows, 0
             words[place + tables.IDS] = at_ids + 8 * rows * self.fields
-            place += tables.HEAD
             for n in range(len(self.beside)):
-                words[place + tables.COLUMN] = n * rows
-                words[place + tables.FOUND] = found[self.fields + n].data_ptr()
-                place += tables.COLUMNS
-            words[at[number] + tables.BAD] = 0
+                own = place + tables.HEAD + n * tables.COLUMNS
+                words[own + tables.COLUMN] = n * rows
+                words[own + tables.FOUND] = vectors[self.fields + n]
         frame.run(frame.base, 0)
-        if any(flag.item(0) >= 0 for flag in flags) or (
-            self.beside and words[at[number] + tables.BAD]
-        ):
-            raise IdOutOfRange(
-                "an id is outside of one of the tables that are read together",
-                got=f"{rows} rows of {self.columns} columns",
-                expected="ids from 0 to the last row",
-            )
+        for flag in lists.flags:
+            if flag.item(0) >= 0:
+                raise _out_of_range(rows, count)
+        if self.beside and words[place + tables.BAD]:
+            raise _out_of_range(rows, count)
         return found, kept, narrow
-
-    def ids_of(self, kept: Tensor, rows: int, number: int) -> Tensor:
-        """The ids `[B]` of a column, of those that `read` kept."""
-        if number >= self.fields:
-            return kept[rows * number : rows * (number + 1)]
-        held = self.whose[number]
-        fields, begin = held.part.fields, rows * held.first
-        return kept[begin + number - held.first : begin + rows * fields : fields]
 
     def lists(self, backward: bool) -> Any:
         """This thread's list of jobs."""
@@ -238,7 +211,7 @@ class Together:
     def moving(self, held: _Held) -> list[int]:
         """What the jobs between lookups and vectors are told."""
         head = 0 if held.part.head is None else held.part.head.data_ptr()
-        fields = held.part.fields
+        fields = len(held.numbers)
         return [0, fields, held.narrow, self.dim, 0, head, 0, 0, *[0] * fields]
 
 
@@ -250,11 +223,19 @@ class _Forward:
     """One thread's list of jobs for vectors, and the words that tell of ids out of range."""
 
     def __init__(self, made: Together) -> None:
-        gather, lanes = [0, made.columns], lanes_of(made.dim)
-        for n in range(made.columns):
-            stride = 1 if n >= made.fields else made.whose[n].part.fields
-            gather += [0, 0, 0, stride]
-        listed: list[tuple[int, Sequence[int]]] = [(jobs.gather().address, gather)]
+        lanes = lanes_of(made.dim)
+        gather = [0, made.columns, 0]
+        placed = {
+            number: (held.first, n, len(held.numbers))
+            for held in made.held
+            if len(held.numbers) > 1
+            for n, number in enumerate(held.numbers)
+        }
+        for number in range(made.columns):
+            gather += placed.get(number, (0, 0, 0))
+        listed: list[tuple[int, Sequence[int]]] = [
+            (jobs.gather().address, [*gather, *[0] * (2 * made.columns)])
+        ]
         self.flags = []
         for held in made.held:
             words = [*held.common, 0]
@@ -262,19 +243,20 @@ class _Forward:
             self.flags.append(space)
             words[SPACE] = space.ctypes.data
             listed.append((kernel_of(held.given.ready, False).address, words))
-            if held.part.head is not None:
-                listed.append((jobs.lift(lanes).address, made.moving(held)))
-            elif held.part.fields > 1:
-                listed.append((jobs.split(lanes).address, made.moving(held)))
+            if not held.direct:
+                kernel = jobs.split if held.part.head is None else jobs.lift
+                listed.append((kernel(lanes).address, made.moving(held)))
         if made.beside:
             words = [0, made.dim, len(made.beside), 0, 1, 0]
             for table in made.beside:
                 words += [table.weight.data_ptr(), table.weight.shape[0], 0, -1, 0, 0]
             listed.append((tables.forward(lanes).address, words))
         self.frame = Frame(listed)
+        self.places = self.frame.at[0] + len(gather)
+        self.moves = any(not held.direct for held in made.held)
 
 
-def _hold(part: Part, first: int) -> _Held:
+def _hold(part: Part, numbers: tuple[int, ...], first: int, before: int) -> _Held:
     fields = part.fields
     ids = torch.zeros((1, fields), dtype=torch.int64)  # any: a batch's own come later
     reading = Reading._make((part.weight, None, ids, None, None, *part.words, list(part.tables)))
@@ -282,24 +264,37 @@ def _hold(part: Part, first: int) -> _Held:
         raise refused(
             "the weight", f"{part.weight.dtype}", "contiguous numbers of float32, or codes"
         )
+    if fields != len(numbers):
+        raise refused("numbers", len(numbers), fields)
     given = Given.of(reading)
     values = needs_values(reading.packed, reading.fusion)
     common = given.told(0, None, given.ready.like)
-    return _Held(part, given, common, values, reading.dim, first)
+    return _Held(part, given, common, values, reading.dim, numbers, first, before)
 
 
-def together(made: Together, rows: int, sources: Sequence[Source]) -> tuple[list[Tensor], Tensor]:
+def _out_of_range(rows: int, columns: int) -> IdOutOfRange:
+    return IdOutOfRange(
+        "an id is outside of one of the tables that are read together",
+        got=f"{rows} rows of {columns} columns",
+        expected="ids from 0 to the last row",
+    )
+
+
+def together(
+    made: Together, rows: int, places: list[int], grads: bool
+) -> tuple[Sequence[Tensor], Tensor]:
     """Vectors `[B, D]` of each column, with gradients where they are enabled; and the ids.
 
     Raises:
         IdOutOfRange: for an id that has no row.
     """
-    if torch.is_grad_enabled() and any(weight.requires_grad for weight in made.weights):
-        apply: Any = _Together.apply
-        holder: list[Tensor] = []
-        found = apply((made, rows, sources, holder), *made.weights)
-        return list(found), holder[0]
-    columns, kept, _ = made.read(rows, sources, apart=torch.is_grad_enabled())
+    if grads:
+        for weight in made.weights:
+            if weight.requires_grad:
+                apply: Any = _Together.apply
+                holder: list[Tensor] = []
+                return apply((made, rows, places, holder), *made.weights), holder[0]
+    columns, kept, _ = made.read(rows, places, grads)
     return columns, kept
 
 
@@ -309,8 +304,8 @@ class _Together(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, given: Any, *weights: Tensor) -> tuple[Tensor, ...]:
         """Vectors, and what their gradient needs."""
-        made, rows, sources, holder = given
-        columns, kept, narrow = made.read(rows, sources, apart=True)
+        made, rows, places, holder = given
+        columns, kept, narrow = made.read(rows, places, apart=True)
         holder.append(kept)
         ctx.set_materialize_grads(False)
         ctx.made, ctx.rows, ctx.scales = made, rows, []
@@ -362,7 +357,7 @@ class _Backward:
             if part.head is not None:
                 kernel = jobs.lower(lanes, lanes_of(held.narrow))
                 listed.append((kernel.address, made.moving(held)))
-            elif part.fields > 1:
+            elif not held.direct:
                 listed.append((jobs.join(lanes).address, made.moving(held)))
             space = np.empty(held.given.reading.room + held.given.ready.spare, np.int64)
             self.spaces.append(space)
@@ -420,9 +415,9 @@ def _differentiated(ctx: Any, grads: Sequence[Tensor | None]) -> list[Found]:
             each = as_kind(each, float32)
         given.append(each)
     addresses = [0 if each is None else each.data_ptr() for each in given]
-    like, lists = made.held[0].given.ready.like, made.lists(backward=True)
+    like, lists = made.like, made.lists(backward=True)
     words, at = lists.frame.words, lists.frame.at
-    narrow = narrow.clone()
+    narrow = like.new_empty(rows * made.narrow) if narrow is kept else narrow.clone()
     at_ids, at_narrow, at_turned = kept.data_ptr(), narrow.data_ptr(), lists.turned.data_ptr()
     found_pools: list[Found] = []
     found_heads: list[Found] = []
@@ -431,17 +426,17 @@ def _differentiated(ctx: Any, grads: Sequence[Tensor | None]) -> list[Found]:
     for n, (held, head, pool, (centres, steps)) in enumerate(
         zip(made.held, heads, pools, ctx.scales, strict=True)
     ):
-        part, fields, mine = held.part, held.part.fields, lists.jobs[n]
-        own = addresses[held.first : held.first + fields]
+        part, fields, mine = held.part, len(held.numbers), lists.jobs[n]
+        own = [addresses[number] for number in held.numbers]
         missing = not any(own)
         lists.leave(n, missing)
-        vectors, at_narrow = at_narrow, at_narrow + 4 * rows * fields * held.narrow
+        vectors = at_narrow + 4 * rows * held.before
         if missing:
             found_pools.append((None, None, part.weight))
             if part.head is not None:
                 found_heads.append((None, None, part.head))
             continue
-        if head is None and fields == 1:
+        if held.direct:
             vectors = own[0]
         else:
             place = at[mine[0]]
