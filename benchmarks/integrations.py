@@ -4,9 +4,11 @@
 
 Each example runs as its user runs it, in the environment that `make frameworks` makes, one after
 the other, on one thread. A cell is an example, a budget and a seed; its figures are kept in
-OUT/integrations/, and what is there is not measured again. The page's tables stand between
-`<!-- table: integrations -->` and `<!-- end -->`; `--only`, `--budgets` and `--seeds` say which
-cells to measure.
+OUT/integrations/, and what is there is not measured again. Rows a second are measured apart, in
+`--turns` short runs of `SHORT` rows, each model whole and at each budget one after the other, and
+without rest: run `--turns 0` for the long runs beside other work, and the turns on a quiet machine.
+The page's tables stand between `<!-- table: integrations -->` and `<!-- end -->`; `--only`,
+`--budgets` and `--seeds` say which cells to measure.
 """
 
 import argparse
@@ -40,20 +42,23 @@ MODELS = {
 }
 WHOLE = "none"
 BUDGETS = (WHOLE, "10x", "50x")
+SHORT = 100_000
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """An example at a budget, with a seed."""
+    """An example at a budget, with a seed; or a short run of it, to see how fast it is."""
 
     model: str
     budget: str
     seed: int
+    short: bool = False
 
     def path(self, out: Path) -> Path:
         """Where its figures are kept."""
-        return out / "integrations" / f"{self.model}-{self.budget}-{self.seed}.json"
+        what = "speed-" if self.short else ""
+        return out / "integrations" / f"{what}{self.model}-{self.budget}-{self.seed}.json"
 
     def measure(self, log: Path) -> Row:
         """Run it in a process of its own.
@@ -62,6 +67,7 @@ class Cell:
             RuntimeError: it failed; the last line of what it said.
         """
         words = ["--data", str(log), "--budget", self.budget, "--seed", str(self.seed)]
+        words += ["--rows", str(SHORT), "--epochs", "1"] if self.short else []
         done = subprocess.run(
             [str(PYTHON), str(EXAMPLES / f"{self.model}.py"), *words],
             capture_output=True, text=True, check=False,
@@ -84,9 +90,9 @@ def prepared(data: Path, out: Path) -> Path:
     return folder
 
 
-def figures(model: str, budget: str, out: Path) -> list[Row]:
-    """The seeds that are measured."""
-    found = sorted((out / "integrations").glob(f"{model}-{budget}-*.json"))
+def figures(model: str, budget: str, out: Path, before: str = "") -> list[Row]:
+    """The seeds that are measured; or the turns."""
+    found = sorted((out / "integrations").glob(f"{before}{model}-{budget}-*.json"))
     return [json.loads(path.read_text()) for path in found]
 
 
@@ -101,13 +107,17 @@ def line(model: str, budget: str, out: Path) -> list[str] | None:
     if not whole or not rows:
         return None
     auc, full = mean(rows, "auc"), mean(whole, "auc")
-    speed = mean(rows, "rows_per_second")
+    quick, slow = (figures(model, each, out, "speed-") for each in (budget, WHOLE))
+    ratios = [
+        a["rows_per_second"] / b["rows_per_second"] for a, b in zip(quick, slow, strict=False)
+    ]
     folded = budget != WHOLE
     return [
         MODELS[model], budget if folded else "whole", f"{auc:.4f}",
         f"{(auc - 0.5) / (full - 0.5):.1%}" if folded else "",
-        f"{mean(rows, 'bytes'):,.0f}", f"{speed:,.0f}",
-        f"{speed / mean(whole, 'rows_per_second'):.2f}" if folded else "",
+        f"{mean(rows, 'bytes'):,.0f}",
+        f"{statistics.median(row['rows_per_second'] for row in quick):,.0f}" if quick else "",
+        f"{statistics.median(ratios):.2f}" if folded and ratios else "",
         f"{mean(rows, 'first_step'):.1f}", f"{mean(rows, 'epochs'):.0f}",
         mebibytes(mean(rows, "resident")), str(len(rows)),
     ]  # fmt: skip
@@ -136,7 +146,8 @@ def main() -> None:
     say.add_argument("--data", type=Path, required=True)
     say.add_argument("--out", type=Path, default=Path("bench-out"))
     say.add_argument("--page", type=Path)
-    say.add_argument("--seeds", type=int, default=1)
+    say.add_argument("--seeds", type=int, default=3)
+    say.add_argument("--turns", type=int, default=5, help="short runs of each, for rows a second")
     say.add_argument("--only", nargs="*", default=list(MODELS), choices=list(MODELS))
     say.add_argument("--budgets", nargs="*", default=list(BUDGETS))
     args = say.parse_args()
@@ -146,6 +157,10 @@ def main() -> None:
     cells = [
         Cell(model, budget, seed)
         for seed in range(args.seeds) for budget in args.budgets for model in args.only
+    ]  # fmt: skip
+    cells += [
+        Cell(model, budget, turn, short=True)
+        for model in args.only for turn in range(args.turns) for budget in args.budgets
     ]  # fmt: skip
     for cell in cells:
         kept = cell.path(args.out)

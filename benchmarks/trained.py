@@ -3,9 +3,9 @@
 `python -m benchmarks.trained --data ../shared/data` trains the full tables to their best epoch of
 validation, folds a copy at each budget with `fit=True`, and prints the test AUC of the full model,
 of the fit alone, of the fit and one epoch of training, and of a model folded before its training
-(to its best epoch too), at the same bytes. The one epoch has a rate that rises for a tenth of it and
-falls to zero; its peak is the one of `PEAKS` whose validation AUC is best. As such a rate helps a
-model that is trained from scratch as well, that is shown too: its best epoch, and one more.
+(to its best epoch too), at the same bytes. The one epoch has a rate that rises for a tenth of it
+and falls to zero; its peak is the one of `PEAKS` whose validation AUC is best. As such a rate helps
+a model that is trained from scratch as well, that is shown too: its best epoch, and one more.
 """
 
 import argparse

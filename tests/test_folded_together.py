@@ -382,3 +382,18 @@ def test_a_packed_model_serves_what_it_trained() -> None:
         assert served(ids).shape == (50, 5, 16)
         assert torch.equal(served(ids)[:, 3:], model(ids)[:, 3:])
         torch.testing.assert_close(served(ids), by_itself(served, ids), rtol=1e-5, atol=1e-6)
+
+
+def test_sparse_adam_and_heads() -> None:
+    model = Net(sparse=True)
+    optimizer = torch.optim.SparseAdam(model.parameters())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(bitfold.BitfoldError, match=r"SparseAdam, which holds table 'tables.0'"):
+        bitfold.fold(model, "4x", seed=0, method="mixed-dimensions")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    report = bitfold.fold(model, "10x", seed=0, method="binary-code")
+    assert not any("SparseAdam" in note for note in report.notes)
+    model(batch(30)).sum().backward()
+    optimizer.step()
+    other = bitfold.fold(Net(sparse=True), "4x", seed=0, method="mixed-dimensions")
+    assert any("SparseAdam refuses" in note for note in other.notes)

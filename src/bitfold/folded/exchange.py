@@ -27,7 +27,11 @@ from bitfold.folded.finding import (
 from bitfold.folded.inputs import show_inputs
 from bitfold.folded.joint import Joint
 from bitfold.folded.plans import Group, Overrides, counted, grouped, joint_of, planned, total_of
-from bitfold.folded.references import exchange_in_optimizers, take_out_of_lists
+from bitfold.folded.references import (
+    check_optimizers,
+    exchange_in_optimizers,
+    take_out_of_lists,
+)
 from bitfold.folded.report import FoldReport
 
 MIN_ROWS = 100
@@ -119,7 +123,9 @@ def fold(
         if joint is None:
             for n in group.tables:
                 tables[n].left = "the budget has room for it as it is"
-    if not inplace:
+    if inplace:
+        check_optimizers(*_put(tables, groups, joints))
+    else:
         model, tables = _copied(model, tables)
     return _exchanged(model, tables, groups, joints, total)
 
@@ -141,6 +147,25 @@ def _chosen(
         elif not table.left:
             table.counts = True
     return tables
+
+
+def _put(
+    tables: Sequence[FoundTable], groups: Sequence[Group], joints: Sequence[Joint | None]
+) -> tuple[dict[int, list[Tensor]], dict[int, str]]:
+    """What each weight is folded into, by its `id`; and which of that has dense gradients though
+    the table's were sparse, with a table's name."""
+    removed: dict[int, list[Tensor]] = {}
+    dense: dict[int, str] = {}
+    for group, joint in zip(groups, joints, strict=True):
+        if joint is None:
+            continue
+        own: list[Tensor] = list(joint.parameters())
+        sparse = {id(table.weight) for table in joint.embedder.tables()}
+        for n in group.tables:
+            removed[id(tables[n].weight)] = own
+            if tables[n].first.sparse:
+                dense |= {id(p): tables[n].name for p in own if id(p) not in sparse | dense.keys()}
+    return removed, dense
 
 
 def put_beside(tables: Sequence[FoundTable], joints: Sequence[Joint]) -> None:
@@ -177,13 +202,12 @@ def _exchanged(
     total: int,
 ) -> FoldReport:
     """Put the joint tables in place, and tell."""
-    removed: dict[int, list[Tensor]] = {}
+    removed, dense = _put(tables, groups, joints)
     for group, joint in zip(groups, joints, strict=True):
         if joint is None:
             continue
         owner = True
         for field, n in enumerate(group.tables):
-            removed[id(tables[n].weight)] = list(joint.parameters())
             for module in tables[n].modules.values():
                 folded_from(module, joint, field, owner=owner)
                 owner = False
@@ -191,6 +215,12 @@ def _exchanged(
     put_beside(tables, made)
     show_inputs(model, made)
     notes = []
+    if dense:
+        names = dict.fromkeys(dense.values())
+        notes.append(
+            f"{', '.join(names)}: rows have sparse gradients, their heads dense ones, which "
+            "torch.optim.SparseAdam refuses"
+        )
     optimizers = exchange_in_optimizers(removed)
     if optimizers:
         notes.append(f"{optimizers} optimizer(s) held folded weights: they have the new ones now")

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bitfold.errors import BitfoldError
+
 DEPTH = 4
 """How deep lists in lists are looked through."""
 
@@ -23,11 +25,7 @@ def exchange_in_optimizers(removed: Mapping[int, Sequence[Tensor]]) -> int:
     Returns:
         How many optimizers there were.
     """
-    found = [
-        each
-        for each in gc.get_objects()
-        if issubclass(type(each), torch.optim.Optimizer) and _holds(each, removed)
-    ]
+    found = _optimizers(removed)
     for optimizer in found:
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         for group in optimizer.param_groups:
@@ -42,6 +40,40 @@ def exchange_in_optimizers(removed: Mapping[int, Sequence[Tensor]]) -> int:
                 kept += new
             group["params"] = kept
     return len(found)
+
+
+def check_optimizers(removed: Mapping[int, Sequence[Tensor]], dense: Mapping[int, str]) -> None:
+    """Raise for an optimizer of sparse gradients that would get others.
+
+    Args:
+        removed: by the `id` of a weight, what it is folded into.
+        dense: by the `id` of such a parameter, the table that has it; its gradients are dense.
+
+    Raises:
+        BitfoldError: which names a table.
+    """
+    for optimizer in _optimizers(removed):
+        if not isinstance(optimizer, torch.optim.SparseAdam):
+            continue
+        held = [each for group in optimizer.param_groups for each in group["params"]]
+        found = [dense[id(p)] for w in held for p in removed.get(id(w), ()) if id(p) in dense]
+        if found:
+            raise BitfoldError(
+                f"SparseAdam, which holds table {found[0]!r}, cannot train what it is folded into",
+                got="a plan with heads, whose gradients are dense",
+                expected="sparse gradients alone",
+                fix="fold before the optimizer is made and use torch.optim.Adagrad or "
+                "bitfold.optim, or say method='binary-code'",
+            )
+
+
+def _optimizers(removed: Mapping[int, Any]) -> list[torch.optim.Optimizer]:
+    """Those alive that hold removed weights."""
+    return [
+        each
+        for each in gc.get_objects()
+        if issubclass(type(each), torch.optim.Optimizer) and _holds(each, removed)
+    ]
 
 
 def _holds(optimizer: Any, removed: Mapping[int, Any]) -> bool:
