@@ -397,3 +397,36 @@ def test_sparse_adam_and_heads() -> None:
     optimizer.step()
     other = bitfold.fold(Net(sparse=True), "4x", seed=0, method="mixed-dimensions")
     assert any("SparseAdam refuses" in note for note in other.notes)
+
+
+def test_what_autograd_kept_is_held_against_the_kernels() -> None:
+    model = Net()
+    bitfold.fold(model, "10x", seed=0)
+    ids, weights = batch(40), torch.randn(40, 5, 16)
+    learned(model, ids)
+    wanted = gradients(model, lambda: model(ids), weights)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t.clone(), lambda t: t.clone()):
+        for ours, theirs in zip(gradients(model, lambda: model(ids), weights), wanted, strict=True):
+            assert torch.equal(ours, theirs)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t[:1], lambda t: t):
+        loss = (model(ids) * weights).sum()
+    with pytest.raises(bitfold.BitfoldError, match="kept"):
+        loss.backward()
+
+
+def test_a_weight_that_shrank_is_refused() -> None:
+    model = Net()
+    bitfold.fold(model, "10x", seed=0)
+    ids = batch(40)
+    learned(model, ids)
+    loss = model(ids).sum()
+    weight = next(part for part in model.modules() if type(part).__name__ == "LowBitPool").weight
+    whole = weight.data
+    weight.data = weight.data[:2]
+    with pytest.raises(bitfold.BitfoldError, match="the weight is not what this lookup needs"):
+        loss.backward()
+    with pytest.raises(bitfold.BitfoldError, match="weight"):
+        model(ids)
+    weight.data = whole
+    learned(model, ids)
+    model(ids).sum().backward()

@@ -42,11 +42,12 @@ class Reader:
         self.members, self.made, self.tables = members, made, tables
         self.at = {number: place for place, number in enumerate(numbers)}
         self.pools: list[Any] = [member.pool for member in members]
-        self.slots: list[tuple[Mapping[str, Any], str, Tensor, int]] = []
+        self.slots: list[tuple[Mapping[str, Any], str, Tensor, int, torch.Size]] = []
         for place, name in slots:
             tensor = place.get(name)
             if tensor is not None:  # not all rows have steps
-                self.slots.append((place, name, tensor, tensor.data_ptr()))
+                self.slots.append((place, name, tensor, tensor.data_ptr(), tensor.shape))
+        self.stored = [(member.stored, member.stored.named()) for member in members if member.reads]
         self.counts = [member for member in members if member.rounds]
         self.words = [(table.padding_idx, table.sparse) for table in tables]
 
@@ -76,6 +77,7 @@ class Reader:
             kept = pool._parameters if "weight" in pool._parameters else pool._buffers
             slots.append((kept, "weight"))
             slots += [(pool._buffers, name) for name in ("centres", "steps") if member.rounds]
+            slots += [(member.stored.named(), name) for name in member.reads]
             if member.head is not None:
                 slots.append((member.head._parameters, "weight"))
         whole = []
@@ -93,8 +95,15 @@ class Reader:
 
     def holds(self) -> bool:
         """Whether all is as it was held: the same tensors, where they were, and nobody's else."""
-        for place, name, tensor, address in self.slots:
-            if place.get(name) is not tensor or tensor.data_ptr() != address:
+        for place, name, tensor, address, shape in self.slots:
+            if (
+                place.get(name) is not tensor
+                or tensor.data_ptr() != address
+                or tensor.shape != shape
+            ):
+                return False
+        for stored, named in self.stored:
+            if stored.named() is not named:
                 return False
         for pool in self.pools:
             if pool._forward_pre_hooks or pool.moved_by is not None:

@@ -69,6 +69,7 @@ class _Held(NamedTuple):
         numbers: of its fields, among all columns.
         first: where its ids begin, in columns: its own column, or a place for several of them.
         before: numbers of vectors before heads that a row has in the parts before.
+        shape: of the weight.
     """
 
     part: Part
@@ -79,6 +80,7 @@ class _Held(NamedTuple):
     numbers: tuple[int, ...]
     first: int
     before: int
+    shape: torch.Size
 
     @property
     def direct(self) -> bool:
@@ -111,6 +113,7 @@ class Together:
             room += len(own) * several
             before += len(own) * self.held[-1].narrow
         self.room, self.narrow = room, before
+        self.moves = any(not held.direct for held in self.held)
         head = parts[0].head
         self.dim = int(parts[0].words[5] if head is None else head.shape[2])
         for part in parts:
@@ -128,6 +131,7 @@ class Together:
         self.weights = [part.weight for part in parts]
         self.weights += [part.head for part in parts if part.head is not None]
         self.weights += [table.weight for table in beside]
+        self.sizes = [table.weight.shape for table in beside]
         self.like = self.held[0].given.ready.like
         self.forwards: dict[int, Any] = {}
         self.backwards: dict[int, Any] = {}
@@ -161,7 +165,7 @@ class Together:
             every = self.like.new_empty(count, rows, dim)
             found, start, step = every.unbind(0), every.data_ptr(), 4 * rows * dim
             vectors = [start + step * n for n in range(count)]
-        narrow = self.like.new_empty(rows * self.narrow) if lists.moves else kept
+        narrow = self.like.new_empty(rows * self.narrow) if self.moves else kept
         at_ids, at_narrow, place = kept.data_ptr(), narrow.data_ptr(), at[0]
         words[place], words[place + 2] = rows, at_ids
         words[lists.places : lists.places + 2 * count] = places
@@ -253,7 +257,6 @@ class _Forward:
             listed.append((tables.forward(lanes).address, words))
         self.frame = Frame(listed)
         self.places = self.frame.at[0] + len(gather)
-        self.moves = any(not held.direct for held in made.held)
 
 
 def _hold(part: Part, numbers: tuple[int, ...], first: int, before: int) -> _Held:
@@ -269,7 +272,8 @@ def _hold(part: Part, numbers: tuple[int, ...], first: int, before: int) -> _Hel
     given = Given.of(reading)
     values = needs_values(reading.packed, reading.fusion)
     common = given.told(0, None, given.ready.like)
-    return _Held(part, given, common, values, reading.dim, numbers, first, before)
+    shape = part.weight.shape
+    return _Held(part, given, common, values, reading.dim, numbers, first, before, shape)
 
 
 def _out_of_range(rows: int, columns: int) -> IdOutOfRange:
@@ -318,7 +322,7 @@ class _Together(torch.autograd.Function):
                 pools.append(held.part.weight)
             ctx.scales.append((centres, steps))
         heads = (held.part.head for held in made.held if held.part.head is not None)
-        ctx.save_for_backward(kept, narrow, *heads, *pools)
+        ctx.save_for_backward(kept, narrow if made.moves else None, *heads, *pools)
         return tuple(columns)
 
     @staticmethod
@@ -326,9 +330,7 @@ class _Together(torch.autograd.Function):
         """Gradients of the weights, in their order; None of what no vector was needed of."""
         with torch.no_grad():
             found = _differentiated(ctx, grads)
-        if (
-            torch.is_grad_enabled()
-        ):  # a graph of the gradient is wanted, and refused once it is used
+        if torch.is_grad_enabled():  # a graph of it is wanted, and refused once it is used
             sources = [each for each in grads if each is not None and each.requires_grad]
             once: Any = ops.Once.apply
             rest = iter(once(len(sources), *sources, *(v for _, v, _ in found if v is not None)))
@@ -402,6 +404,16 @@ def _differentiated(ctx: Any, grads: Sequence[Tensor | None]) -> list[Found]:
     rest, shape = iter(others), (rows, dim)
     heads = [None if held.part.head is None else next(rest) for held in made.held]
     pools = [next(rest) if held.values else held.part.weight for held in made.held]
+    # What autograd kept may have been elsewhere since, and weights may have moved.
+    _check_same("kept ids", kept, torch.int64, (rows * made.room,))
+    if made.moves:
+        _check_same("kept vectors", narrow, float32, (rows * made.narrow,))
+    for held, head, pool in zip(made.held, heads, pools, strict=True):
+        _check_same("the weight", pool, held.part.weight.dtype, held.shape)
+        if head is not None:
+            _check_same("the head", head, float32, (len(held.numbers), held.narrow, dim))
+    for table, size in zip(made.beside, made.sizes, strict=True):
+        _check_same("the weight", table.weight, float32, size)
     given: list[Tensor | None] = []  # and kept while the jobs run
     for each in grads:
         if each is not None and (
@@ -410,6 +422,7 @@ def _differentiated(ctx: Any, grads: Sequence[Tensor | None]) -> list[Found]:
             or each.shape != shape
             or not each.is_cpu
             or not each.is_contiguous()
+            or each.is_neg()
         ):
             check_tensor("grad", each, shape)
             each = as_kind(each, float32)
@@ -417,7 +430,7 @@ def _differentiated(ctx: Any, grads: Sequence[Tensor | None]) -> list[Found]:
     addresses = [0 if each is None else each.data_ptr() for each in given]
     like, lists = made.like, made.lists(backward=True)
     words, at = lists.frame.words, lists.frame.at
-    narrow = like.new_empty(rows * made.narrow) if narrow is kept else narrow.clone()
+    narrow = narrow.clone() if made.moves else kept
     at_ids, at_narrow, at_turned = kept.data_ptr(), narrow.data_ptr(), lists.turned.data_ptr()
     found_pools: list[Found] = []
     found_heads: list[Found] = []
@@ -485,6 +498,20 @@ def _differentiated(ctx: Any, grads: Sequence[Tensor | None]) -> list[Found]:
             found_tables[n] = met[:count], values[:count], weight
         place += tables.COLUMNS * (values is not None)
     return [*found_pools, *found_heads, *found_tables]
+
+
+def _check_same(argument: str, tensor: Tensor, dtype: torch.dtype, shape: Any) -> None:
+    """Raise unless a tensor is as it was when it was held."""
+    if (
+        tensor.dtype is dtype
+        and tensor.shape == shape
+        and tensor.is_cpu
+        and tensor.is_contiguous()
+        and not tensor.is_neg()
+    ):
+        return
+    check_tensor(argument, tensor, tuple(shape), dtype)
+    raise refused(argument, f"strides {tensor.stride()}", "a contiguous tensor")
 
 
 def _tables(
