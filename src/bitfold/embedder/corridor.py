@@ -234,8 +234,9 @@ class Corridor(GroupEmbedder):
     def count_forward(self) -> None:
         """A forward of training begins, of a part that is read together with others."""
         if self.rounds and self.training:
-            for pool in self.pools():
-                pool.count_forward(pool.weight)
+            for name in self.pool_names:
+                pool: Any = self._modules[name]
+                pool.count_forward(pool._parameters["weight"])
 
     def _narrow(self, ids: Tensor, padding_idx: int | None) -> Tensor:
         """Vectors `[B, F, w]` before the head."""

@@ -93,9 +93,11 @@ class LowBitPool(Counted, Sliced, DensePool):
     def count_forward(self, weight: Tensor) -> None:
         """Count a forward, if this is training, and refresh what is due; before its first read."""
         if self.training:
+            own: Any = self._buffers  # past `nn.Module`'s attributes, slower than the count
             count_forward(
-                weight, self.centres, self.steps, self.forwards, self.slices, self.bits, self.every
-            )
+                weight, own["centres"], own["steps"], self.forwards, self.slices, self.bits,
+                self.every,
+            )  # fmt: skip
 
     def forward(self, cells: Tensor | Callable[[Tensor], Tensor]) -> Tensor:
         """Read the rows at `cells`, or let a function read the weight while it is there."""
