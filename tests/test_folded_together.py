@@ -430,3 +430,13 @@ def test_a_weight_that_shrank_is_refused() -> None:
     weight.data = whole
     learned(model, ids)
     model(ids).sum().backward()
+
+
+def test_one_id_by_itself() -> None:
+    model = Net()
+    bitfold.fold(model, "10x", seed=0)
+    ids = batch(1)[0]
+    wanted = by_itself(model, ids.unsqueeze(0))[0]
+    for _ in range(4):  # ids of no dimension, as `nn.Embedding` takes them
+        found = torch.stack([table(each) for table, each in zip(model.tables, ids, strict=True)])
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)

@@ -89,9 +89,9 @@ class Joint(nn.Module):
         self.states = _State(), _State()  # without gradients, and with them
         self.beside = 0  # whole tables that may be read with these; their numbers come after
         self.fitted: tuple[Fitted, ...] = ()
-        # Where the numbers are that vectors are made of: modules' dictionaries and keys.
-        self.slots = tuple(
-            (place, "weight")
+        # Where the numbers are that vectors are made of, as "weight": modules' dictionaries.
+        self.slots: tuple[dict[str, Any], ...] = tuple(
+            place
             for part in embedder.modules()
             for place in (part._parameters, part._buffers)
             if place.get("weight") is not None
@@ -129,7 +129,7 @@ class Joint(nn.Module):
         """
         state = self.states[torch.is_grad_enabled()]
         shape = ids.shape
-        if len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
+        if len(shape) != 1 and (len(shape) != 2 or shape[1] != 1):
             return None
         guess = state.guess
         if guess is None:
@@ -155,8 +155,8 @@ class Joint(nn.Module):
             if there.versions != self._versions():
                 return None
         else:
-            weight = table._parameters["weight"]
-            if there.beside[number] != (id(weight), weight._version):
+            weight = table._parameters.get("weight")
+            if weight is None or there.beside[number] != (id(weight), weight._version):
                 return None
         if there.few:
             listed = ids.tolist() if len(shape) == 1 else ids.reshape(-1).tolist()
@@ -183,10 +183,7 @@ class Joint(nn.Module):
 
     def _versions(self) -> list[int]:
         """How often each weight was written to."""
-        if len(self.slots) == 1:  # most often; a row's lookup is a microsecond, too
-            ((place, name),) = self.slots
-            return [place[name]._version]  # type: ignore[union-attr]
-        return [place[name]._version for place, name in self.slots]  # type: ignore[union-attr]
+        return [place["weight"]._version for place in self.slots]
 
     def called(self, inputs: Any) -> bool:
         """A forward of the model begins; returns whether what it is called with may be of use.
@@ -245,10 +242,10 @@ class Joint(nn.Module):
         embedder, grads, fields = self.embedder, torch.is_grad_enabled(), len(self.columns)
         reader = state.reader
         if not torchs_own() or reader is None or not reader.holds():
-            weights = [place[name] for place, name in self.slots]
+            weights = [place["weight"] for place in self.slots]
             if not weights or any(each is None or each.is_inference() for each in weights):
                 return None
-            if way_of(weights[0]) != DIRECT:  # type: ignore[arg-type]
+            if way_of(weights[0]) != DIRECT:
                 return None
             reader = None
             if not embedder.observes:
