@@ -440,3 +440,27 @@ def test_one_id_by_itself() -> None:
     for _ in range(4):  # ids of no dimension, as `nn.Embedding` takes them
         found = torch.stack([table(each) for table, each in zip(model.tables, ids, strict=True)])
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def hooks(model: nn.Module) -> int:
+    return sum(len(part._forward_pre_hooks) for part in model.modules())
+
+
+def test_a_hook_that_nobody_needs_goes() -> None:
+    model, called = Net(), []
+    model.register_forward_pre_hook(lambda module, args: called.append(len(args)))
+    bitfold.fold(model, "10x", seed=0)
+    assert hooks(model) == 3  # the user's; the model's and that of the list of tables
+    ids = batch(40)
+    for _ in range(40):
+        model(ids)
+    assert hooks(model) == 2 and len(called) == 40
+    assert isinstance(joint_of(model).states[True].guess, InMemory)
+    apart = Apart()
+    bitfold.fold(apart, "10x", seed=0)
+    given = dict(zip("abc", (ids[:, f].clone() for f in range(3)), strict=True))
+    before = hooks(apart)
+    for _ in range(40):
+        apart(given, ids[:, [4, 3]].float())
+    assert hooks(apart) == before
+    assert hooks(bitfold.serving(model)) == 3
