@@ -3,11 +3,13 @@
 `python -m benchmarks.folded row` builds a DLRM with 8 tables, once as it is and once folded at each
 budget, and measures one row through both in alternating turns, forms of tables and of batches as
 people have them. `python -m benchmarks.folded giant` builds a model of 26 tables and 1e9 ids under
-`bitfold.folding`, trains it, and says what it took.
+`bitfold.folding`, trains it, and says what it took. `python -m benchmarks.folded heads` holds the
+kernels that lift narrow rows, and their gradient, against torch's products of matrices.
 """
 
 import argparse
 import copy
+import ctypes
 import resource
 import time
 from collections.abc import Callable, Sequence
@@ -135,10 +137,54 @@ def giant(budget: str, steps: int, batch: int) -> None:
     print(f"resident at most {peak / 1024:,.0f} MiB; last loss {loss.item():.4f}")
 
 
+def heads(count: int) -> None:
+    """Lifting `[B, f, w]` to `[B, 16]` of each field, and its gradient."""
+    from bitfold.kernels import jobs
+    from bitfold.kernels.vectors import lanes_of
+
+    torch.set_num_threads(1)
+    rows = 1024
+    print(f"{rows} rows to {WIDTH} columns, {count} turns; p50 in us, ours and torch.bmm")
+    print("fields  width   forward     ratio   backward    ratio")
+    for fields, width in ((1, 10), (2, 12), (3, 12), (8, 8)):
+        narrow, head = torch.randn(rows, fields, width), torch.randn(fields, width, WIDTH)
+        out, grad = torch.empty(fields, rows, WIDTH), torch.randn(fields, rows, WIDTH)
+        to_head, turned = torch.empty_like(head), torch.empty(WIDTH, width)
+        given = narrow.clone()
+        common = [rows, fields, width, WIDTH]
+        addresses = [head.data_ptr(), to_head.data_ptr(), turned.data_ptr()]
+
+        def told(vectors: Tensor, columns: Tensor, common=common, addresses=addresses) -> object:
+            words = [
+                *common,
+                vectors.data_ptr(),
+                *addresses,
+                *(each.data_ptr() for each in columns),
+            ]
+            return (ctypes.c_int64 * len(words))(*words)
+
+        lift, lower = jobs.lift(lanes_of(WIDTH)), jobs.lower(lanes_of(WIDTH), lanes_of(width))
+        first, second = told(narrow, out), told(given, grad)
+        by_field = narrow.transpose(0, 1)
+        calls = [
+            partial(lift.call, ctypes.addressof(first), 0),
+            partial(torch.bmm, by_field, head),
+            partial(lower.call, ctypes.addressof(second), 0),
+            lambda by_field=by_field, grad=grad, head=head: (
+                torch.bmm(by_field.transpose(1, 2), grad), torch.bmm(grad, head.transpose(1, 2)),
+            ),
+        ]  # fmt: skip
+        ours, theirs, back, their_back = (each[count // 2] for each in turns(calls, count))
+        print(
+            f"{fields:6} {width:6}   {ours:5.1f} {theirs:5.1f}   {ours / theirs:.2f}   "
+            f"{back:6.1f} {their_back:5.1f}   {back / their_back:.2f}"
+        )
+
+
 def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("row", "giant"))
+    parser.add_argument("what", choices=("row", "giant", "heads"))
     parser.add_argument("--turns", type=int, default=3000)
     parser.add_argument("--budget", default="64MiB")
     parser.add_argument("--steps", type=int, default=1000)
@@ -146,6 +192,8 @@ def main() -> None:
     said = parser.parse_args()
     if said.what == "row":
         row(said.turns)
+    elif said.what == "heads":
+        heads(said.turns)
     else:
         giant(said.budget, said.steps, said.batch)
 
