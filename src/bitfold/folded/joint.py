@@ -259,20 +259,20 @@ class Joint(nn.Module):
             places, kept = placed
             versions = self._versions()
             if reader is not None and reader.fits(rows):
-                at, tables = reader.at, reader.tables
+                at, tables, ends = reader.at, reader.tables, 1  # all are of one node
                 found, known = reader.read(rows, places[: 2 * len(at)])
             else:
-                at, tables = {field: field for field in range(fields)}, ()
+                at, tables, ends = {field: field for field in range(fields)}, (), fields
                 found, known = _apart(embedder, _stacked(places[: 2 * fields], kept, rows))
         except (IdOutOfRange, RuntimeError):  # what lies there are no ids
             state.forget()
             return None
         if grads:
-            nodes: Any = {each.grad_fn for each in found if each.requires_grad}
+            nodes: Any = {each.grad_fn for each in found[:ends] if each.requires_grad}
             for node in nodes:  # of many columns each
                 node.register_prehook(partial(_forget, state))
         few, count, beside = rows <= FEW, len(found), {}
-        listed: Any = known.tolist() if few else known[: count * rows].view(count, rows).unbind(0)
+        listed: Any = known.tolist() if few else known.as_strided((count, rows), (rows, 1))
         if tables:
             for number, table in guess.beside.items():
                 weight = table._parameters["weight"]
