@@ -115,7 +115,8 @@ def test_small_tables_are_torchs_own(sparse: bool) -> None:
     gradients(model, lambda: model(ids), weights)
     gradients(plain, lambda: plain(ids), weights)
     for ours, theirs in zip(model.tables[3:], plain.tables[3:], strict=True):
-        assert isinstance(ours, WholeEmbedding) and isinstance(ours, nn.Embedding)
+        assert isinstance(ours, WholeEmbedding)
+        assert isinstance(ours, nn.Embedding)
         assert torch.equal(ours.weight, theirs.weight)
         one, other = ours.weight.grad, theirs.weight.grad
         assert one.is_sparse == sparse == other.is_sparse
@@ -187,7 +188,8 @@ def test_vectors_may_be_written_to() -> None:
     before = [each.detach().clone() for each in found]
     found[0].mul_(2.0)
     found[3].add_(1.0)
-    assert torch.equal(found[0], 2 * before[0]) and torch.equal(found[1], before[1])
+    assert torch.equal(found[0], 2 * before[0])
+    assert torch.equal(found[1], before[1])
     (found[0].sum() + found[3].sum()).backward()
     assert model.tables[3].weight.grad.sum().item() == pytest.approx(30 * 16)
 
@@ -340,7 +342,8 @@ def test_copies_read_their_own(way: str) -> None:
     learned(twin, ids)
     assert twin(ids).abs().sum() > 0
     learned(model, ids)
-    assert model(ids)[:, :3].abs().sum() >= 0 and model(ids)[:, 3:].abs().sum() == 0
+    assert model(ids)[:, :3].abs().sum() >= 0
+    assert model(ids)[:, 3:].abs().sum() == 0
     loss = twin(ids).sum()
     loss.backward()
     assert all(p.grad is None for p in model.parameters())
@@ -454,7 +457,8 @@ def test_a_hook_that_nobody_needs_goes() -> None:
     ids = batch(40)
     for _ in range(40):
         model(ids)
-    assert hooks(model) == 2 and len(called) == 40
+    assert hooks(model) == 2
+    assert len(called) == 40
     assert isinstance(joint_of(model).states[True].guess, InMemory)
     apart = Apart()
     bitfold.fold(apart, "10x", seed=0)
