@@ -274,3 +274,25 @@ def test_pointers_in_bytes():
         chosen = queries.choices(queries.pool.weight, each, rows, index)
         table = served.embedder.stored.named()[f"pointers_{number}_0"]
         assert torch.equal(table, pack_bits(chosen[:, 0], 2))
+
+
+@pytest.mark.parametrize("method", ["dpq", "mgqe"])
+def test_what_is_drawn_anew_is_all_there_is(method):
+    """Memory that nothing was written to holds anything: pointers and masks, too."""
+    fresh = built(method).state_dict()
+    made = built(method, device="meta").to_empty(device="cpu")
+    for name, table in made.embedder.stored.named().items():
+        made.embedder.stored.put(name, torch.full_like(table, 171))
+    made.reset_parameters()
+    for name, value in made.state_dict().items():
+        assert torch.equal(value, fresh[name]), name
+
+
+def test_a_field_beside_others_learns_in_bags_as_in_rows():
+    """Bags read every field's centroids for every id; gradients are those of rows all the same."""
+    one, other = built("mgqe", mode="sum"), built("mgqe", mode="sum")
+    ids = some_ids(12)
+    one(ids).square().sum().backward()
+    other(ids.T.reshape(-1), torch.arange(12 * 3 + 1)).square().sum().backward()
+    for (name, got), expected in zip(one.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(got.grad, expected.grad, msg=name)

@@ -164,8 +164,9 @@ class Quantizing(OwnEmbedder):
 
     def __init__(self, plan: Plan, *, sparse: bool = False, **more: Any) -> None:
         super().__init__(plan, sparse=sparse, **more)
-        self.address = Address(plan.program, more.get("device"))
         self.fields = quantized(plan)
+        folded = {each.field for each in self.fields}
+        self.whole = [number for number in range(self.num_fields) if number not in folded]
         rows = sum(each.ids for each in self.fields)
         self.queries = DensePool(
             rows, self.dim, sparse=sparse, device=more.get("device"), dtype=self.dtype
@@ -233,23 +234,26 @@ class Quantizing(OwnEmbedder):
     def _read(self, weight: Tensor, ids: Tensor, field: Tensor | None) -> Tensor:
         self.pool.count_forward(weight)
         tables = self.stored.named()
-        cells = self.address.cells(ids, field, tables).squeeze(-1)
         if field is not None:
-            return self._read_each(weight, ids, field, cells)
+            return self._read_each(weight, ids, field)
         index = [each.index(ids[:, each.field], tables) for each in self.fields]
         rows = [each.at + place for each, place in zip(self.fields, index, strict=True)]
         queries = self.queries(torch.stack(rows, 1))
-        columns = list(cells.unbind(1))
+        columns = {each: self.own_rows(each, ids[:, each]) for each in self.whole}
         for number, (each, place) in enumerate(zip(self.fields, index, strict=True)):
             columns[each.field] = self._chosen(weight, each, queries[:, number].detach(), place)
-        found = list(self.pool.at(weight, torch.stack(columns, 1)).flatten(-2).unbind(1))
+        cells = torch.stack([columns[number] for number in range(self.num_fields)], 1)
+        found = list(self.pool.at(weight, cells).flatten(-2).unbind(1))
         for number, each in enumerate(self.fields):
             found[each.field] = found[each.field] + _straight(queries[:, number])
         return torch.stack(found, 1)
 
-    def _read_each(self, weight: Tensor, ids: Tensor, field: Tensor, cells: Tensor) -> Tensor:
+    def _read_each(self, weight: Tensor, ids: Tensor, field: Tensor) -> Tensor:
         """Of ids with the field of each: every field chooses for all of them, no shape follows."""
         tables, rows = self.stored.named(), torch.zeros_like(ids)
+        cells = ids.new_zeros(()).expand(*ids.shape, self.plan.program.chunks)
+        for number in self.whole:
+            cells = torch.where((field == number).unsqueeze(1), self.own_rows(number, ids), cells)
         index = [each.index(ids, tables) for each in self.fields]
         own = [field == each.field for each in self.fields]
         for each, place, here in zip(self.fields, index, own, strict=True):
@@ -261,6 +265,13 @@ class Quantizing(OwnEmbedder):
             cells, some = torch.where(here.unsqueeze(1), chosen, cells), some | here
         found: Tensor = self.pool.at(weight, cells).flatten(-2)
         return found + _straight(queries).masked_fill(~some.unsqueeze(1), 0.0)
+
+    def own_rows(self, field: int, ids: Tensor) -> Tensor:
+        """Rows of the pool `[n, C]` of ids of a field that is whole; of other fields' ids, any."""
+        lookups = self.plan.program.fields[field]
+        code = lookups[0].source.code_torch(ids, self.stored.named()) % lookups[0].radix
+        bases = torch.tensor([lookup.base for lookup in lookups], device=ids.device)
+        return code.unsqueeze(-1) + bases
 
     def _chosen(self, weight: Tensor, each: Quantized, queries: Tensor, index: Tensor) -> Tensor:
         """Rows of the pool `[n, C]` that queries `[n, D]` of a field choose."""
@@ -291,7 +302,11 @@ class Quantizing(OwnEmbedder):
         """Normal numbers; the first ids of a field are popular until they are counted."""
         for pool in self.pools():
             _draw_rows(pool, std, generator)
+        tables = self.stored.named()
         for each in self.fields:
+            for name in (name for chunk in range(each.chunks) for name in each.stored(chunk)):
+                if name in tables:  # nothing is chosen for good before `serving`
+                    tables[name].zero_()
             if each.popular:
                 self._put_popular(each, np.arange(each.popular))
 

@@ -46,8 +46,7 @@ def _write(part: Quantizing, number: int, trained: Trained) -> None:
     """Write the vectors of a field whose ids are rows."""
     width = part.plan.group.pools[0].width
     for chunk in trained.chunks(trained.at_once()):
-        field = torch.full_like(chunk.ids, number)
-        cells = part.address.cells(chunk.ids, field, part.stored.named())
+        cells = part.own_rows(number, chunk.ids)
         part.pool.put(cells.flatten(), chunk.vectors.reshape(-1, width))
 
 
