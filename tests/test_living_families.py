@@ -21,6 +21,10 @@ LIVES = {
     "cce": {"chunks": 2},
     "cce, by a map": {"chunks": 2, "map": True},
     "cce, 4 bits": {"chunks": 1, "bits": 4},
+    "dpq": {},
+    "dpq, 4 bits": {"chunks": 2, "bits": 4},
+    "mgqe": {"chunks": 2},
+    "mgqe, by a map": {"chunks": 2, "map": True},
 }
 
 

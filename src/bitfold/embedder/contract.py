@@ -54,6 +54,7 @@ class Embedder(nn.Module):
     observes: bool = False  # whether `observe` wants to be called
     every: int = 0  # how many steps lie between two `maintain`s; 0: an epoch
     multiplies: bool = False  # whether matrices are multiplied, so that batches decide last bits
+    estimates: bool = False  # whether gradients pass by a choice that differences would show
     exact: bool = True  # whether it serves the very vectors that it trains: not while it searches
     fills_unseen: bool = True  # whether rows that no training id reads get the mean of the others
 

@@ -8,7 +8,9 @@ import torch
 from bitfold.embedder.contract import Embedder
 from bitfold.embedder.corridor import Corridor
 from bitfold.embedder.group import GroupEmbedder
+from bitfold.embedder.quantizing import Quantizing
 from bitfold.errors import BitfoldError
+from bitfold.fitting.choices import fit_choices
 from bitfold.fitting.corridors import fit_corridor
 from bitfold.fitting.gradients import descend
 from bitfold.fitting.learning import learn
@@ -88,6 +90,8 @@ def fit(
         learn(part, own)
         if isinstance(part, Corridor):
             how = fit_corridor(part, own, seed)
+        elif isinstance(part, Quantizing):
+            how = fit_choices(part, own, seed)
         else:
             how = [descend(part, own, seed)] * len(own)
         for number, error, said in zip(numbers, errors(part, own), how, strict=True):

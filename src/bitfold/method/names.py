@@ -20,6 +20,8 @@ BUILT_IN = {
     "hot-cold": "bitfold.method.hot_cold:HotCold",
     "cafe": "bitfold.method.cafe:Cafe",
     "cce": "bitfold.method.cce:Cce",
+    "dpq": "bitfold.method.dpq:Dpq",
+    "mgqe": "bitfold.method.dpq:Mgqe",
 }
 GROUP = "bitfold.methods"
 
