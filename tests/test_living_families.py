@@ -21,6 +21,9 @@ LIVES = {
     "cce": {"chunks": 2},
     "cce, by a map": {"chunks": 2, "map": True},
     "cce, 4 bits": {"chunks": 1, "bits": 4},
+    "learned-hash": {},
+    "learned-hash, by a map": {"map": True, "own": 0.5},
+    "learned-hash, of codes": {"small": "code", "bits": 4},
 }
 
 

@@ -20,6 +20,7 @@ BUILT_IN = {
     "hot-cold": "bitfold.method.hot_cold:HotCold",
     "cafe": "bitfold.method.cafe:Cafe",
     "cce": "bitfold.method.cce:Cce",
+    "learned-hash": "bitfold.method.learned_hash:LearnedHash",
 }
 GROUP = "bitfold.methods"
 
