@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from bitfold import BitfoldError, BudgetTooSmall, EmbeddingCollection, Field, plan
 from bitfold.address.stored import unpack_bits
 from bitfold.embedder.buckets import Buckets, Sketch, clustered
+from bitfold.method.sets import plan_sets
 from bitfold.planning.statistics import Counted
 from bitfold.training.phases import begun, ended, next_collection, stages
 
@@ -95,6 +96,27 @@ def test_alike_ids_of_hashed_fields_share_a_row_too():
     for kind in range(6):
         assert len(vectors[kind::6].unique(dim=0)) == 1
     assert after.plan.bytes == state_bytes(after)
+
+
+def test_weights_that_are_no_numbers_are_not_clustered():
+    made = planned()
+    first = first_of(made, COUNTS)
+    with torch.no_grad():
+        first.embedder.pool.weight[0] = torch.nan
+    hashed = EmbeddingCollection.from_plan(made, seed=1)
+    assert np.array_equal(pointers_of(second_of(first)), pointers_of(hashed))
+
+
+def test_sets_are_clustered_one_by_one():
+    made = plan_sets(FIELDS, 8, 2, method="learned-hash", budget=8000)
+    first = first_of(made)
+    for part in first.embedder.parts:
+        part.prepare(COUNTS)
+    after = second_of(first)
+    assert first.plan.bytes == state_bytes(first) <= 8000
+    assert after.plan.bytes == state_bytes(after) <= 8000
+    ids = torch.tensor([[3, 4, 1]]).repeat(1, 2)
+    assert torch.equal(after(ids), after.serving()(ids))
 
 
 def test_frequent_ids_own_rows_where_that_is_said():

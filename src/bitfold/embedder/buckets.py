@@ -193,7 +193,9 @@ class Buckets(Corridor):
         tables = before.stored.named() if isinstance(before, Corridor) else {}
         for name in self.stored.named().keys() & tables.keys():  # maps, and pointers that are there
             self.stored.put(name, tables[name])
-        if isinstance(before, Sketch):
+        if isinstance(before, Sketch) and all(
+            bool(p.isfinite().all()) for p in before.parameters()
+        ):
             for number, lookup, source in self._folded():
                 self._point(before, number, lookup, source)
 
