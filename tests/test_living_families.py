@@ -25,6 +25,9 @@ LIVES = {
     "dpq, 4 bits": {"chunks": 2, "bits": 4},
     "mgqe": {"chunks": 2},
     "mgqe, by a map": {"chunks": 2, "map": True},
+    "learned-hash": {},
+    "learned-hash, by a map": {"map": True, "own": 0.5},
+    "learned-hash, of codes": {"small": "code", "bits": 4},
 }
 
 

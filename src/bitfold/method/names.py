@@ -22,6 +22,7 @@ BUILT_IN = {
     "cce": "bitfold.method.cce:Cce",
     "dpq": "bitfold.method.dpq:Dpq",
     "mgqe": "bitfold.method.dpq:Mgqe",
+    "learned-hash": "bitfold.method.learned_hash:LearnedHash",
 }
 GROUP = "bitfold.methods"
 
