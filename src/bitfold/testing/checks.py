@@ -56,6 +56,8 @@ def need_derivatives(module: nn.Module) -> None:
     """Skip a test of derivatives where gradients are straight-through estimates."""
     if narrow(module):
         pytest.skip("numbers in few bits are steps: their gradients pass straight through")
+    if any(part.estimates for part in embedders(module)):
+        pytest.skip("it chooses: the gradients of what it chooses by pass straight through")
 
 
 def state_bytes(module: nn.Module) -> int:
