@@ -21,6 +21,8 @@ LIVES = {
     "cce": {"chunks": 2},
     "cce, by a map": {"chunks": 2, "map": True},
     "cce, 4 bits": {"chunks": 1, "bits": 4},
+    "amtl": {},
+    "amtl, as in the paper": {"lengths": "every", "rest": "zeros"},
 }
 
 

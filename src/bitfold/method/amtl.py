@@ -17,7 +17,8 @@ import torch
 
 from bitfold.config import option, to_json
 from bitfold.embedder.contract import Embedder
-from bitfold.embedder.prefixes import CLASSES, REST, Prefixes, PrefixSearch, row_cost
+from bitfold.embedder.prefixes import CLASSES, REST, Prefixes, row_cost
+from bitfold.embedder.twins import PrefixSearch
 from bitfold.errors import BitfoldError
 from bitfold.method.allocation import check_minimum
 from bitfold.method.base import Forms, Method, Phase, Traits, dense_only
@@ -48,7 +49,7 @@ class Amtl(Method):
         choices=("shared", "zeros"),
     )
     alpha: float = option(
-        0.3, help="lengths start in proportion to an id's frequency to that power"
+        0.6, help="lengths start in proportion to an id's frequency to that power"
     )
     temperature: float = option(
         0.2, help="of the softmax that the twins' gradient flows through; smaller: sharper"
