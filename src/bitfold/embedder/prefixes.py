@@ -1,6 +1,6 @@
 """Rows that keep the first of their numbers: a pool for each length, and of each id its class.
 
-Source: Yan, Wang, Wang, Li, et al., "Learning Effective and Efficient Embedding via an
+Source: Yan et al., "Learning Effective and Efficient Embedding via an
 Adaptively-Masked Twins-based Layer" (AMTL), CIKM 2021, arXiv 2108.11513. How lengths are learned
 is in `bitfold.embedder.twins`.
 """

@@ -1,6 +1,6 @@
 """AMTL: an id keeps the first numbers of its row; twins learn how many by how frequent it is.
 
-Source: Yan, Wang, Wang, Li, et al., "Learning Effective and Efficient Embedding via an
+Source: Yan et al., "Learning Effective and Efficient Embedding via an
 Adaptively-Masked Twins-based Layer", CIKM 2021, arXiv 2108.11513. The paper masks a table and
 stores what is left; here a budget says how many bytes that are, and rows of one length lie in a
 pool of that width. Of each id a class is stored, which is the number of its pool; its place there
