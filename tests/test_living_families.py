@@ -28,6 +28,8 @@ LIVES = {
     "learned-hash": {},
     "learned-hash, by a map": {"map": True, "own": 0.5},
     "learned-hash, of codes": {"small": "code", "bits": 4},
+    "amtl": {},
+    "amtl, as in the paper": {"lengths": "every", "rest": "zeros"},
 }
 
 

@@ -92,11 +92,20 @@ def fit(
             how = fit_corridor(part, own, seed)
         elif isinstance(part, Quantizing):
             how = fit_choices(part, own, seed)
+        elif part.takes_rows:
+            how = [put(part, number, each) for number, each in enumerate(own)]
         else:
             how = [descend(part, own, seed)] * len(own)
         for number, error, said in zip(numbers, errors(part, own), how, strict=True):
             found[number] = Fitted(fields[number].name, error, said)
     return tuple(found[number] for number in range(len(fields)))
+
+
+def put(part: Embedder, number: int, trained: Trained) -> str:
+    """Write the vectors of a field as they are."""
+    chunks = trained.chunks(trained.at_once())
+    part.put_rows(number, ((each.ids, each.vectors, each.weights) for each in chunks))
+    return "rows as they are, as far as their lengths reach"
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ BUILT_IN = {
     "robe": "bitfold.method.robe:Robe",
     "hash-embeddings": "bitfold.method.hash_embeddings:HashEmbeddings",
     "pep": "bitfold.method.pep:Pep",
+    "amtl": "bitfold.method.amtl:Amtl",
     "low-rank": "bitfold.method.low_rank:LowRank",
     "mixed-dimensions": "bitfold.method.mixed_dimensions:MixedDimensions",
     "hot-cold": "bitfold.method.hot_cold:HotCold",

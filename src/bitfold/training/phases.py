@@ -123,7 +123,8 @@ def next_collection(
     device = next((each.device for each in before.parameters()), None)
     made = EmbeddingCollection.from_plan(plan, seed=seed, mode=before.mode, device=device)
     for part, old in zip(_parts(made.embedder), _parts(before.embedder), strict=True):
-        if phase.start == "carry" and part.plan.groups == old.plan.groups:
+        same = part.plan.groups == old.plan.groups
+        if phase.start == "carry" and same and part.state_dict().keys() == old.state_dict().keys():
             part.load_state_dict(old.state_dict())
         part.inherit(old)
     return made
