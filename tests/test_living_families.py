@@ -21,6 +21,15 @@ LIVES = {
     "cce": {"chunks": 2},
     "cce, by a map": {"chunks": 2, "map": True},
     "cce, 4 bits": {"chunks": 1, "bits": 4},
+    "dpq": {},
+    "dpq, 4 bits": {"chunks": 2, "bits": 4},
+    "mgqe": {"chunks": 2},
+    "mgqe, by a map": {"chunks": 2, "map": True},
+    "learned-hash": {},
+    "learned-hash, by a map": {"map": True, "own": 0.5},
+    "learned-hash, of codes": {"small": "code", "bits": 4},
+    "amtl": {},
+    "amtl, as in the paper": {"lengths": "every", "rest": "zeros"},
 }
 
 

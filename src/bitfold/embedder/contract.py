@@ -55,6 +55,8 @@ class Embedder(nn.Module):
     every: int = 0  # how many steps lie between two `maintain`s; 0: an epoch
     multiplies: bool = False  # whether matrices are multiplied, so that batches decide last bits
     exact: bool = True  # whether it serves the very vectors that it trains: not while it searches
+    estimates: bool = False  # whether a choice's gradient is an estimate, straight through it
+    takes_rows: bool = False  # whether `put_rows` can write vectors as they are
     fills_unseen: bool = True  # whether rows that no training id reads get the mean of the others
 
     @property
@@ -150,6 +152,15 @@ class Embedder(nn.Module):
             `[B, F, C, K]` or `[T, C, K]`, with gradients where they are learned.
         """
         return None
+
+    def put_rows(self, field: int, chunks: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """Write the vectors of a field's ids, as far as they can be held; where it `takes_rows`.
+
+        Args:
+            field: its number.
+            chunks: ids int64 `[n]`, their vectors `[n, D]`, and what each counts `[n]`.
+        """
+        raise NotImplementedError
 
     def prepare(self, stats: Statistics) -> None:
         """Take what the training part is like: counts, frequent ids, signatures."""

@@ -16,6 +16,7 @@ from bitfold.embedder.draws import drawn_seed
 from bitfold.embedder.preparing import build_maps, maps_of, unbuilt, unbuilt_maps
 from bitfold.embedder.ranges import as_int64, limits_of, out_of_range
 from bitfold.planning.plan import Plan
+from bitfold.planning.spec import PoolSpec
 from bitfold.planning.statistics import Statistics
 from bitfold.pool import LowPrecisionPool, PackedPool
 
@@ -43,9 +44,14 @@ class GroupEmbedder(WithConstants, Embedder):
         self.waits = bool(self._maps())  # for its maps to be built
 
     @property
+    def specs(self) -> tuple[PoolSpec, ...]:
+        """The pools that it has: the plan's, most often."""
+        return self.plan.group.pools
+
+    @property
     def pool_names(self) -> tuple[str, ...]:
         """The modules that are pools, in the plan's order."""
-        return tuple(spec.name for spec in self.plan.group.pools)
+        return tuple(spec.name for spec in self.specs)
 
     def pools(self) -> list[Any]:
         """The pools, in the plan's order."""

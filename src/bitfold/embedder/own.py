@@ -47,7 +47,7 @@ class OwnEmbedder(GroupEmbedder):
     ) -> None:
         super().__init__(plan, std=std, seed=seed, device=device)
         self.dim, self.dtype = plan.embedding_dim, DTYPES[plan.dtype]
-        for spec in plan.group.pools:
+        for spec in self.specs:
             made = pool_of(spec, device=device, dtype=self.dtype, sparse=sparse)
             self.add_module(spec.name, made)
         self.place_constants(device)

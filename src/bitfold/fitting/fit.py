@@ -8,7 +8,9 @@ import torch
 from bitfold.embedder.contract import Embedder
 from bitfold.embedder.corridor import Corridor
 from bitfold.embedder.group import GroupEmbedder
+from bitfold.embedder.quantizing import Quantizing
 from bitfold.errors import BitfoldError
+from bitfold.fitting.choices import fit_choices
 from bitfold.fitting.corridors import fit_corridor
 from bitfold.fitting.gradients import descend
 from bitfold.fitting.learning import learn
@@ -88,11 +90,22 @@ def fit(
         learn(part, own)
         if isinstance(part, Corridor):
             how = fit_corridor(part, own, seed)
+        elif isinstance(part, Quantizing):
+            how = fit_choices(part, own, seed)
+        elif part.takes_rows:
+            how = [put(part, number, each) for number, each in enumerate(own)]
         else:
             how = [descend(part, own, seed)] * len(own)
         for number, error, said in zip(numbers, errors(part, own), how, strict=True):
             found[number] = Fitted(fields[number].name, error, said)
     return tuple(found[number] for number in range(len(fields)))
+
+
+def put(part: Embedder, number: int, trained: Trained) -> str:
+    """Write the vectors of a field as they are."""
+    chunks = trained.chunks(trained.at_once())
+    part.put_rows(number, ((each.ids, each.vectors, each.weights) for each in chunks))
+    return "rows as they are, as far as their lengths reach"
 
 
 @torch.no_grad()

@@ -26,6 +26,8 @@ def learn(part: Embedder, tables: list[Trained]) -> None:
                     fix="give counts, or call prepare(stats) first",
                 )
         part.prepare(counted(tables))
+    elif part.takes_rows and any(each.counts is not None for each in tables):
+        part.prepare(counted(tables))
     if part.observes and any(each.counts is not None for each in tables):
         for number, trained in enumerate(tables):
             for chunk in trained.chunks(trained.at_once()):

@@ -34,7 +34,7 @@ def point(
     width = part.width // chunks
     most = max(lookup.radix for _, lookup in found)
     size = max(min(SAMPLED * most, MOST), most)
-    points = _turned(_sample(trained, size, generator), turn)
+    points = _turned(sample(trained, size, generator), turn)
     centroids = [
         k_means(points[:, c * width : (c + 1) * width].contiguous(), lookup.radix, generator)
         for c, lookup in found
@@ -65,7 +65,7 @@ def _turned(vectors: Tensor, turn: Tensor | None) -> Tensor:
     return vectors if turn is None else vectors @ turn.to(vectors.dtype)
 
 
-def _sample(trained: Trained, count: int, generator: torch.Generator) -> Tensor:
+def sample(trained: Trained, count: int, generator: torch.Generator) -> Tensor:
     """Vectors of up to so many ids, the likelier the oftener they occur, each drawn once."""
     rows = trained.at_once()
     if len(trained) <= count:

@@ -178,6 +178,13 @@ class Method(ABC):
         """The parts of a training; none for a method that plans once."""
         return ()
 
+    def begin(self, plan: Plan) -> Group:
+        """The group that the first phase trains, of a plan of one; most often its own.
+
+        A method whose first phase trains another module than a loop without phases does says so.
+        """
+        return plan.group
+
     def advance(self, group: Group, embedder: Embedder, phase: Phase) -> Group:
         """The group that the next phase begins with: what this one trained is in the embedder.
 

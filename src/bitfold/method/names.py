@@ -15,11 +15,15 @@ BUILT_IN = {
     "robe": "bitfold.method.robe:Robe",
     "hash-embeddings": "bitfold.method.hash_embeddings:HashEmbeddings",
     "pep": "bitfold.method.pep:Pep",
+    "amtl": "bitfold.method.amtl:Amtl",
     "low-rank": "bitfold.method.low_rank:LowRank",
     "mixed-dimensions": "bitfold.method.mixed_dimensions:MixedDimensions",
     "hot-cold": "bitfold.method.hot_cold:HotCold",
     "cafe": "bitfold.method.cafe:Cafe",
     "cce": "bitfold.method.cce:Cce",
+    "dpq": "bitfold.method.dpq:Dpq",
+    "mgqe": "bitfold.method.dpq:Mgqe",
+    "learned-hash": "bitfold.method.learned_hash:LearnedHash",
 }
 GROUP = "bitfold.methods"
 

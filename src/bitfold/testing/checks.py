@@ -52,10 +52,15 @@ def narrow(module: nn.Module) -> bool:
     return any(pool.packed for group in groups for pool in group.pools)
 
 
+def steps(module: nn.Module) -> bool:
+    """Whether vectors change by steps: numbers are rounded, or rows are chosen."""
+    return narrow(module) or any(part.estimates for part in embedders(module))
+
+
 def need_derivatives(module: nn.Module) -> None:
     """Skip a test of derivatives where gradients are straight-through estimates."""
-    if narrow(module):
-        pytest.skip("numbers in few bits are steps: their gradients pass straight through")
+    if steps(module):
+        pytest.skip("vectors change by steps: their gradients pass straight through")
 
 
 def state_bytes(module: nn.Module) -> int:

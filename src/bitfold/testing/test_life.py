@@ -150,6 +150,11 @@ def test_phases_end_in_plans(case: Case) -> None:
         assert sum(phase.share for phase in phases) <= 1 + 1e-9
         assert all(phase.start in ("carry", "fresh") for phase in phases)
         plan = collection.plan.part(number)
+        begun = recipe.begin(plan)
+        assert recipe.phases(begun) == phases
+        plan = replace(plan, groups=(begun,))
+        budget = collection.plan.budget
+        assert budget is None or plan.bytes <= budget
         embedder = recipe.build(plan, seed=1, device=None, sparse=False)
         for phase in phases:
             advanced = recipe.advance(plan.group, embedder, phase)

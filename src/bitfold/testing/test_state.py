@@ -27,10 +27,10 @@ from bitfold.testing.checks import (
     disturb,
     embedders,
     exact,
-    narrow,
     rewrite,
     same_rows,
     state_bytes,
+    steps,
 )  # fmt: skip
 
 AnyFace = TypeVar("AnyFace", bound=torch.nn.Module)
@@ -276,7 +276,7 @@ def test_other_dtypes(case: Case, dtype: torch.dtype) -> None:
         moved = copy.deepcopy(collection).to(dtype)
         got = moved(*inputs)
         assert got.dtype == dtype
-        if dtype == torch.float64 or not narrow(collection):  # else another code may be nearer
+        if dtype == torch.float64 or not steps(collection):  # else another code may be nearer
             torch.testing.assert_close(got.float(), expected, rtol=tolerance, atol=near)
         got.float().pow(2).sum().backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in moved.parameters())

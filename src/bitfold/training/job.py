@@ -39,7 +39,7 @@ from bitfold.training.measuring import measure
 from bitfold.training.memory import check_memory
 from bitfold.training.optimizers import make_optimizers, moves_rows
 from bitfold.training.parts import check_parts
-from bitfold.training.phases import Stage, ended, next_collection, stage_at, stages
+from bitfold.training.phases import Stage, begun, ended, next_collection, stage_at, stages
 from bitfold.training.rows import TrainingRows, needs_map
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Job:
         }
         plan = plan_sets(fields, words.vector_width, words.embedding_sets, stats=stats, **settled)
         check_memory(plan)
-        collection = EmbeddingCollection.from_plan(plan, seed=words.seed, mode=words.bags)
+        collection = EmbeddingCollection.from_plan(begun(plan), seed=words.seed, mode=words.bags)
         return self._above(collection, rows)
 
     def _train(self, rows: TrainingRows) -> tuple[ClickModel, Position]:

@@ -76,6 +76,19 @@ def stage_at(every: Sequence[Stage], plan: Plan) -> Stage:
     return every[ended[-1] + 1] if ended and plan.phase else every[0]
 
 
+def begun(plan: Plan) -> Plan:
+    """The plan that the first phase trains: that of a loop without phases, most often.
+
+    Raises:
+        BitfoldError: the method plans beyond the budget.
+    """
+    groups = []
+    for number, group in enumerate(plan.groups):
+        part = plan.part(number)
+        groups.append(replace(_recipe(group).begin(part), fields=group.fields))
+    return _within(replace(plan, groups=tuple(groups)), "before its first phase")
+
+
 def ended(collection: EmbeddingCollection, phase: Phase) -> Plan:
     """The plan at the end of a phase, of what it trained.
 
@@ -91,13 +104,7 @@ def ended(collection: EmbeddingCollection, phase: Phase) -> Plan:
             group = replace(made, fields=group.fields)
         groups.append(group)
     found = replace(plan, groups=tuple(groups), phase=phase.name)
-    if plan.budget is not None and found.bytes > plan.budget:
-        raise BitfoldError(
-            f"method {plan.method!r} leaves its budget at the end of {phase.name}",
-            got=f"{found.bytes:,} bytes",
-            expected=f"{plan.budget:,} at most",
-        )
-    return found
+    return _within(found, f"at the end of {phase.name}")
 
 
 @torch.no_grad()
@@ -116,7 +123,8 @@ def next_collection(
     device = next((each.device for each in before.parameters()), None)
     made = EmbeddingCollection.from_plan(plan, seed=seed, mode=before.mode, device=device)
     for part, old in zip(_parts(made.embedder), _parts(before.embedder), strict=True):
-        if phase.start == "carry" and part.plan.groups == old.plan.groups:
+        same = part.plan.groups == old.plan.groups
+        if phase.start == "carry" and same and part.state_dict().keys() == old.state_dict().keys():
             part.load_state_dict(old.state_dict())
         part.inherit(old)
     return made
@@ -136,6 +144,17 @@ def _left(plan: Plan) -> Sequence[Phase]:
     names = [phase.name for phase in found[0]]
     left = found[0][names.index(plan.phase) + 1 :] if plan.phase in names else found[0]
     return left or (ONLY,)
+
+
+def _within(plan: Plan, when: str) -> Plan:
+    """The plan, held against its budget."""
+    if plan.budget is not None and plan.bytes > plan.budget:
+        raise BitfoldError(
+            f"method {plan.method!r} leaves its budget {when}",
+            got=f"{plan.bytes:,} bytes",
+            expected=f"{plan.budget:,} at most",
+        )
+    return plan
 
 
 def _phases(group: Group) -> tuple[Phase, ...]:
