@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 FAILED = "bitfold/failed"  # the mark in the group's store
 PATIENCE = timedelta(days=7)  # the first process may prepare a log, or measure, for hours
+MISTAKE = 2  # the code of a mistake that the first process tells
+LAST_WORD = 3.0  # seconds that it has to tell it
 
 
 class OtherProcessFailed(BitfoldError):
@@ -108,11 +111,17 @@ def only_one(what: str, devices: int = 1) -> None:
 
 
 def end(code: int) -> None:
-    """End a failed process that trained with others at once, without its threads' last words."""
+    """End a failed process that trained with others at once, without its threads' last words.
+
+    Of a mistake that all of them meet the first one tells; torchrun ends all when one ends, so the
+    others leave it the time to.
+    """
     found = place_of_process()
     if code and found is not None and found.world > 1:
         sys.stdout.flush()
         sys.stderr.flush()
+        if found.rank > 0 and code == MISTAKE:
+            time.sleep(LAST_WORD)
         os._exit(code)
 
 
