@@ -468,3 +468,30 @@ def test_a_hook_that_nobody_needs_goes() -> None:
         apart(given, ids[:, [4, 3]].float())
     assert hooks(apart) == before
     assert hooks(bitfold.serving(model)) == 3
+
+
+@pytest.mark.parametrize("rows", [30, 9000])
+@pytest.mark.parametrize("budget", ["10x", "60x"])
+def test_vectors_of_any_batch_may_be_written_to(rows: int, budget: str) -> None:
+    model = Net()
+    bitfold.fold(model, budget, seed=0)
+    ids = batch(rows)
+    learned(model, ids)
+    found = [table(column) for table, column in zip(model.tables, ids.unbind(1), strict=True)]
+    before = found[1].detach().clone()
+    found[0].mul_(2.0)
+    found[0].sum().backward()
+    assert torch.equal(found[1], before)
+
+
+def test_gradients_that_become_sparse() -> None:
+    model = Net()
+    bitfold.fold(model, "10x", seed=0, method="binary-code")
+    ids = batch(40)
+    learned(model, ids)
+    model.tables[0].sparse = True
+    model.zero_grad()
+    model(ids).sum().backward()
+    grads = [table.weight.grad for table in joint_of(model).embedder.tables()]
+    assert grads
+    assert all(grad is not None and grad.is_sparse for grad in grads)

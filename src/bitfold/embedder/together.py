@@ -41,7 +41,8 @@ class Reader:
     ) -> None:
         self.members, self.made, self.tables = members, made, tables
         self.at = {number: place for place, number in enumerate(numbers)}
-        self.pools: list[Any] = [member.pool for member in members]
+        pools: list[Any] = [member.pool for member in members]
+        self.pools = [(pool, pool.sparse) for pool in pools]
         self.slots: list[tuple[Mapping[str, Any], str, Tensor, int, torch.Size]] = []
         for place, name in slots:
             tensor = place.get(name)
@@ -105,8 +106,8 @@ class Reader:
         for stored, named in self.stored:
             if stored.named() is not named:
                 return False
-        for pool in self.pools:
-            if pool._forward_pre_hooks or pool.moved_by is not None:
+        for pool, sparse in self.pools:
+            if pool._forward_pre_hooks or pool.moved_by is not None or pool.sparse != sparse:
                 return False
         for table, words in zip(self.tables, self.words, strict=True):
             if (table.padding_idx, table.sparse) != words:
