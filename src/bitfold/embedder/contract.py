@@ -68,10 +68,6 @@ class Embedder(nn.Module):
         """Vectors `[B, F, D]` of int64 ids `[B, F]`; those of `padding_idx` are zero."""
         raise NotImplementedError
 
-    def apart(self, ids: Tensor) -> list[Tensor]:
-        """Vectors `[B, D]` of each field, for whoever wants no tensor of all of them."""
-        return list(self(ids).unbind(1))
-
     def forward_bags(
         self,
         ids: Tensor,

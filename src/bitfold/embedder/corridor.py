@@ -188,7 +188,23 @@ class Corridor(GroupEmbedder):
         """Vectors `[B, F, D]` of int64 ids `[B, F]`; those of `padding_idx` are zero."""
         if ids.dtype is not torch.int64:
             ids = as_int64(ids)
-        found = self._narrow(ids, padding_idx)
+        # `read`, without a call: past `nn.Module`'s attributes, which cost as much as a lookup
+        pool: Any = self._modules["pool"]
+        weight = pool._parameters.get("weight")
+        if weight is None:  # of codes
+            weight = pool._buffers.get("weight")
+        if weight is None or pool._forward_pre_hooks:
+            found: Tensor = self.read(lambda weight: self._single(weight, ids, padding_idx))
+        elif (
+            padding_idx is None
+            and self.by_kernels
+            and not self.waits
+            and (not self.rounds or (weight.dtype is torch.uint8 and pool.in_pieces))
+            and way_of(weight) == DIRECT
+        ):
+            found = self._by_kernel(DIRECT, weight, ids, None, None, None, None)
+        else:
+            found = self._single(weight, ids, padding_idx)
         head: Any = self._modules["head"]
         if head is None:
             return found
@@ -196,11 +212,6 @@ class Corridor(GroupEmbedder):
         if padding_idx is None:
             return lifted
         return lifted.masked_fill((ids == padding_idx).unsqueeze(-1), 0.0)
-
-    def apart(self, ids: Tensor) -> list[Tensor]:
-        """Vectors `[B, D]` of each field."""
-        found, head = self._narrow(as_int64(ids), None), self.head
-        return list(found.unbind(1)) if head is None else head.apart(found)
 
     def as_part(self) -> Part | None:
         """What reads this together with other parts of a batch.
@@ -237,27 +248,6 @@ class Corridor(GroupEmbedder):
             for name in self.pool_names:
                 pool: Any = self._modules[name]
                 pool.count_forward(pool._parameters["weight"])
-
-    def _narrow(self, ids: Tensor, padding_idx: int | None) -> Tensor:
-        """Vectors `[B, F, w]` before the head."""
-        # `read`, without a call: past `nn.Module`'s attributes, which cost as much as a lookup
-        pool: Any = self._modules["pool"]
-        weight = pool._parameters.get("weight")
-        if weight is None:  # of codes
-            weight = pool._buffers.get("weight")
-        if weight is None or pool._forward_pre_hooks:
-            found: Tensor = self.read(lambda weight: self._single(weight, ids, padding_idx))
-        elif (
-            padding_idx is None
-            and self.by_kernels
-            and not self.waits
-            and (not self.rounds or (weight.dtype is torch.uint8 and pool.in_pieces))
-            and way_of(weight) == DIRECT
-        ):
-            found = self._by_kernel(DIRECT, weight, ids, None, None, None, None)
-        else:
-            found = self._single(weight, ids, padding_idx)
-        return found
 
     def _way(self, weight: Tensor) -> int:
         """How lookups are made, before the first one of a forward."""

@@ -92,20 +92,6 @@ class Grouped(WithConstants, Embedder):
             found.append(part.forward_bags(taken, own, counted, mode, padding_idx))
         return self._ordered(found)
 
-    def apart(self, ids: Tensor) -> list[Tensor]:
-        """Vectors `[B, D]` of each field."""
-        ids = self._taken(ids)
-        check_columns(ids.shape, self.num_fields)
-        found: dict[int, Tensor] = {}
-        for number, (part, fields) in enumerate(self.members()):
-            vectors = part.apart(self.columns_of(ids, number))
-            found.update(zip(fields, vectors, strict=True))
-        return [found[number] for number in range(self.num_fields)]
-
-    def columns_of(self, ids: Tensor, part: int) -> Tensor:
-        """The ids `[B, f]` of a part's fields, of `[B, F]`."""
-        return ids.index_select(1, self.__dict__[f"columns_{part}"])
-
     def _ordered(self, found: Sequence[Tensor]) -> Tensor:
         """The parts' vectors `[B, f, D]` in the fields' order; no index, whose gradient is slow."""
         every = {

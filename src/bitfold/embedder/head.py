@@ -54,12 +54,6 @@ class Head(nn.Module):
         # By fields first: the gradient of `weight` has the strides of `weight`, as DDP wants.
         return torch.bmm(vectors.transpose(0, 1), self.weight).transpose(0, 1)
 
-    def apart(self, vectors: Tensor) -> list[Tensor]:
-        """Lifted vectors `[B, D]` of each field, of `[B, F, w]`."""
-        if len(self.weight) == 1:
-            return [vectors.squeeze(1) @ self.weight.squeeze(0)]
-        return list(torch.bmm(vectors.transpose(0, 1), self.weight).unbind(0))
-
     def deviation(self, std: float) -> float:
         """The deviation of a narrow vector's components whose lifted ones have `std`."""
         _, width, dim = self.weight.shape

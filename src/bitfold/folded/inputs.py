@@ -32,19 +32,13 @@ class Inputs:
             wanted |= joint.called((args, kwargs))
         self.idle = 0 if wanted else self.idle + 1
         if self.idle >= IDLE:  # a hook costs a row's forward a tenth of its time
-            for key, hook in [*module._forward_pre_hooks.items()]:
-                if hook is self:
-                    del module._forward_pre_hooks[key]
-                    module._forward_pre_hooks_with_kwargs.pop(key, None)
+            _take_away(module)
 
 
 def show_inputs(model: nn.Module, joints: Sequence[Joint]) -> None:
     """Have a model show its inputs to joint tables, and so each part of it that has all of them."""
     for module in model.modules():
-        for key, hook in [*module._forward_pre_hooks.items()]:
-            if isinstance(hook, Inputs):  # of before: the joint tables may be others
-                del module._forward_pre_hooks[key]
-                module._forward_pre_hooks_with_kwargs.pop(key, None)
+        _take_away(module)  # of before: the joint tables may be others
     within: dict[str, list[Joint]] = {}
     for joint in joints:
         places = [
@@ -63,3 +57,11 @@ def show_inputs(model: nn.Module, joints: Sequence[Joint]) -> None:
             within.setdefault(".".join(above), []).append(joint)
     for path, mine in within.items():
         model.get_submodule(path).register_forward_pre_hook(Inputs(mine), with_kwargs=True)
+
+
+def _take_away(module: nn.Module) -> None:
+    """Take a module's hook of this kind away; it has one at most."""
+    for key, hook in [*module._forward_pre_hooks.items()]:
+        if isinstance(hook, Inputs):
+            del module._forward_pre_hooks[key]
+            module._forward_pre_hooks_with_kwargs.pop(key, None)

@@ -302,13 +302,15 @@ def _stacked(places: Sequence[int], kept: Any, rows: int) -> Tensor:
     return torch.stack(found, 1)
 
 
+_own: Any = torch.unbind_copy  # views of one tensor could not be written to
+
+
 def _apart(embedder: Embedder, ids: Tensor) -> tuple[Sequence[Tensor], Tensor]:
     """The vectors of ids `[B, F]`, read by the embedder itself; and the ids `[F, B]`, flat."""
+    vectors = embedder(ids)
     if embedder.observes:
-        vectors = embedder(ids)
         watch(embedder, ids, None, vectors)
-        return vectors.unbind(1), ids.t().reshape(-1)
-    return embedder.apart(ids), ids.t().reshape(-1)
+    return _own(vectors, 1), ids.t().reshape(-1)
 
 
 def _forget(state: _State, grads: Any) -> None:

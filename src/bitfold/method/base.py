@@ -296,3 +296,13 @@ def check_options(method: str, options: Mapping[str, Any], **least: int) -> None
                 got=value,
                 expected=f"{minimum} or more",
             )
+
+
+def check_chunks(chunks: int | None, dim: int) -> None:
+    """Raise if a vector of `dim` numbers has no so many pieces of one width."""
+    if chunks and dim % chunks:
+        raise BitfoldError(
+            "chunks must divide the width",
+            got=f"width {dim}, {chunks} chunks",
+            expected="a number of chunks that divides the width",
+        )

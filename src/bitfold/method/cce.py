@@ -17,9 +17,8 @@ from bitfold.address.stored import stored_bytes
 from bitfold.config import option
 from bitfold.embedder.clusters import TURN, Clustering
 from bitfold.embedder.contract import Embedder
-from bitfold.errors import BitfoldError
 from bitfold.method.allocation import check_minimum
-from bitfold.method.base import Forms, Method, Traits, check_options, dense_only
+from bitfold.method.base import Forms, Method, Traits, check_chunks, check_options, dense_only
 from bitfold.method.hash import field_sizes
 from bitfold.planning.ask import Ask
 from bitfold.planning.plan import Plan
@@ -59,12 +58,7 @@ class Cce(Method):
         whole = self.whole(ask)
         if whole is not None and whole.bytes(ask.dim) <= ask.budget:
             return whole
-        if self.chunks and ask.dim % self.chunks:
-            raise BitfoldError(
-                "chunks must divide the width",
-                got=f"width {ask.dim}, {self.chunks} chunks",
-                expected="a number of chunks that divides the width",
-            )
+        check_chunks(self.chunks, ask.dim)
         tried = [self.chunks] if self.chunks else [c for c in CHUNKS if ask.dim % c == 0]
         forms = [_Chunks(ask, sizes, chunks) for chunks in tried]
         least = min(form.fixed + form.total(1) for form in forms)

@@ -24,7 +24,7 @@ from bitfold.embedder.contract import Embedder
 from bitfold.embedder.quantizing import Quantizing, more_name, pointers_name, popular_name
 from bitfold.errors import BitfoldError
 from bitfold.method.allocation import check_minimum
-from bitfold.method.base import Forms, Method, Traits, check_options, dense_only
+from bitfold.method.base import Forms, Method, Traits, check_chunks, check_options, dense_only
 from bitfold.method.hash import field_sizes
 from bitfold.planning.ask import Ask
 from bitfold.planning.plan import Plan
@@ -70,12 +70,7 @@ class Dpq(Method):
         whole = self.whole(ask)
         if whole is not None and whole.bytes(ask.dim) <= ask.budget:
             return whole
-        if self.chunks and ask.dim % self.chunks:
-            raise BitfoldError(
-                "chunks must divide the width",
-                got=f"width {ask.dim}, {self.chunks} chunks",
-                expected="a number of chunks that divides the width",
-            )
+        check_chunks(self.chunks, ask.dim)
         tried = [self.chunks] if self.chunks else _divisors(ask.dim)
         forms = [_Form(ask, sizes, chunks, *self.tiers) for chunks in tried]
         fewest = self.centroids or 2
