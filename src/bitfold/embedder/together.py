@@ -64,7 +64,7 @@ class Reader:
         members, parts, numbers = list[Corridor](), list[Part](), list[tuple[int, ...]]()
         for member, fields in embedder.members():
             # A subclass keeps more of its fields than its pools and head.
-            if not isinstance(member, Corridor) or type(member) is not Corridor:
+            if type(member) is not Corridor:
                 return None
             part = member.as_part()
             if part is None:

@@ -168,9 +168,9 @@ def _put(
     return removed, dense
 
 
-def put_beside(tables: Sequence[FoundTable], joints: Sequence[Joint]) -> None:
-    """Have the small tables that stay whole be read with folded ones of their width."""
-    small = [each for each in tables if each.left and each.counts and len(each.modules) == 1]
+def put_beside(whole: Sequence[FoundTable], joints: Sequence[Joint]) -> None:
+    """Have tables that stay whole be read with folded ones of their width."""
+    small = [each for each in whole if len(each.modules) == 1]
     for joint in joints:
         mine = [table for table in small if table.width == joint.embedder.plan.embedding_dim]
         set_beside([table.first for table in mine], joint)
@@ -212,7 +212,7 @@ def _exchanged(
                 folded_from(module, joint, field, owner=owner)
                 owner = False
     made = [joint for joint in joints if joint is not None]
-    put_beside(tables, made)
+    put_beside([table for table in tables if table.left and table.counts], made)
     show_inputs(model, made)
     notes = []
     if dense:

@@ -122,12 +122,10 @@ def load_model(
     made.forget()
     tables = {name: table for table in find_tables(model) for name in table.modules}
     joints = [_fold_as(owner, each, tables) for owner, each in records.items()]
-    for table in tables.values():
-        if not isinstance(table.first, Folded) and not table.left:
-            table.left, table.counts = "small", table.rows < MIN_ROWS
-    unique = list({id(table): table for table in tables.values()}.values())
+    unique = {id(table): table for table in tables.values()}.values()
+    whole = [table for table in unique if not isinstance(table.first, Folded)]
     joints = list({id(each): each for each in joints}.values())
-    put_beside(unique, joints)
+    put_beside([each for each in whole if not each.left and each.rows < MIN_ROWS], joints)
     show_inputs(model, joints)
     for module in model.modules():  # those that were not folded
         for name, weight in module._parameters.items():
