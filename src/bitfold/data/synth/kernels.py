@@ -95,6 +95,32 @@ def number(rank, c, w):  # type: ignore[no-untyped-def]
 
 
 @_inline
+def occupant(rank, t, c, w, clock, keys):  # type: ignore[no-untyped-def]
+    """The id that has a rank at a time `t` in days: ranks are given anew, and ids die.
+
+    With a clock, an id is its number and `V` for each that has lived under the number before.
+
+    Args:
+        rank: from 0.
+        t: days since the log's first row.
+        c: the column.
+        w: as laid out above.
+        clock: how often a day a rank changes its id, and how often an id dies, `[C, 2]`.
+        keys: of the moments at which they do, and of where ranks go, `[C, 3]` uint64.
+    """
+    drift, death = clock[c, 0], clock[c, 1]
+    if drift > 0.0:
+        turn = np.int64(t * drift + unit(mix(rank ^ keys[c, 0])))
+        if turn > 0:
+            away = mix(keys[c, 1] + _U(turn) * _STEP) % w[c, SIZE]
+            rank = (rank + away) % w[c, SIZE]
+    x = number(rank, c, w)
+    if death > 0.0:
+        x += w[c, SIZE] * _U(np.int64(t * death + unit(mix(x ^ keys[c, 2]))))
+    return x
+
+
+@_inline
 def add_latents(x, c, w, clusters, own, scale, out):  # type: ignore[no-untyped-def]
     """Add id `x`'s hidden numbers to `out[K + 2]`: components, first-order weight, numeric link."""
     a = mix(x + w[c, KEY_ID])
@@ -119,7 +145,7 @@ def normal(x):  # type: ignore[no-untyped-def]
 def rows(  # type: ignore[no-untyped-def]
     first, keys, words, slots, starts, clusters, own, strength,
     numeric_dirs, numeric_linear, hidden_in, hidden_bias, hidden_out,
-    ids, bag_ids, bag_lengths, numeric, parts,
+    days, clock, clock_keys, ids, bag_ids, bag_lengths, numeric, parts,
 ):  # fmt: skip
     """Fill rows `first ..` of the log.
 
@@ -132,6 +158,8 @@ def rows(  # type: ignore[no-untyped-def]
         strength: how much each latent column counts, `[C]`.
         numeric_dirs, numeric_linear: `[N, K]` and `[N]`.
         hidden_in, hidden_bias, hidden_out: the hidden network, `[C*K + N, H]`, `[H]`, `[H]`.
+        days: how many of them a row takes; 0 where none passes.
+        clock, clock_keys: as `occupant` has them.
         ids: out, `[F, R]` int64.
         bag_ids, bag_lengths: out, `[G, R, L]` and `[G, R]` int64.
         numeric: out, `[N, R]` float32.
@@ -149,6 +177,7 @@ def rows(  # type: ignore[no-untyped-def]
         total = np.empty(LATENTS)
         for row in range(part * block, min((part + 1) * block, num_rows)):
             counter = (first + _U(row)) * _STEP
+            t = np.float64(first + _U(row)) * days
             linear = 0.0
             squares = 0.0
             total[:] = 0.0
@@ -156,7 +185,7 @@ def rows(  # type: ignore[no-untyped-def]
                 vector[:] = 0.0
                 bits = mix(counter ^ keys[c])
                 if c < num_fields:
-                    x = number(zipf_rank(bits, c, slots, starts), c, words)
+                    x = occupant(zipf_rank(bits, c, slots, starts), t, c, words, clock, clock_keys)
                     ids[c, row] = x
                     add_latents(x, c, words, clusters, own, 1.0, vector)
                 else:
@@ -164,7 +193,8 @@ def rows(  # type: ignore[no-untyped-def]
                     length = 1 + np.int64(mix(counter ^ keys[columns + g]) % _U(MAX_BAG))
                     bag_lengths[g, row] = length
                     for slot in range(length):
-                        x = number(zipf_rank(bits, c, slots, starts), c, words)
+                        rank = zipf_rank(bits, c, slots, starts)
+                        x = occupant(rank, t, c, words, clock, clock_keys)
                         bag_ids[g, row, slot] = x
                         add_latents(x, c, words, clusters, own, 1.0 / math.sqrt(length), vector)
                         bits = mix(bits ^ _STEP)

@@ -14,11 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfold.config import option, to_json
+from bitfold.data.synth.clock import DAY, LASTING, SECONDS_A_ROW
+from bitfold.data.synth.figures import SynthReport
 from bitfold.errors import BitfoldError
 
 FORMAT_VERSION = 1
 MOST_IDS = 2_000_000_000
 MOST_FIELDS = 1000
+MOST_DAYS = 3650
 _LEAST_IDS = 10
 _CHUNK_ROWS = 1 << 18
 _CHUNK_VALUES = 1 << 22
@@ -63,6 +66,16 @@ class SynthConfig:
     fade: float = option(
         0.3, help="How fast a field counts less the more ids it has: weight = ids ** -fade."
     )
+    days: int = option(
+        0, help="Days that the rows are spread over; ids are born and die, and popularity drifts. "
+        "0: two rows a second, and nothing changes.",
+    )  # fmt: skip
+    lifetime: float = option(
+        10.0, help="With --days: how many an id lives, before another takes its place; 0: all."
+    )
+    drift: float = option(
+        0.05, help="With --days: the share of popularity ranks that another id takes each day."
+    )
     seed: int = option(0, help="Another seed makes another log, with other hidden numbers.")
 
     def __post_init__(self) -> None:
@@ -81,6 +94,9 @@ class SynthConfig:
             ("noise", 0, 10),
             ("cluster", 0, 1),
             ("fade", 0, 10),
+            ("days", 0, MOST_DAYS),
+            ("lifetime", 0, MOST_DAYS),
+            ("drift", 0, 1),
             ("seed", 0, (1 << 63) - 1),
         ):
             value = getattr(self, name)
@@ -92,6 +108,25 @@ class SynthConfig:
                     expected=f"{'a whole number, ' if whole else ''}{least:,} to {most:,}",
                     fix=f"give another --{name.replace('_', '-')}",
                 )
+
+        if self.days and sum(self.ever) > 2 * MOST_IDS:
+            raise BitfoldError(
+                "too many ids live in all days",
+                got=f"{sum(self.ever):,} ids: {self.ids:,} in field_0, {self.lifetime:g} days each",
+                expected=f"{2 * MOST_IDS:,} at most",
+                fix="give a longer --lifetime, fewer --ids or fewer --days",
+            )
+
+    @property
+    def seconds_a_row(self) -> float:
+        """Seconds from a row to the next, in the mean."""
+        return DAY * self.days / self.rows if self.days else SECONDS_A_ROW
+
+    @property
+    def ever(self) -> tuple[int, ...]:
+        """How many ids a field may have over all days: one and all that take its place."""
+        lives = 1 if not (self.days and self.lifetime) else 2 + int(self.days / self.lifetime)
+        return tuple(size * (lives if size >= LASTING else 1) for size in self.sizes)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -129,25 +164,11 @@ class Chunk:
         return len(self.label)
 
 
-@dataclasses.dataclass(frozen=True)
-class SynthReport:
-    """What `synthesize` wrote; the same figures stand in the JSON file beside the log.
-
-    `bayes_auc` is the expected AUC, over these rows, of a scorer that knows the true logit.
-    `distinct` counts the ids that appear, per field.
-    """
-
-    rows: int
-    distinct: dict[str, int]
-    bayes_auc: float
-    positive_rate: float
-    seconds: float
-
-
 def generate(config: SynthConfig = DEFAULT, *, chunk_rows: int | None = None) -> Iterator[Chunk]:
     """The log's rows, in chunks; the same rows whatever `chunk_rows` and the number of threads.
 
-    Row n depends on the seed and n alone, so a longer log begins with the shorter one.
+    Row n depends on the seed and n alone, so a longer log begins with the shorter one; of a log
+    with days on its part of them, too.
 
     Example:
         >>> chunk = next(generate(SynthConfig(rows=3, fields=2, ids=50, numeric=1)))
@@ -162,41 +183,6 @@ def generate(config: SynthConfig = DEFAULT, *, chunk_rows: int | None = None) ->
         chunk_rows = min(_CHUNK_ROWS, max(_CHUNK_VALUES // values, 1024))
     for first in range(0, config.rows, chunk_rows):
         yield Chunk(first=first, **truth.rows(first, min(chunk_rows, config.rows - first)))
-
-
-class _Tally:
-    """What is counted while the rows pass: ids met, clicks, and the Bayes AUC's bins."""
-
-    def __init__(self, config: SynthConfig) -> None:
-        from bitfold.data.synth import kernels
-
-        sizes = np.array(config.sizes, np.int64)
-        bytes_of = (sizes + 7) // 8
-        self._starts = np.concatenate([[0], np.cumsum(bytes_of)[:-1]])
-        self._bitmap = np.zeros(int(bytes_of.sum()), np.uint8)
-        self._distinct = np.zeros(config.fields, np.int64)
-        self._positives, self._negatives = np.zeros(kernels.BINS), np.zeros(kernels.BINS)
-        self._rows = 0
-        self._clicks = 0
-
-    def add(self, chunk: Chunk) -> None:
-        from bitfold.data.synth import kernels
-
-        kernels.mark(chunk.ids, self._starts, self._bitmap, self._distinct)
-        kernels.tally(chunk.logit, chunk.probability, self._positives, self._negatives)
-        self._rows += chunk.rows
-        self._clicks += int(chunk.label.sum())
-
-    def report(self, seconds: float) -> SynthReport:
-        below = np.cumsum(self._negatives) - 0.5 * self._negatives
-        total = self._positives.sum() * self._negatives.sum()
-        return SynthReport(
-            rows=self._rows,
-            distinct={f"field_{f}": int(n) for f, n in enumerate(self._distinct)},
-            bayes_auc=float((self._positives * below).sum() / total),
-            positive_rate=self._clicks / self._rows,
-            seconds=seconds,
-        )
 
 
 def synthesize(
@@ -227,11 +213,12 @@ def synthesize(
         >>> report.rows, 0.5 < report.bayes_auc < 1
         (2000, True)
     """
+    from bitfold.data.synth.tally import Tally
     from bitfold.data.synth.write import open_log
 
     start = time.perf_counter()
     with open_log(Path(out), force=force) as log, ThreadPoolExecutor(1) as writer:
-        tally = _Tally(config)
+        tally = Tally(config)
         done = 0
         pending: Future[None] | None = None
         for chunk in generate(config):

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfold.data.synth import kernels
+from bitfold.data.synth.clock import DAY, LASTING
 
 if TYPE_CHECKING:
     from bitfold.data.synth.log import SynthConfig
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 Arrays = dict[str, NDArray[Any]]
 
 TIME_START = 1_700_000_000
-SECONDS_PER_ROW = 0.5
-_DAY = 86_400.0
 _HEAD = 1024
 _CLUSTERS = 64
 _NUMERIC_LIKE = 256  # a numeric field counts as much as a field of so many ids
@@ -54,6 +53,11 @@ class Truth:
         self.hidden_in = normal(len(spread), kernels.HIDDEN) * 2.0 / np.sqrt((spread**2).sum())
         self.hidden_bias = normal(kernels.HIDDEN)
         self.hidden_out = normal(kernels.HIDDEN)
+        self.clock_keys = bits(columns, 3)  # last: a log without days is what it always was
+        self.clock = np.zeros((columns, 2))
+        if config.days:
+            self.clock[sizes >= LASTING, 0] = config.drift
+            self.clock[sizes >= LASTING, 1] = 1 / config.lifetime if config.lifetime else 0.0
         self.means, self.scales, self.bias = self._scale()
 
     def _scale(self) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
@@ -89,7 +93,9 @@ class Truth:
         fill(
             np.uint64(first), self.keys, self.words, self.slots, self.starts, self.clusters,
             (1.0 - config.cluster) ** 0.5, self.strength, self.dirs, self.numeric_linear,
-            self.hidden_in, self.hidden_bias, self.hidden_out, *arrays.values(), parts,
+            self.hidden_in, self.hidden_bias, self.hidden_out,
+            config.days / config.rows if first < _PILOT_FIRST else 0.0, self.clock, self.clock_keys,
+            *arrays.values(), parts,
         )  # fmt: skip
         return parts, arrays
 
@@ -105,7 +111,7 @@ class Truth:
         )  # fmt: skip
         return arrays | {
             "label": label,
-            "time": times(first, count),
+            "time": times(first, count, self.config.seconds_a_row),
             "logit": logit,
             "probability": probability,
         }
@@ -174,8 +180,8 @@ def _alias_table(shares: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDAr
     return share, alias
 
 
-def times(first: int, count: int) -> NDArray[np.int64]:
-    """Seconds since 1970, in the rows' order: two rows a second, busier by day than by night."""
-    even = np.arange(first, first + count, dtype=np.float64) * SECONDS_PER_ROW
-    turn = 2.0 * np.pi / _DAY
+def times(first: int, count: int, seconds: float) -> NDArray[np.int64]:
+    """Seconds since 1970, in the rows' order: `seconds` a row, busier by day than by night."""
+    even = np.arange(first, first + count, dtype=np.float64) * seconds
+    turn = 2.0 * np.pi / DAY
     return TIME_START + (even - 0.6 / turn * np.sin(even * turn)).astype(np.int64)
