@@ -193,6 +193,8 @@ SHARES = {
 """Other shares, with one seed."""
 NARROW_BUDGETS = ("10x", "14x", "18x", "25x")
 NARROW_LOGS = ("frappe", "ml-1m", "gowalla")
+METHODS = ("ml-1m", "frappe")
+"""The logs that every method is measured on: docs/methods/table.md."""
 FROM_TEXT = ("ml-1m",)
 """The logs that are also given as raw text, so that ids are hashed and maps count."""
 
@@ -209,7 +211,7 @@ def auto_boards() -> list[Board]:
             f"{log.name}-auto", log.title, log.file, DataConfig(**log.data, ids="vocabulary"),
             TrainConfig(**words), stages=(AUTO,), budgets=AUTO_BUDGETS[log.name], rivals=(), **more,
         )  # fmt: skip
-        if log.name == "ml-1m":
+        if log.name in METHODS:
             board = replace(board, stages=(AUTO, FAMILIES))
         out.append(board)
         if log.name in FROM_TEXT:

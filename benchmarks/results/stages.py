@@ -60,6 +60,11 @@ def families() -> tuple[str, ...]:
     )
 
 
+def _shown(name: str) -> bool:
+    """Whether a form stands in the table of methods, which several seeds make: not in 2 bits."""
+    return not name.endswith(BITS[2])
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of `bitfold.comparison.compare.compare`; `name` is its folder."""
@@ -96,13 +101,11 @@ def calls(board: Board, stage: str, best: Mapping[str, Sequence[str]]) -> list[C
             for budget in reversed(board.budgets)
         ]
     if stage == FAMILIES:  # one seed of all before more of any: there are many
+        several = {1: families(), board.seeds: tuple(name for name in families() if _shown(name))}
         return [
-            Call(
-                f"{FAMILIES}-{budget}-{seeds}",
-                _words(families(), (budget,), seeds, floors=False),
-            )
-            for seeds in dict.fromkeys((1, board.seeds))
-            for budget in reversed(board.budgets)
+            Call(f"{FAMILIES}-{budget}-{seeds}", _words(methods, (budget,), seeds, floors=False))
+            for seeds, methods in several.items()
+            for budget in board.budgets
         ]
     if stage == DISTILL:
         several = ((board.rivals, board.seeds), (tuple(SHARES), 1))
