@@ -1,16 +1,12 @@
-"""What a budget alone gives, and every family in every precision, as sections of the page."""
+"""What a budget alone gives, as sections of the page."""
 
 from collections.abc import Sequence
 
 from bitfold.comparison.config import FULL
 
-from .boards import AUTO, FAMILIES, LOW_PRECISION, NARROW, Board
+from .boards import AUTO, LOW_PRECISION, NARROW, Board
 from .figures import Figures, difference, figure, link, paired, table
 from .sitting import Sitting
-from .stages import BITS, families
-
-CODES = ("binary-code", "quotient-remainder")
-"""Binary codes, and what is one of their forms by another name."""
 
 
 def auto(sitting: Sitting) -> str:
@@ -20,7 +16,6 @@ def auto(sitting: Sitting) -> str:
     narrow = [board for board in boards if board.rivals == NARROW]
     parts = [_budgets(sitting, [board for board in boards if board not in (*low, *narrow)])]
     parts += [_narrow(sitting, narrow), *(_low_precision(sitting, board) for board in low)]
-    parts += [_families(sitting, board) for board in boards if FAMILIES in board.stages]
     return "\n".join(part for part in parts if part)
 
 
@@ -109,48 +104,3 @@ def _low_precision(sitting: Sitting, board: Board) -> str:
         "while they are trained, too. Training bytes are those of weights, gradients and the "
         "optimizer's state. The training of the table above.\n\n" + table(heads, rows)
     )
-
-
-def _families(sitting: Sitting, board: Board) -> str:
-    found = Figures(sitting, board)
-    rows = []
-    for method in dict.fromkeys(name.partition(":")[0] for name in families()):
-        for bits in BITS:
-            name = f"{method}:{bits}" if bits else method
-            cells = []
-            for budget in board.budgets:
-                line, why = found.line(name, budget), found.refused(name, budget)
-                if line is not None:
-                    cells.append(f"{figure(line.auc, line.deviation)}, {line.bytes:,} B")
-                else:
-                    cells.append(f"needs {why['minimum']:,} B" if why else "-")
-            if any(cell != "-" for cell in cells):
-                kept = bits.partition("=")[2] or ("its own" if method == "auto" else "float32")
-                rows.append([method, kept, *cells])
-    if not rows:
-        return ""
-    leads = "\n".join(_lead(found, budget) for budget in board.budgets)
-    return (
-        f"## Every family in every precision\n\n{board.title}: test AUC and bytes; the mean of "
-        "three seeds or two where a deviation stands beside it, else one seed. The training of the "
-        "table above, options at their defaults.\n\n"
-        + table(("method", "bits", *board.budgets), rows)
-        + "\nBinary codes beside the best single method of the rest (quotient-remainder is a form "
-        "of binary codes, of few bits the very same one):\n\n"
-        + leads
-        + "\n\nWhat is ahead of binary codes has a row of its own for every id, a narrower one or "
-        "one of fewer bits, which only a budget of about a tenth buys; there `auto` does so, too. "
-        "Below, ids must share, and codes share best.\n"
-    )
-
-
-def _lead(found: Figures, budget: str) -> str:
-    lines = {name: found.line(name, budget) for name in families() if name != "auto"}
-    known = {name: line.auc for name, line in lines.items() if line is not None}
-    ours = [name for name in known if name.startswith("binary-code")]
-    rest = [name for name in known if not name.startswith(CODES)]
-    if not ours or not rest:
-        return f"- {budget}: not measured yet"
-    best, rival = max(ours, key=known.__getitem__), max(rest, key=known.__getitem__)
-    where = "ahead of" if known[best] > known[rival] else "**behind**"
-    return f"- {budget}: `{best}` {known[best]:.4f}, {where} `{rival}` {known[rival]:.4f}"

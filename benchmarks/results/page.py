@@ -11,6 +11,7 @@ from .boards import FINAL, Board
 from .claims import crosses, defaults, headline, notes, rivals
 from .distilled import distilled
 from .figures import CLAIM, Figures, claimed, figure, table
+from .methods import PAGE, every_method, method_table
 from .sitting import Sitting
 from .stages import PAPER, Key
 from .unified import beside_unified
@@ -34,7 +35,13 @@ def write_page(sitting: Sitting, path: Path) -> None:
     every = list(sitting.boards.values())
     boards = [board for board in every if board.claims]
     claims = (
-        *(notes(path), auto(sitting), distilled(sitting), beside_unified(sitting)),
+        *(
+            notes(path),
+            auto(sitting),
+            every_method(sitting),
+            distilled(sitting),
+            beside_unified(sitting),
+        ),
         headline(sitting),
         rivals(sitting, boards),
         *(defaults(sitting, boards), crosses(sitting)),
@@ -49,6 +56,8 @@ def write_page(sitting: Sitting, path: Path) -> None:
         )
         if text
     ]
+    if methods := method_table(sitting):
+        _write(path.parent / PAGE, methods)
     for name, text in pages.items():
         _write(path.with_suffix("") / f"{name}.md", text)
     _write(path, "\n".join(parts))

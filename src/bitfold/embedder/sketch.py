@@ -1,6 +1,6 @@
 """Hot ids found while training: a sketch of gradients decides who owns a row.
 
-Source: Zhang, Zhao, Zhang, Chen, Sun, Miao, Yang, Cui, "CAFE: Towards Compact, Adaptive, and Fast
+Source: Zhang, Liu, Chen, Zhao, Zhao, Yang, Cui, "CAFE: Towards Compact, Adaptive, and Fast
 Embedding for Large-scale Recommendation Models", SIGMOD 2024, arXiv 2312.03256. HotSketch is Space
 Saving (Metwally, Agrawal, El Abbadi, ICDT 2005) in buckets of a few slots.
 """

@@ -1,6 +1,6 @@
 """CAFE: ids of high gradients own rows, found by a sketch while training; the others share.
 
-Source: Zhang, Zhao, Zhang, Chen, Sun, Miao, Yang, Cui, "CAFE: Towards Compact, Adaptive, and Fast
+Source: Zhang, Liu, Chen, Zhao, Zhao, Yang, Cui, "CAFE: Towards Compact, Adaptive, and Fast
 Embedding for Large-scale Recommendation Models", SIGMOD 2024, arXiv 2312.03256. Rows are found by a
 compact map in place of the paper's pointers, which take more. The sketch is counted and saved, so
 that a served model can be trained on.
