@@ -54,7 +54,9 @@ def method_table(sitting: Sitting) -> str:
         if each.full_line is not None
     ]
     sources = ", ".join(
-        link(each.records[FAMILIES], "../results/") for each in found if each.records[FAMILIES].cells
+        link(each.records[FAMILIES], "../results/")
+        for each in found
+        if each.records[FAMILIES].cells
     )
     return (
         HEAD

@@ -4,7 +4,7 @@ Source: Ghaemmaghami et al., "Learning to Collide: Recommendation System Model C
 Learned Hash Functions", 2022, arXiv 2203.15837.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,7 +75,8 @@ def clustered(
     hot = min(int(own * rows), rows - 1)
     found[order[:hot]] = np.arange(hot)
     rest, groups = order[hot:], rows - hot
-    found[rest] = hot + _nearest(_Points(read, counts, rest, frequency), groups, seed)
+    points = Points(read, counts, rest, frequency)
+    found[rest] = hot + nearest(points, counts[rest], groups, seed)[0]
     vacant = np.flatnonzero(np.bincount(found[order], minlength=rows) == 0)
     _, last = np.unique(found[rest][::-1], return_index=True)  # of each cluster the rarest stays
     movers = np.delete(rest, len(rest) - 1 - last)[: len(vacant)]
@@ -83,7 +84,7 @@ def clustered(
     return found
 
 
-class _Points:
+class Points:
     """Ids as points: their vectors, and the logarithm of their counts on the same scale."""
 
     def __init__(
@@ -102,6 +103,7 @@ class _Points:
         self.weight = frequency / deviation if deviation > 0 else 0.0
 
     def __call__(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The points at some places among the ids, `[n, w]`."""
         ids = self.ids[places]
         vectors = self.read(ids).astype(np.float64) * self.scale
         if not self.weight:
@@ -110,11 +112,23 @@ class _Points:
         return np.concatenate([vectors, logs[:, None]], 1)
 
 
-def _nearest(points: _Points, count: int, seed: int) -> NDArray[np.int64]:
-    """The cluster of each point, `[n]`, of so many clusters; there are more points than that."""
+Places = Callable[[NDArray[np.int64]], NDArray[np.float64]]
+
+
+def nearest(
+    points: Places, counts: NDArray[np.float64], count: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The cluster of each point, `[n]`, and the clusters' means, `[count, w]`.
+
+    Args:
+        points: gives those at some places, `[n, w]`.
+        counts: what each counts, `[n]`.
+        count: of clusters; there are more points than that.
+        seed: what the means begin by.
+    """
     from sklearn.cluster import MiniBatchKMeans  # with SciPy, which loads late
 
-    size, total = max(AT_ONCE, count), len(points.ids)
+    size, total = max(AT_ONCE, count), len(counts)
     random = np.random.default_rng(seed)
     start = "k-means++" if count <= SPREAD else "random"
     means = MiniBatchKMeans(count, init=start, n_init=1, random_state=seed % (1 << 32))
@@ -124,12 +138,12 @@ def _nearest(points: _Points, count: int, seed: int) -> NDArray[np.int64]:
         for begin in range(0, total, size):
             # The last turn is filled up, since a first one needs as many points as clusters.
             places = order[max(0, min(begin, total - size)) :][:size]
-            means.partial_fit(points(places), sample_weight=points.counts[points.ids[places]])
+            means.partial_fit(points(places), sample_weight=counts[places])
     parts = [
         means.predict(points(np.arange(begin, min(begin + size, total))))
         for begin in range(0, total, size)
     ]
-    return np.concatenate(parts).astype(np.int64)
+    return np.concatenate(parts).astype(np.int64), means.cluster_centers_.astype(np.float64)
 
 
 class Sketch(Corridor):
@@ -171,7 +185,7 @@ class Sketch(Corridor):
 
 
 class Buckets(Corridor):
-    """A corridor whose folded fields read one row an id, by a stored pointer.
+    """A corridor whose folded fields read rows by a stored pointer: one, or one for each digit.
 
     Pointers begin as a hash. `inherit` has ids that a `Sketch` found alike point to one row;
     those that never occurred stay where the hash has them.
@@ -183,7 +197,7 @@ class Buckets(Corridor):
         how: as for every corridor.
     """
 
-    def __init__(self, plan: Plan, *, own: float, frequency: float, **how: Any) -> None:
+    def __init__(self, plan: Plan, *, own: float = 0, frequency: float = 0, **how: Any) -> None:
         self.own, self.frequency = own, frequency
         super().__init__(plan, **how)
 
@@ -196,10 +210,26 @@ class Buckets(Corridor):
         if isinstance(before, Sketch) and all(
             bool(p.isfinite().all()) for p in before.parameters()
         ):
-            for number, lookup, source in self._folded():
-                self._point(before, number, lookup, source)
+            for number, lookups, source in self._folded():
+                self._point(before, number, lookups, source)
 
-    def _point(self, before: Sketch, number: int, lookup: Lookup, source: Stored) -> None:
+    def codes(
+        self, read: Read, counts: NDArray[np.float64], lookups: Sequence[Lookup], seed: int
+    ) -> NDArray[np.int64]:
+        """What each id of a field points to, int64 `[n]`; -1 for one that never occurs.
+
+        Args:
+            read: gives the vectors of ids.
+            counts: how often each occurs, `[n]`.
+            lookups: of the field.
+            seed: what is drawn by.
+        """
+        rows = lookups[0].radix
+        return clustered(read, counts, rows, frequency=self.frequency, own=self.own, seed=seed)
+
+    def _point(
+        self, before: Sketch, number: int, lookups: Sequence[Lookup], source: Stored
+    ) -> None:
         """Write the pointers of a field."""
         ids, counts = before.known(number)
         device = before.pool.weight.device
@@ -211,27 +241,28 @@ class Buckets(Corridor):
             found: NDArray[np.float32] = vectors.float().cpu().numpy()
             return found
 
-        rows = clustered(
-            read, counts, lookup.radix, frequency=self.frequency, own=self.own,
-            seed=derive_salt(self.seed or 0, number) >> 1,
-        )  # fmt: skip
+        rows = self.codes(read, counts, lookups, derive_salt(self.seed or 0, number) >> 1)
         met = rows >= 0
         pointers = unpack_bits(tables[source.table], source.bits, source.length)
         index = source.of.code_torch(torch.from_numpy(ids[met]), tables)
         pointers[index] = torch.from_numpy(rows[met])
         self.stored.put(source.table, pack_bits(pointers, source.bits))
 
-    def _folded(self) -> Iterator[tuple[int, Lookup, Stored]]:
-        """Each folded field's number, its lookup, and where its pointers are."""
-        for number, (lookup,) in enumerate(self.program.fields):
-            if isinstance(lookup.source, Stored):
-                yield number, lookup, lookup.source
+    def _folded(self) -> Iterator[tuple[int, Sequence[Lookup], Stored]]:
+        """Each folded field's number, its lookups, and where its pointers are."""
+        for number, lookups in enumerate(self.program.fields):
+            source = lookups[0].source
+            if isinstance(source, Stored):
+                yield number, lookups, source
 
     def _draw(self, std: float, generator: torch.Generator) -> None:
         """Fresh rows, and pointers by a hash that is salted from the seed."""
         super()._draw(std, generator)
         salt = int(torch.randint(1 << 62, (1,), generator=generator))
-        for number, lookup, source in self._folded():
-            places = torch.arange(source.length)
-            hashed = Mixed(derive_salt(salt, number)).scaled_torch(places, lookup.radix)
+        for number, lookups, source in self._folded():
+            places, own = torch.arange(source.length), derive_salt(salt, number)
+            hashed = torch.zeros_like(places)
+            for m, lookup in enumerate(lookups):
+                mixed = Mixed(derive_salt(own, m) if m else own)
+                hashed += mixed.scaled_torch(places, lookup.radix) * lookup.divisor
             self.stored.put(source.table, pack_bits(hashed, source.bits))

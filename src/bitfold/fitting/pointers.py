@@ -1,9 +1,12 @@
-"""Stored pointers: ids whose vectors are alike point to one row, by k-means of the table."""
+"""Stored pointers: ids whose vectors are alike point to one row, by k-means of the table.
+
+Of several pointers of a chunk the second is that of what the first leaves, and so on.
+"""
 
 import torch
 from torch import Tensor
 
-from bitfold.address import Lookup, Stored
+from bitfold.address import Stored
 from bitfold.address.stored import pack_bits, unpack_bits
 from bitfold.embedder.clusters import SAMPLED, closest, k_means
 from bitfold.embedder.corridor import Corridor
@@ -35,30 +38,36 @@ def point(
     most = max(lookup.radix for _, lookup in found)
     size = max(min(SAMPLED * most, MOST), most)
     points = _turned(sample(trained, size, generator), turn)
-    centroids = [
-        k_means(points[:, c * width : (c + 1) * width].contiguous(), lookup.radix, generator)
-        for c, lookup in found
-    ]
-    pointers = [_pointers(lookup, tables) for _, lookup in found]
+    left, centroids = _chunks(points, width), []
+    for c, lookup in found:
+        centroids.append(k_means(left[c], lookup.radix, generator))
+        left[c] = left[c] - centroids[-1][closest(left[c], centroids[-1])[0]]
+    sources: dict[str, Stored] = {}
+    for _, lookup in found:
+        assert isinstance(lookup.source, Stored)
+        sources[lookup.source.table] = lookup.source
+    pointers = {
+        name: unpack_bits(tables[name], source.bits, source.length)
+        for name, source in sources.items()
+    }
     for chunk in trained.chunks(trained.at_once()):
-        vectors = _turned(chunk.vectors, turn).cpu()
-        for (c, lookup), own, table in zip(found, centroids, pointers, strict=True):
-            nearest, _ = closest(vectors[:, c * width : (c + 1) * width], own)
-            source = lookup.source
-            assert isinstance(source, Stored)
-            index = source.of.code_torch(chunk.ids.cpu(), tables)
-            table[index] = nearest * lookup.divisor
-    for (_, lookup), table in zip(found, pointers, strict=True):
-        source = lookup.source
-        assert isinstance(source, Stored)
-        part.stored.put(source.table, pack_bits(table, source.bits))
+        left = _chunks(_turned(chunk.vectors, turn).cpu(), width)
+        codes = {name: torch.zeros(len(chunk.ids), dtype=torch.int64) for name in sources}
+        for (c, lookup), own in zip(found, centroids, strict=True):
+            assert isinstance(lookup.source, Stored)
+            nearest, _ = closest(left[c], own)
+            left[c] = left[c] - own[nearest]
+            codes[lookup.source.table] += nearest * lookup.divisor
+        for name, source in sources.items():
+            pointers[name][source.of.code_torch(chunk.ids.cpu(), tables)] = codes[name]
+    for name, source in sources.items():
+        part.stored.put(name, pack_bits(pointers[name], source.bits))
     return True
 
 
-def _pointers(lookup: Lookup, tables: dict[str, Tensor]) -> Tensor:
-    source = lookup.source
-    assert isinstance(source, Stored)
-    return unpack_bits(tables[source.table], source.bits, source.length)
+def _chunks(vectors: Tensor, width: int) -> list[Tensor]:
+    """The chunks of vectors, each contiguous."""
+    return [each.contiguous() for each in torch.split(vectors, width, 1)]
 
 
 def _turned(vectors: Tensor, turn: Tensor | None) -> Tensor:

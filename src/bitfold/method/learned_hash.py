@@ -6,47 +6,21 @@ small table is trained first, its ids are clustered by their vectors and by how 
 and the model is trained anew over the clusters. Pointers are counted: ceil(log2 rows) bits an id.
 """
 
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-import torch
-
-from bitfold.address import Lookup, Mapped, Program, Raw, Stored
-from bitfold.address.stored import stored_bytes
-from bitfold.config import option, to_json
-from bitfold.embedder.buckets import Buckets, Sketch, pointed
-from bitfold.embedder.contract import Embedder
-from bitfold.errors import BitfoldError, BudgetTooSmall
-from bitfold.method.allocation import check_minimum, largest
-from bitfold.method.base import Forms, Method, Phase, Traits, check_options, dense_only
-from bitfold.method.binary_code import BinaryCode
-from bitfold.method.hash import field_sizes
-from bitfold.planning.ask import Ask
-from bitfold.planning.field import Field
+from bitfold.config import option
+from bitfold.embedder.buckets import Buckets
+from bitfold.errors import BitfoldError
+from bitfold.method.base import Forms
+from bitfold.method.learned_map import LearnedMap
 from bitfold.planning.plan import Plan
-from bitfold.planning.spec import Group, StoredSpec
-
-MOST_DIMS = 8
 
 
 @dataclass(frozen=True)
-class LearnedHash(Method):
+class LearnedHash(LearnedMap):
     """One row an id, shared with the ids of its cluster; the clusters are learned beforehand."""
 
-    small: str = option(
-        "table",
-        help="what is trained first: a narrow table of a row an id, as in the paper, or binary "
-        "codes, which also take the place of a table that the budget does not hold",
-        choices=("table", "code"),
-    )
-    dims: int | None = option(
-        None,
-        help="numbers of a narrow row, fewer where the budget holds no more; when not said "
-        f"{MOST_DIMS} at most",
-    )
-    learn: float = option(0.4, help="the share of the epochs that the small table is trained in")
     frequency: float = option(
         0.5,
         help="what an id's frequency counts for beside its vector; higher: frequent ids share "
@@ -57,14 +31,10 @@ class LearnedHash(Method):
         help="the share of a field's rows that its most frequent ids own; 0: clusters alone, as "
         "in the paper",
     )
-    rows: int | None = option(
-        None, help="clusters a field; as many as the budget buys when not said"
-    )
 
     name: ClassVar[str] = "learned-hash"
     summary: ClassVar[str] = "ids that a small table found alike share a row"
     when: ClassVar[str] = "many rare ids that are alike; a pointer an id can be afforded"
-    traits: ClassVar[Traits] = Traits(hashed_ids=False)
     forms: ClassVar[Forms] = (
         {},
         {"small": "code", "own": 0.5, "frequency": 0.0},
@@ -73,156 +43,11 @@ class LearnedHash(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_options(self.name, vars(self), dims=1, rows=1)
-        if not 0 < self.learn < 1:
-            raise BitfoldError("learn is out of range", got=self.learn, expected="0 to 1, apart")
         if not 0 <= self.own <= 1:
             raise BitfoldError("own is out of range", got=self.own, expected="0 to 1")
         if not 0 <= self.frequency <= 100:
             raise BitfoldError("frequency is out of range", got=self.frequency, expected="0 to 100")
-        if self.small == "code" and self.dims is not None:
-            raise BitfoldError(
-                "dims are those of a narrow table",
-                got=f"small=code, dims={self.dims}",
-                expected="small=table, or no dims",
-            )
 
-    def plan(self, ask: Ask) -> Group:
-        """As many clusters for each field as the budget buys; small fields are whole."""
-        sizes = field_sizes(self.name, ask.fields, ask.budget)
-        dense_only(self.name, ask.fields)
-        assert ask.budget is not None, "it was asked for"
-        whole = replace(self, rows=None).whole(ask)
-        if whole is not None and whole.bytes(ask.dim) <= ask.budget:
-            return whole
-        least = _weight(ask, sizes, self.rows or 1)
-        least = least if whole is None else min(least, whole.bytes(ask.dim))
-        check_minimum(self.name, least, ask.budget)
-        budget, most = ask.budget, max(sizes)
-        rows = self.rows or largest(lambda n: n <= most and _weight(ask, sizes, n) <= budget)
-        return self._clustered(ask, sizes, min(rows, most))
-
-    def build(
-        self, plan: Plan, *, seed: int | None, device: torch.device | str | None, sparse: bool
-    ) -> Embedder:
-        """The corridor that is clustered, the small one before it, or a whole table."""
-        if self.rows is None:
-            return super().build(plan, seed=seed, device=device, sparse=sparse)
-        if not pointed(plan.group):
-            return Sketch(plan, std=self.std, seed=seed, device=device, sparse=sparse)
-        return Buckets(
-            plan, own=self.own, frequency=self.frequency, std=self.std, seed=seed, device=device,
-            sparse=sparse,
-        )  # fmt: skip
-
-    def phases(self, group: Group) -> Sequence[Phase]:
-        """The small table, and the model over the clusters that it gave."""
-        if self.rows is None:
-            return ()
-        return Phase("small", self.learn), Phase("clusters", 1 - self.learn, start="fresh")
-
-    def begin(self, plan: Plan) -> Group:
-        """The small table, within the bytes of the rows and pointers that follow it."""
-        group = plan.group
-        if not pointed(group):
-            return group
-        assert group.program is not None, "it has pointers"
-        lookups = [each for (each,) in group.program.fields]
-        maps = tuple(each for each in group.stored if each.kind == "map")
-        ask = self._ask(plan, group.bytes(plan.embedding_dim) - sum(each.bytes for each in maps))
-        found = self._small(ask)
-        if found is None:
-            return group
-        assert found.program is not None, "of one pool"
-        fields = tuple(
-            tuple(_through(lookup, each) for each in terms)
-            for lookup, terms in zip(lookups, found.program.fields, strict=True)
-        )
-        return replace(found, program=replace(found.program, fields=fields), stored=maps)
-
-    def advance(self, group: Group, embedder: Embedder, phase: Phase) -> Group:
-        """Rows and pointers, after the small table."""
-        if pointed(group) or self.rows is None:
-            return group
-        assert group.program is not None, "of one pool"
-        plan = replace(embedder.plan, groups=(group,))
-        ask = self._ask(plan, None)
-        made = self._clustered(ask, [field.num_embeddings or 1 for field in ask.fields], self.rows)
-        assert made.program is not None, "it has pointers"
-        pairs = zip(group.program.fields, made.program.fields, strict=True)
-        fields = tuple((_through(old[0], new[0]),) for old, new in pairs)
-        return replace(
-            made,
-            program=replace(made.program, fields=fields),
-            stored=(*made.stored, *group.stored),
-        )
-
-    def _clustered(self, ask: Ask, sizes: Sequence[int], rows: int) -> Group:
-        """Rows of clusters and the pointers to them."""
-        fields, end = [], 0
-        for number, size in enumerate(sizes):
-            whole = _folded(ask, size, rows) >= size * ask.row_bytes()
-            source = Raw() if whole else Stored(f"pointers_{number}", size, _bits(rows))
-            fields.append((Lookup(source, size if whole else rows, end),))
-            end += size if whole else rows
-        program = Program(1, tuple(fields), end)
-        stored = [StoredSpec(*table) for table in program.tables.values()]
-        return replace(self, rows=rows).finish(ask, program, "sum", stored=stored)
-
-    def _small(self, ask: Ask) -> Group | None:
-        """What is trained first; None where the budget holds nothing that tells ids apart."""
-        assert ask.budget is not None, "it was counted"
-        if self.small != "code":
-            for width in range(min(self.dims or MOST_DIMS, ask.dim), 0, -1):
-                found = self.whole(ask, width)
-                if found is not None and found.bytes(ask.dim) <= ask.budget:
-                    return found
-        with suppress(BudgetTooSmall):
-            found = BinaryCode(std=self.std, bits=self.bits, scale=self.scale).plan(ask)
-            return replace(found, method=self.name, version=self.version, options=to_json(self))
-        return None
-
-    def _ask(self, plan: Plan, budget: int | None) -> Ask:
-        """What a plan was made for; hashed ids are the places of their map."""
-        group = plan.group
-        assert group.program is not None, "it has an address"
-        fields = []
-        for field, lookups in zip(plan.fields, group.program.fields, strict=True):
-            source = _map_of(lookups[0])
-            size = field.num_embeddings if source is None else source.codes
-            fields.append(Field(field.name, size))
-        return Ask(
-            tuple(fields), plan.embedding_dim, budget, dtype=group.dtype,
-            numbers=group.pools[0].numbers, scale=group.pools[0].scale,
-        )  # fmt: skip
-
-
-def _folded(ask: Ask, size: int, rows: int) -> int:
-    """Bytes of a field of `rows` clusters, with its pointers."""
-    return rows * ask.row_bytes() + stored_bytes(size, _bits(rows))
-
-
-def _weight(ask: Ask, sizes: Sequence[int], rows: int) -> int:
-    """Bytes of all fields, each of `rows` clusters or whole, as weighs less."""
-    each = (min(size * ask.row_bytes(), _folded(ask, size, rows)) for size in sizes)
-    return ask.fixed_bytes(len(sizes)) + sum(each)
-
-
-def _bits(rows: int) -> int:
-    return max(1, (rows - 1).bit_length())
-
-
-def _map_of(lookup: Lookup) -> Mapped | None:
-    """The map that a lookup reads ids through."""
-    source = lookup.source.of if isinstance(lookup.source, Stored) else lookup.source
-    return source if isinstance(source, Mapped) else None
-
-
-def _through(old: Lookup, new: Lookup) -> Lookup:
-    """A lookup of dense ids, through the map of another lookup if that has one."""
-    source = _map_of(old)
-    if source is None:
-        return new
-    if isinstance(new.source, Stored):
-        return replace(new, source=replace(new.source, of=source))
-    return replace(new, source=source)
+    def buckets(self, plan: Plan, **how: Any) -> Buckets:
+        """Rows of clusters."""
+        return Buckets(plan, own=self.own, frequency=self.frequency, **how)
