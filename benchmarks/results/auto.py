@@ -6,6 +6,7 @@ from bitfold.comparison.config import FULL
 
 from .boards import AUTO, LOW_PRECISION, NARROW, Board
 from .figures import Figures, difference, figure, link, paired, table
+from .reported import is_reported
 from .sitting import Sitting
 
 
@@ -14,7 +15,8 @@ def auto(sitting: Sitting) -> str:
     boards = [board for board in sitting.boards.values() if AUTO in board.stages]
     low = [board for board in boards if LOW_PRECISION in board.rivals]
     narrow = [board for board in boards if board.rivals == NARROW]
-    parts = [_budgets(sitting, [board for board in boards if board not in (*low, *narrow)])]
+    others = [each for each in boards if each not in (*low, *narrow) and not is_reported(each.name)]
+    parts = [_budgets(sitting, others)]
     parts += [_narrow(sitting, narrow), *(_low_precision(sitting, board) for board in low)]
     return "\n".join(part for part in parts if part)
 

@@ -12,6 +12,7 @@ from .claims import crosses, defaults, headline, notes, rivals
 from .distilled import distilled
 from .figures import CLAIM, Figures, claimed, figure, table
 from .methods import PAGE, every_method, method_table
+from .reported import reported
 from .sitting import Sitting
 from .stages import PAPER, Key
 from .unified import beside_unified
@@ -39,6 +40,7 @@ def write_page(sitting: Sitting, path: Path) -> None:
             notes(path),
             auto(sitting),
             every_method(sitting),
+            reported(sitting),
             distilled(sitting),
             beside_unified(sitting),
         ),
