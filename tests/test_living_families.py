@@ -28,6 +28,8 @@ LIVES = {
     "learned-hash": {},
     "learned-hash, by a map": {"map": True, "own": 0.5},
     "learned-hash, of codes": {"small": "code", "bits": 4},
+    "magnitude-pruning": {"every": 2},
+    "magnitude-pruning, at once, by a map": {"schedule": "once", "map": True},
     "amtl": {},
     "amtl, as in the paper": {"lengths": "every", "rest": "zeros"},
 }

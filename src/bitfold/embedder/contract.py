@@ -33,11 +33,13 @@ class Progress(NamedTuple):
         step: steps made.
         epoch: epochs ended.
         epochs: epochs in all, 0 where nobody says.
+        epoch_steps: steps of an epoch, 0 where nobody says.
     """
 
     step: int
     epoch: int = 0
     epochs: int = 0
+    epoch_steps: int = 0
 
 
 class Embedder(nn.Module):

@@ -14,6 +14,7 @@ BUILT_IN = {
     "unified": "bitfold.method.unified:Unified",
     "robe": "bitfold.method.robe:Robe",
     "hash-embeddings": "bitfold.method.hash_embeddings:HashEmbeddings",
+    "magnitude-pruning": "bitfold.method.magnitude_pruning:MagnitudePruning",
     "pep": "bitfold.method.pep:Pep",
     "amtl": "bitfold.method.amtl:Amtl",
     "low-rank": "bitfold.method.low_rank:LowRank",
