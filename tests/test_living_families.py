@@ -30,6 +30,9 @@ LIVES = {
     "learned-hash, of codes": {"small": "code", "bits": 4},
     "magnitude-pruning": {"every": 2},
     "magnitude-pruning, at once, by a map": {"schedule": "once", "map": True},
+    "optembed": {},
+    "optembed, as in the paper": {"rest": "zeros", "widths": "search", "candidates": 4},
+    "optembed, 4 bits": {"bits": 4, "threshold": "id"},
     "amtl": {},
     "amtl, as in the paper": {"lengths": "every", "rest": "zeros"},
 }

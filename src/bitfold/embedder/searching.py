@@ -24,12 +24,13 @@ class WideSearch(PrefixRows):
     prepares = True
     estimates = True
     serves: ClassVar[type[Prefixes]] = Prefixes
+    trains_shared: ClassVar[bool] = True
 
     @property
     def specs(self) -> tuple[PoolSpec, ...]:
-        """Rows as wide as vectors; and those that are shared."""
+        """Rows as wide as vectors; and those that are shared, where it trains them."""
         rows = [PoolSpec("rows", self.total, self.plan.embedding_dim, self.plan.dtype)]
-        if self.shares:
+        if self.shares and self.trains_shared:
             rows.append(PoolSpec(REST, len(self.sizes), self.plan.embedding_dim, self.plan.dtype))
         return tuple(rows)
 
@@ -43,7 +44,7 @@ class WideSearch(PrefixRows):
         return weight.detach()
 
     def shared_rows(self) -> Tensor | None:
-        """The shared rows, `[F, D]`."""
+        """The shared rows, `[F, D]`, where there are any."""
         if not self.shares:
             return None
         weight: Tensor = self.get_submodule(REST).weight  # type: ignore[assignment]
@@ -74,6 +75,6 @@ class WideSearch(PrefixRows):
             pool.put(self.placed(ids, torch.full_like(ids, field))[0], vectors)
             sums += (vectors.double() * weights[:, None]).sum(0)
             mass += float(weights.sum())
-        if self.shares and mass:
+        if self.shares and self.trains_shared and mass:
             shared: Any = self.get_submodule(REST)
             shared.put(torch.tensor([field], device=sums.device), (sums / mass).unsqueeze(0))

@@ -16,6 +16,7 @@ BUILT_IN = {
     "hash-embeddings": "bitfold.method.hash_embeddings:HashEmbeddings",
     "magnitude-pruning": "bitfold.method.magnitude_pruning:MagnitudePruning",
     "pep": "bitfold.method.pep:Pep",
+    "optembed": "bitfold.method.optembed:OptEmbed",
     "amtl": "bitfold.method.amtl:Amtl",
     "low-rank": "bitfold.method.low_rank:LowRank",
     "mixed-dimensions": "bitfold.method.mixed_dimensions:MixedDimensions",

@@ -187,6 +187,7 @@ class Job:
             trainer.run()
             if stage.last:
                 break
+            trainer.decide()
             plan, before = ended(_collection(model), stage.phase), model
             begins = course[course.index(stage) + 1].phase
             after = next_collection(_collection(model), plan, begins, seed=words.seed)
