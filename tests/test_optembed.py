@@ -59,6 +59,15 @@ def test_rows_below_their_threshold_are_not_read():
     torch.testing.assert_close(shared.serving()(ids), expected)
 
 
+def test_who_comes_first_by_use():
+    """Margins 2, -.5, -.5, .5; the last occurs five times, and 2 * 1 is less than .5 * 5."""
+    counts = Counted({"a": ([0, 1], [1, 9]), "b": ([0, 1], [0, 5])})
+    for rank, order in (("use", [3, 0, 1, 2]), ("margin", [0, 3, 1, 2])):
+        part = by_hand(rest="zeros", rank=rank).embedder
+        part.prepare(counts)
+        assert part.order().tolist() == order
+
+
 def test_the_gradient_goes_to_rows_and_thresholds_near_the_border():
     made = by_hand(rest="zeros")
     made(torch.tensor([[1, 1]])).sum().backward()
@@ -149,7 +158,7 @@ def test_the_budget_buys_rows_and_their_index():
 
 
 def test_what_was_found_is_trained_from_its_initial_values():
-    first = collection()
+    first = collection(rank="margin")
     part = first.embedder
     initial = part.rows.weight.detach().clone()
     part.prepare(COUNTS)
@@ -285,6 +294,7 @@ def test_many_ids_are_planned_without_them():
         ({"candidates": 0}, "candidates of method 'optembed' is too small"),
         ({"rest": "mean"}, "rest"),
         ({"threshold": "row"}, "threshold"),
+        ({"rank": "norm"}, "rank"),
         ({"widths": "all"}, "widths"),
         ({"map": True}, "index of dense ids"),
         ({"bits": 4, "low_precision": True}, "in floats while they are trained"),

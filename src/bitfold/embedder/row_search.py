@@ -94,6 +94,8 @@ class RowSearch(WideSearch):
         plan: one group, as for `RowPools`: what it would serve.
         threshold: what has one of its own: a `field` or an `id`.
         alpha: what the penalty counts that raises thresholds.
+        rank: who comes first where the budget has too few rows: those highest above their
+            `margin`, or by `use`, the margin times how often an id occurs.
         candidates: how many widths of fields are tried at the end; 0: all have the full width.
         more: what `OwnEmbedder` takes.
 
@@ -105,9 +107,18 @@ class RowSearch(WideSearch):
     trains_shared: ClassVar[bool] = False
 
     def __init__(
-        self, plan: Plan, *, threshold: str, alpha: float, candidates: int, **more: Any
+        self,
+        plan: Plan,
+        *,
+        threshold: str,
+        alpha: float,
+        rank: str,
+        candidates: int,
+        **more: Any,
     ) -> None:
         self.by_id, self.alpha, self.candidates = threshold == "id", alpha, candidates
+        self.by_use = rank == "use"
+        self.counts: Tensor | None = None
         super().__init__(plan, **more)
         device = more.get("device")
         tables = [(NOW, 4 * len(self.sizes))] if candidates else []
@@ -157,8 +168,9 @@ class RowSearch(WideSearch):
             self.stored.put(NOW, torch.tensor(widths, dtype=torch.int32).view(torch.uint8))
 
     def prepare(self, stats: Statistics) -> None:
-        """Take which ids training has."""
-        self.seen = self.counted(stats) > 0
+        """Take how often ids occur."""
+        self.counts = self.counted(stats)
+        self.seen = self.counts > 0
 
     def maintain(self, at: Progress) -> Sequence[RowMove]:
         """Draw the widths that the fields are trained at next, each as likely as the others."""
@@ -194,13 +206,15 @@ class RowSearch(WideSearch):
 
     @torch.no_grad()
     def order(self) -> Tensor:
-        """All ids, those that training has and whose norms are highest above their thresholds."""
+        """All ids: first those above their thresholds, and last those that training lacks."""
         field = torch.arange(len(self.sizes)).repeat_interleave(torch.tensor(self.sizes))
         limits = self.thresholds.double().cpu()
         parts = [each.double().abs().sum(1).cpu() for each in torch.split(self.numbers(), AT_ONCE)]
         above = torch.cat(parts) - (limits if self.by_id else limits[field])
-        if self.seen is not None:
-            above = above.masked_fill(~self.seen, -torch.inf)
+        if self.counts is not None:
+            if self.by_use:
+                above = torch.where(above > 0, above * self.counts, above)
+            above = above.masked_fill(self.counts == 0, -torch.inf)
         return above.nan_to_num(-torch.inf).argsort(descending=True, stable=True)
 
     def within(self, widths: Widths, order: Tensor) -> Tensor:

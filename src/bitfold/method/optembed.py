@@ -40,6 +40,12 @@ class OptEmbed(Method):
         "field", help="what has a threshold of its own", choices=("field", "id")
     )
     alpha: float = option(3e-4, help="of the penalty that raises thresholds: the paper's 3e-4")
+    rank: str = option(
+        "use",
+        help="which ids have the rows that the budget buys: those highest above their thresholds "
+        "(`margin`), or by `use`, the margin times how often they occur",
+        choices=("use", "margin"),
+    )
     widths: str = option(
         "one",
         help="rows of `one` width, the model's; `search`: fields are trained at widths drawn at "
@@ -57,7 +63,7 @@ class OptEmbed(Method):
     traits: ClassVar[Traits] = Traits(hashed_ids=False)
     forms: ClassVar[Forms] = (
         {},
-        {"rest": "zeros", "threshold": "id"},
+        {"rest": "zeros", "threshold": "id", "rank": "margin"},
         {"widths": "search", "candidates": 5, "bits": 4},
     )
 
@@ -108,7 +114,7 @@ class OptEmbed(Method):
         if plan.phase:
             return RowPools(plan, **more)
         return RowSearch(
-            plan, threshold=self.threshold, alpha=self.alpha,
+            plan, threshold=self.threshold, alpha=self.alpha, rank=self.rank,
             candidates=self.candidates if self.widths == "search" else 0, **more,
         )  # fmt: skip
 
