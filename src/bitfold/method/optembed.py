@@ -39,7 +39,9 @@ class OptEmbed(Method):
     threshold: str = option(
         "field", help="what has a threshold of its own", choices=("field", "id")
     )
-    alpha: float = option(3e-4, help="of the penalty that raises thresholds: the paper's 3e-4")
+    alpha: float = option(
+        3e-4, help="of the penalty that raises thresholds; 3e-4 in the authors' code"
+    )
     rank: str = option(
         "use",
         help="which ids have the rows that the budget buys: those highest above their thresholds "
