@@ -28,6 +28,11 @@ LIVES = {
     "learned-hash": {},
     "learned-hash, by a map": {"map": True, "own": 0.5},
     "learned-hash, of codes": {"small": "code", "bits": 4},
+    "magnitude-pruning": {"every": 2},
+    "magnitude-pruning, at once, by a map": {"schedule": "once", "map": True},
+    "optembed": {},
+    "optembed, as in the paper": {"rest": "zeros", "widths": "search", "candidates": 4},
+    "optembed, 4 bits": {"bits": 4, "threshold": "id"},
     "amtl": {},
     "amtl, as in the paper": {"lengths": "every", "rest": "zeros"},
 }

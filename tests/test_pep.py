@@ -136,3 +136,21 @@ def test_in_a_search_the_smallest_numbers_are_lost_when_it_serves():
     kept = served != 0
     assert torch.equal(served[kept], vectors[kept])
     assert vectors[~kept].abs().max() <= vectors[kept].abs().min()
+
+
+@pytest.mark.parametrize("method", ["pep", "magnitude-pruning", "full"])
+def test_a_plan_with_maps_keeps_to_its_budget(method):
+    """The address of a map has a fingerprint, of which a table's plan knows nothing."""
+    fields = [Field("query", distinct=100), Field("page", distinct=30)]
+    whole = plan(fields, 4, method="full", map=True).bytes
+    budgets = [whole - 1, whole] if method != "full" else [whole]
+    for budget in budgets:
+        made = plan(fields, 4, method=method, map=True, budget=budget)
+        assert budget - 8 <= made.bytes <= budget
+
+
+def test_a_cast_leaves_a_mask():
+    pool = MaskedPool(4, 3, 5)
+    before = pool.mask.clone()
+    assert torch.equal(pool.type(torch.float64).mask, before)
+    assert pool(torch.arange(4)).dtype is torch.float64

@@ -33,11 +33,13 @@ class Progress(NamedTuple):
         step: steps made.
         epoch: epochs ended.
         epochs: epochs in all, 0 where nobody says.
+        epoch_steps: steps of an epoch, 0 where nobody says.
     """
 
     step: int
     epoch: int = 0
     epochs: int = 0
+    epoch_steps: int = 0
 
 
 class Embedder(nn.Module):
@@ -45,7 +47,7 @@ class Embedder(nn.Module):
 
     Life cycle, driven by `bitfold.training.lifecycle` or by hand, all of it optional: `prepare`
     once, before the first step; `observe` with each step's gradient; `maintain` between steps;
-    `inherit` where a phase follows another (`bitfold.training.phases`).
+    `decide` and `inherit` where a phase follows another (`bitfold.training.phases`).
     """
 
     plan: Plan
@@ -167,6 +169,13 @@ class Embedder(nn.Module):
     def maintain(self, at: Progress) -> Sequence[RowMove]:
         """Put the tables in order between two steps; returns the rows that changed places."""
         return ()
+
+    def decide(self, judge: Callable[[], float]) -> None:
+        """Settle, at the end of a phase, what only held-out rows can tell.
+
+        Args:
+            judge: what the model is worth as it stands, on validation rows; higher is better.
+        """
 
     def inherit(self, before: "Embedder") -> None:
         """Take over what the embedder of the phase before has found, beside what its plan says."""

@@ -112,6 +112,10 @@ class Classes(StoredTables):
         found = unpack_bits(self._tables[CLASSES], self.bits, self.ids)
         return found.masked_fill(found > self.count, 0)
 
+    def write(self, classes: Tensor) -> None:
+        """Give every id its class, int64 `[V]`."""
+        self.put(CLASSES, pack_bits(classes, self.bits))
+
     def put(self, name: str, table: Tensor) -> None:
         """Write the classes; places follow."""
         super().put(name, table)
@@ -207,10 +211,14 @@ class Prefixes(PrefixRows):
 
     def __init__(self, plan: Plan, **more: Any) -> None:
         super().__init__(plan, **more)
-        (spec,) = plan.group.stored
-        self.stored = Classes(self.total, spec.bits, len(self.lengths), more.get("device"))
+        self.stored = self.new_stored(more.get("device"))
         self.is_dealt = False
         self.reset_parameters()
+
+    def new_stored(self, device: torch.device | str | None) -> Classes:
+        """What tells the class of each id."""
+        (spec,) = self.plan.group.stored
+        return Classes(self.total, spec.bits, len(self.lengths), device)
 
     def by_length(self) -> list[Any]:
         """The pools of class 1, 2, ..."""
@@ -230,15 +238,24 @@ class Prefixes(PrefixRows):
 
     def put_classes(self, classes: Tensor) -> None:
         """Give every id its class, int64 `[V]`."""
-        self.stored.put(CLASSES, pack_bits(classes, self.stored.bits))
+        self.stored.write(classes)
         self.is_dealt = True
 
     def draw(self, std: float, generator: torch.Generator) -> None:
         """Normal numbers; classes by the order of ids, where nothing better is known."""
         super().draw(std, generator)
         if not self.is_dealt:
-            order = popularity(self.sizes).argsort(descending=True, stable=True)
-            self.put_classes(dealt(order, [spec.rows for spec in self.lengths]))
+            self.put_classes(self.first_classes())
+
+    def first_classes(self) -> Tensor:
+        """The class of each id where nobody has found one, int64 `[V]`: longer ones come first."""
+        order = popularity(self.sizes).argsort(descending=True, stable=True)
+        return dealt(order, [spec.rows for spec in self.lengths])
+
+    def classes_of(self, widths: Tensor) -> Tensor:
+        """The class of each id, of the width that it should have, int64 `[V]`."""
+        own = torch.tensor([0, *(spec.width for spec in self.lengths)])
+        return torch.searchsorted(own, widths)
 
     def prepare(self, stats: Statistics) -> None:
         """Take which ids training has."""
@@ -307,5 +324,4 @@ class Prefixes(PrefixRows):
         found = before.ending_rows() if isinstance(before, PrefixRows) else None
         if found is not None:
             widths, rows, rest = found
-            own = torch.tensor([0, *(spec.width for spec in self.lengths)])
-            self.take(torch.searchsorted(own, widths), rows, rest)
+            self.take(self.classes_of(widths), rows, rest)

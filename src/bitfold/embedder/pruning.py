@@ -18,7 +18,7 @@ from bitfold.planning.spec import PoolSpec
 from bitfold.pool import pool_of
 from bitfold.pool.dense import Cells, DensePool
 from bitfold.pool.moved import RowMove
-from bitfold.pool.pruned import MaskedPool, PrunedPool
+from bitfold.pool.pruned import MaskedPool, PrunedPool, highest
 
 
 class Thresholds(nn.Module):
@@ -122,11 +122,8 @@ class ThresholdPool(DensePool):
     def best(self) -> Tensor:
         """The places of the `kept` numbers that lie highest above their thresholds, ascending."""
         cells = torch.arange(len(self.weight), device=self.weight.device)
-        above: Tensor = (self.weight.abs() - self.thresholds(cells)).float().flatten()
-        least = above.kthvalue(len(above) - self.kept + 1).values
-        surely, ties = above > least, (above == least).nonzero().squeeze(1)
-        surely[ties[: self.kept - int(surely.sum())]] = True
-        return surely.nonzero().squeeze(1)
+        above: Tensor = self.weight.abs() - self.thresholds(cells)
+        return highest(above.flatten(), self.kept)
 
     @torch.no_grad()
     def serving(self) -> PrunedPool:
@@ -146,7 +143,54 @@ class SparseThresholdPool(ThresholdPool, Cells):  # type: ignore[misc] # as `Spa
     """A pool with thresholds whose rows have a sparse gradient."""
 
 
-class Pruning(Corridor):
+class Kept(Corridor):
+    """A table of which some numbers are kept: first it searches which, then it trains those.
+
+    A subclass says by `searching` what pool searches; one has `best`, the places that it keeps.
+
+    Args:
+        plan: where every number lies; one group, and how far it has come.
+        how: as for every corridor.
+    """
+
+    def searching(self, spec: PoolSpec, **how: Any) -> Any:
+        """The pool of the search."""
+        raise NotImplementedError
+
+    @property
+    def searches(self) -> bool:
+        """Whether it searches."""
+        return hasattr(self.pool, "best")
+
+    @property
+    def exact(self) -> bool:  # type: ignore[override]
+        """Whether it serves the very vectors that it trains."""
+        return not self.searches
+
+    def new_pool(self, spec: PoolSpec, **how: Any) -> Any:
+        """The pool of the search, a mask afterwards."""
+        return pool_of(spec, **how) if self.plan.phase else self.searching(spec, **how)
+
+    def maintain(self, at: Progress) -> Sequence[RowMove]:
+        """Fill rows that nothing trains while it searches; afterwards most of them are pruned."""
+        return super().maintain(at) if self.searches else ()
+
+    def bytes(self, phase: str = "serving") -> dict[str, int]:
+        """Bytes by kind."""
+        if phase != "training":
+            return super().bytes(phase)
+        weights = sum(each.nbytes for each in self.parameters())
+        masks = sum(each.nbytes for each in self.buffers())
+        return {"weights": weights, "mask": masks, "gradients": weights}
+
+    def inherit(self, before: Embedder) -> None:
+        """Keep the numbers that the search found best."""
+        if isinstance(self.pool, MaskedPool) and isinstance(before, Kept):
+            found = before.pool
+            self.pool.keep(found.best() if before.searches else found.places())
+
+
+class Pruning(Kept):
     """A table that is pruned: it searches what to keep, and trains that from where it began.
 
     Args:
@@ -160,20 +204,8 @@ class Pruning(Corridor):
         self.kind, self.start = threshold, start
         super().__init__(plan, **how)
 
-    @property
-    def searches(self) -> bool:
-        """Whether thresholds are learned."""
-        return isinstance(self.pool, ThresholdPool)
-
-    @property
-    def exact(self) -> bool:  # type: ignore[override]
-        """Whether it serves the very vectors that it trains."""
-        return not self.searches
-
-    def new_pool(self, spec: PoolSpec, **how: Any) -> Any:
-        """Numbers with thresholds in the search, a mask afterwards."""
-        if self.plan.phase:
-            return pool_of(spec, **how)
+    def searching(self, spec: PoolSpec, **how: Any) -> Any:
+        """Numbers with thresholds."""
         lookups = [each for (each,) in self.program.fields]
         shapes = {
             "global": (1, 1),
@@ -196,21 +228,3 @@ class Pruning(Corridor):
         super()._draw(std, generator)
         if self.searches:
             self.pool.thresholds.weight.zero_()
-
-    def maintain(self, at: Progress) -> Sequence[RowMove]:
-        """Fill rows that nothing trains while it searches; afterwards most of them are pruned."""
-        return super().maintain(at) if self.searches else ()
-
-    def bytes(self, phase: str = "serving") -> dict[str, int]:
-        """Bytes by kind."""
-        if phase != "training":
-            return super().bytes(phase)
-        weights = sum(each.nbytes for each in self.parameters())
-        masks = sum(each.nbytes for each in self.buffers())
-        return {"weights": weights, "mask": masks, "gradients": weights}
-
-    def inherit(self, before: Embedder) -> None:
-        """Keep the numbers that the search found best."""
-        if isinstance(self.pool, MaskedPool) and isinstance(before, Pruning):
-            found = before.pool
-            self.pool.keep(found.best() if before.searches else found.places())

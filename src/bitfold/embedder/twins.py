@@ -5,8 +5,8 @@ Adaptively-Masked Twins-based Layer" (AMTL), CIKM 2021, arXiv 2108.11513. The bu
 price of length, the same for all ids, which is taken from their scores.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +14,10 @@ from torch.nn import functional as F
 
 from bitfold.address.tables import StoredTables
 from bitfold.embedder.contract import Progress
-from bitfold.embedder.prefixes import (
-    AT_ONCE,
-    REST,
-    Prefixes,
-    PrefixRows,
-    dealt,
-    popularity,
-    row_cost,
-)
+from bitfold.embedder.prefixes import AT_ONCE, dealt, popularity, row_cost
+from bitfold.embedder.searching import WideSearch
 from bitfold.planning.plan import Plan
-from bitfold.planning.spec import PoolSpec, steps_bytes
+from bitfold.planning.spec import steps_bytes
 from bitfold.planning.statistics import Statistics
 from bitfold.pool.moved import RowMove
 
@@ -146,7 +139,7 @@ class Twins(nn.Module):
             each.zero_()
 
 
-class PrefixSearch(PrefixRows):
+class PrefixSearch(WideSearch):
     """Rows of the full width, masked to the length that the twins score highest.
 
     From each score a price is taken in proportion to the length. The price is the one at which
@@ -163,11 +156,8 @@ class PrefixSearch(PrefixRows):
         int64 `[B, F]` -> features `[B, F, 3]` -> one of `K` lengths -> `[B, F, D]`.
     """
 
-    exact = False
     every = EVERY
-    prepares = True
     multiplies = True
-    estimates = True
     masks: Tensor
     portions: Tensor
 
@@ -182,14 +172,6 @@ class PrefixSearch(PrefixRows):
         self.twins = Twins(len(widths), **how)
         self.is_told = False
         self.reset_parameters()
-
-    @property
-    def specs(self) -> tuple[PoolSpec, ...]:
-        """Rows as wide as vectors; and those that are shared."""
-        rows = [PoolSpec("rows", self.total, self.plan.embedding_dim, self.plan.dtype)]
-        if self.shares:
-            rows.append(PoolSpec(REST, len(self.sizes), self.plan.embedding_dim, self.plan.dtype))
-        return tuple(rows)
 
     def _constants(self) -> dict[str, Tensor]:
         widths, dim = torch.tensor(self.widths), self.plan.embedding_dim
@@ -349,47 +331,6 @@ class PrefixSearch(PrefixRows):
     def _order(self) -> Tensor:
         """All ids, the most popular first."""
         return self.features[:, 0].double().cpu().argsort(descending=True, stable=True)
-
-    def numbers(self) -> Tensor:
-        """The rows, `[V, D]`."""
-        weight: Tensor = self.get_submodule("rows").weight  # type: ignore[assignment]
-        return weight.detach()
-
-    def shared_rows(self) -> Tensor | None:
-        """The shared rows, `[F, D]`."""
-        if not self.shares:
-            return None
-        weight: Tensor = self.get_submodule(REST).weight  # type: ignore[assignment]
-        return weight.detach()
-
-    def serving(self) -> Self:
-        """Rows as short as the plan has them: the lengths that were learned say whose."""
-        return self.planned().serving()  # type: ignore[return-value]
-
-    @torch.no_grad()
-    def planned(self) -> Prefixes:
-        """What the plan would have of it: its numbers of rows, dealt by the lengths found."""
-        rows = self.numbers()
-        made = Prefixes(
-            self.plan, std=self.std, seed=self.seed, device="meta" if rows.is_meta else "cpu"
-        )
-        if not rows.is_meta:
-            made = made.to(rows)
-            made.take(self.dealt(), rows, self.shared_rows())
-        return made.train(self.training)
-
-    @torch.no_grad()
-    def put_rows(self, field: int, chunks: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
-        """Write the vectors of a field's ids; what they may share is their mean."""
-        sums, mass = torch.zeros(self.dim, dtype=torch.float64, device=self.bases.device), 0.0
-        pool: Any = self.get_submodule("rows")
-        for ids, vectors, weights in chunks:
-            pool.put(self.placed(ids, torch.full_like(ids, field))[0], vectors)
-            sums += (vectors.double() * weights[:, None]).sum(0)
-            mass += float(weights.sum())
-        if self.shares and mass:
-            shared: Any = self.get_submodule(REST)
-            shared.put(torch.tensor([field], device=sums.device), (sums / mass).unsqueeze(0))
 
     def bytes(self, phase: str = "serving") -> dict[str, int]:
         """Bytes by kind."""

@@ -7,7 +7,7 @@ are kept.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -16,13 +16,11 @@ from bitfold.config import option
 from bitfold.embedder.contract import Embedder
 from bitfold.embedder.pruning import Pruning
 from bitfold.errors import BitfoldError
-from bitfold.method.allocation import check_minimum
-from bitfold.method.base import Forms, Method, Phase, Traits, dense_only
-from bitfold.method.full import Full
-from bitfold.method.hash import field_sizes
+from bitfold.method.base import Forms, Method, Phase, Traits
+from bitfold.method.pruned import PRUNED, pruned
 from bitfold.planning.ask import Ask
 from bitfold.planning.plan import Plan
-from bitfold.planning.spec import Group, PoolSpec
+from bitfold.planning.spec import Group
 
 
 @dataclass(frozen=True)
@@ -42,11 +40,7 @@ class Pep(Method):
     name: ClassVar[str] = "pep"
     summary: ClassVar[str] = "a full table pruned by learned thresholds, then trained anew"
     when: ClassVar[str] = "widths should follow how much each id has to say; twice the training"
-    traits: ClassVar[Traits] = Traits(
-        hashed_ids=False,
-        narrow=False,
-        why_wide="numbers are kept one by one with an index each, and the index outweighs few bits",
-    )
+    traits: ClassVar[Traits] = PRUNED
     forms: ClassVar[Forms] = (
         {},
         {"threshold": "global", "start": -8.0},
@@ -61,18 +55,7 @@ class Pep(Method):
 
     def plan(self, ask: Ask) -> Group:
         """As many numbers as the budget buys beside the index of which they are."""
-        field_sizes(self.name, ask.fields, ask.budget)
-        dense_only(self.name, ask.fields)
-        program = Full().plan(replace(ask, budget=None)).program
-        assert program is not None, "a table has one"
-        whole = self.finish(ask, program, "sum")
-        assert ask.budget is not None, "it was asked for"
-        if whole.bytes(ask.dim) <= ask.budget:
-            return whole
-        pool = whole.pools[0]
-        least = replace(whole, pools=(replace(pool, kept=1),))
-        check_minimum(self.name, least.bytes(ask.dim), ask.budget)
-        return replace(whole, pools=(replace(pool, kept=_most(pool, ask.budget)),))
+        return pruned(self, ask)
 
     def build(
         self, plan: Plan, *, seed: int | None, device: torch.device | str | None, sparse: bool
@@ -90,15 +73,3 @@ class Pep(Method):
         if group.pools[0].kept is None:
             return ()
         return Phase("search", self.search), Phase("retrain", 1 - self.search, start="fresh")
-
-
-def _most(pool: PoolSpec, budget: int) -> int:
-    """The most numbers of a pool that fit; each more takes more bytes."""
-    low, high = 1, pool.rows * pool.width
-    while low < high:
-        middle = (low + high + 1) // 2
-        if replace(pool, kept=middle).bytes <= budget:
-            low = middle
-        else:
-            high = middle - 1
-    return low

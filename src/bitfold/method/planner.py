@@ -15,7 +15,7 @@ from bitfold.planning.ask import Ask
 from bitfold.planning.budget import full_bytes, parse_budget
 from bitfold.planning.field import Field
 from bitfold.planning.plan import Plan
-from bitfold.planning.spec import dtype_size
+from bitfold.planning.spec import FINGERPRINT_BYTES, dtype_size
 from bitfold.planning.statistics import Statistics
 from bitfold.pool.dtypes import dtype_name
 
@@ -98,8 +98,12 @@ def _made(recipe: Method, ask: Ask) -> Plan:
     """A method's plan, held against the budget."""
     numbers = [i for i, field in enumerate(ask.fields) if field.hashed] if recipe.map else []
     if numbers:
-        found = recipe.groups(with_places(ask, numbers))
-        groups = tuple(mapped(group, ask, numbers) for group in found)
+        places = with_places(ask, numbers)
+        groups = tuple(mapped(group, ask, numbers) for group in recipe.groups(places))
+        over = sum(group.bytes(ask.dim) for group in groups) - (ask.budget or 0)
+        if places.budget is not None and over > 0:  # a map's address has a fingerprint
+            places = replace(places, budget=places.budget - FINGERPRINT_BYTES * len(groups))
+            groups = tuple(mapped(group, ask, numbers) for group in recipe.groups(places))
     else:
         groups = recipe.groups(ask)
     alone = len(groups) == 1 and groups[0].method == recipe.name

@@ -4,6 +4,7 @@
 and an index of where they stand.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,22 @@ from torch.nn import functional as F
 from bitfold.planning.kept import index_of
 from bitfold.pool.dense import Cells, DensePool
 from bitfold.pool.indexing import index_bytes, places_of
+
+
+def highest(scores: Tensor, count: int) -> Tensor:
+    """The places of the `count` highest of scores `[n]`, ascending; of equal ones the first.
+
+    What is not a number is lowest.
+
+    Example:
+        >>> highest(torch.tensor([1.0, 3.0, 1.0, 2.0]), 3).tolist()
+        [0, 1, 3]
+    """
+    scores = scores.float().nan_to_num(-math.inf, math.inf, -math.inf)
+    least = scores.kthvalue(len(scores) - count + 1).values
+    surely, ties = scores > least, (scores == least).nonzero().squeeze(1)
+    surely[ties[: count - int(surely.sum())]] = True
+    return surely.nonzero().squeeze(1)
 
 
 class MaskedPool(DensePool):
@@ -106,6 +123,12 @@ class MaskedPool(DensePool):
             places = self.places()
             made.fill(places, self.weight.detach().reshape(-1)[places])
         return made
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "MaskedPool":
+        """A cast is of the numbers."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.mask = self.mask.bool()
+        return self
 
 
 class SparseMaskedPool(MaskedPool, Cells):  # type: ignore[misc] # as `SparsePool`

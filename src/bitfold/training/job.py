@@ -187,6 +187,7 @@ class Job:
             trainer.run()
             if stage.last:
                 break
+            trainer.decide()
             plan, before = ended(_collection(model), stage.phase), model
             begins = course[course.index(stage) + 1].phase
             after = next_collection(_collection(model), plan, begins, seed=words.seed)
@@ -234,7 +235,7 @@ class Job:
             lines=self.lines,
             progress=self.progress,
             negative_rate=rows.log.schema.config.negative_rate,
-            life=self._life(model, optimizers, stats),
+            life=self._life(model, optimizers, stats, rows.count("train")),
             stage=stage,
             plan=plan,
             teaching=self.teaching,
@@ -254,13 +255,17 @@ class Job:
         model: ClickModel,
         optimizers: Sequence[torch.optim.Optimizer],
         stats: LogStatistics,
+        rows: int,
     ) -> Lifecycle:
-        """What drives the embedders, prepared."""
+        """What drives the embedders, prepared for epochs of so many rows."""
         words = self.config.train
         # The rows of an earlier run were trained on a log that is not here.
         fresh = self.base is None
         fill = fresh and words.unseen != "initial"
-        life = Lifecycle(model, optimizers, fill_unseen=fill, epochs=words.epochs)
+        steps = -(-rows // (words.batch_size * self.fabric.world_size))
+        life = Lifecycle(
+            model, optimizers, fill_unseen=fill, epochs=words.epochs, epoch_steps=steps
+        )
         life.refuse_processes(self.fabric.world_size)
         if fresh and life.needs_statistics:
             life.prepare(stats)

@@ -23,6 +23,7 @@ class Lifecycle:
         optimizers: those that may keep state beside their tables, torch's own included.
         fill_unseen: whether rows that no training id reads get the mean of the others.
         epochs: how many there will be, 0 where nobody knows.
+        epoch_steps: how many steps an epoch has, 0 where nobody knows.
 
     Example:
         >>> import bitfold
@@ -42,13 +43,14 @@ class Lifecycle:
         *,
         fill_unseen: bool = True,
         epochs: int = 0,
+        epoch_steps: int = 0,
     ) -> None:
         self.optimizers = list(optimizers)
         self.embedders = [part for part in embedders(model) if not isinstance(part, Grouped)]
         for part in self.embedders:
             part.fills_unseen = fill_unseen
         self._every = [part for part in self.embedders if part.every]
-        self.steps, self.epoch, self.epochs = 0, 0, epochs
+        self.steps, self.epoch, self.epochs, self.epoch_steps = 0, 0, epochs, epoch_steps
 
     @property
     def needs_statistics(self) -> bool:
@@ -78,7 +80,8 @@ class Lifecycle:
             self._maintain(part)
 
     def _maintain(self, part: Embedder) -> None:
-        carry(self.optimizers, part.maintain(Progress(self.steps, self.epoch, self.epochs)))
+        at = Progress(self.steps, self.epoch, self.epochs, self.epoch_steps)
+        carry(self.optimizers, part.maintain(at))
 
     def refuse_processes(self, count: int) -> None:
         """Raise if several processes would come to other tables.

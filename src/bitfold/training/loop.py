@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 from bitfold.training.optimizers import training_bytes
 
 PROGRESS_SECONDS = 0.1
+JUDGED_BATCHES = 8  # of validation rows, that a candidate of a search is judged by
 WARM_UP = 3  # steps of a process that its speed leaves out: they compile the kernels
 
 
@@ -89,6 +91,26 @@ class Trainer:
                 self._epoch()
                 self._validate()
                 self._checkpoint()
+
+    def decide(self) -> None:
+        """Let embedders settle, at the end of a phase, what only held-out rows can tell."""
+        if self.rows.count("valid"):
+            for part in self.life.embedders:
+                part.decide(self._judged)
+
+    def _judged(self) -> float:
+        """The AUC of some validation rows by the model as it stands; -inf where it has none."""
+        found: float | None = None
+        if self.fabric.is_global_zero:
+            batches = islice(self.rows.batches("valid", EVALUATION_ROWS), JUDGED_BATCHES)
+            scores = score(
+                self.model, batches, negative_rate=self.negative_rate, device=self.fabric.device
+            )
+            found = scores.summary(self.negative_rate)["auc"]
+            found = -math.inf if math.isnan(found) else found
+        found = self.fabric.broadcast(found)
+        assert found is not None, "one process judges"
+        return found
 
     def _epoch(self) -> None:
         at, config, fabric = self.position, self.config, self.fabric
