@@ -30,6 +30,9 @@ LIVES = {
     "learned-hash, of codes": {"small": "code", "bits": 4},
     "amtl": {},
     "amtl, as in the paper": {"lengths": "every", "rest": "zeros"},
+    "scma": {},
+    "scma, by a map": {"map": True, "bits": 4},
+    "scma, as in the paper": {"chunk": 1, "elements": 8, "of": "rows", "most_rows": 300},
 }
 
 

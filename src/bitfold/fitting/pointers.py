@@ -27,7 +27,7 @@ def point(
     """
     lookups, chunks = part.program.fields[number], part.program.chunks
     terms = len(lookups) // chunks
-    found = [(at // terms, p) for at, p in enumerate(lookups) if isinstance(p.source, Stored)]
+    found = [(at // terms, p) for at, p in enumerate(lookups) if _points(p)]
     if not found:
         return False
     tables = {name: each.cpu() for name, each in part.stored.named().items()}
@@ -53,6 +53,11 @@ def point(
         assert isinstance(source, Stored)
         part.stored.put(source.table, pack_bits(table, source.bits))
     return True
+
+
+def _points(lookup: Lookup) -> bool:
+    """Whether a lookup reads pointers: signatures say what an id is, whatever its vector."""
+    return isinstance(lookup.source, Stored) and lookup.source.kind == "pointers"
 
 
 def _pointers(lookup: Lookup, tables: dict[str, Tensor]) -> Tensor:

@@ -24,6 +24,7 @@ BUILT_IN = {
     "dpq": "bitfold.method.dpq:Dpq",
     "mgqe": "bitfold.method.dpq:Mgqe",
     "learned-hash": "bitfold.method.learned_hash:LearnedHash",
+    "scma": "bitfold.method.scma:Scma",
 }
 GROUP = "bitfold.methods"
 
