@@ -31,8 +31,8 @@ LIVES = {
     "amtl": {},
     "amtl, as in the paper": {"lengths": "every", "rest": "zeros"},
     "scma": {},
-    "scma, by a map": {"map": True, "bits": 4},
-    "scma, as in the paper": {"chunk": 1, "elements": 8, "of": "rows", "most_rows": 300},
+    "scma, by a map": {"map": True},
+    "scma, as in the paper": {"chunk": 1, "elements": 4, "of": "rows", "most_rows": 300},
 }
 
 

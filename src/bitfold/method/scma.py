@@ -42,7 +42,7 @@ class Scma(Method):
     elements: int | None = option(
         None,
         help="n, the elements of a signature; when not said the most of 8, 4, 2 and 1 that take "
-        "no more than half of what small fields leave; the paper has one for each component",
+        "no more than half of the budget; the paper has one for each component",
     )
     element_bits: int | None = option(
         None, help="b, the bits of an element; as many as reach the whole array when not said"
@@ -104,7 +104,7 @@ class Scma(Method):
         fits = [form for form in forms if form.least <= ask.budget]
         cheap = [form for form in fits if form.cheap]
         form = (cheap or fits[-1:])[0]
-        program = form.program(self.of == "ids")
+        program = form.program()
         stored = [StoredSpec(*table) for table in program.tables.values()]
         step = int(form.width == 1 and not ask.packed)
         return self.finish(ask, program, "sum", stored=stored, step=step)
@@ -113,7 +113,7 @@ class Scma(Method):
         self, plan: Plan, *, seed: int | None, device: torch.device | str | None, sparse: bool
     ) -> Embedder:
         """The corridor that reads signatures, or a whole table."""
-        if not plan.group.stored:
+        if not any(each.kind == "signatures" for each in plan.group.stored):
             return super().build(plan, seed=seed, device=device, sparse=sparse)
         return Signatures(
             plan, of=self.of, power=self.power, rare=self.rare, most_rows=self.most_rows,
@@ -134,7 +134,7 @@ class Scma(Method):
                 raise _no_pieces(ask.dim, f"{elements} elements")
             else:
                 continue
-            yield _form(ask, sizes, elements, width, self.element_bits)
+            yield _form(ask, sizes, (elements, width, self.element_bits, self.of == "ids"))
 
 
 def _no_pieces(dim: int, got: str) -> BitfoldError:
@@ -145,20 +145,20 @@ def _no_pieces(dim: int, got: str) -> BitfoldError:
     )
 
 
-def _form(ask: Ask, sizes: Sequence[int], elements: int, width: int, bits: int | None) -> "_Form":
-    """Signatures of so many elements, with as many small fields whole as is fair and fits."""
+def _form(ask: Ask, sizes: Sequence[int], kind: tuple[int, int, int | None, bool]) -> "_Form":
+    """Signatures of a kind, with as many small fields whole as is fair and fits."""
     assert ask.budget is not None
     ordered = sorted(range(len(sizes)), key=lambda number: sizes[number])
-    small, left = 0, ask.budget
+    small, left, width = 0, ask.budget, kind[1]
     for number in ordered[:-1]:
         size = sizes[number] * ask.row_bytes(width) * (ask.dim // width)
         if size * (len(sizes) - small) > left:
             break
         small, left = small + 1, left - size
-    form = _Form(ask, sizes, frozenset(ordered[:small]), elements, width, bits)
+    form = _Form(ask, sizes, frozenset(ordered[:small]), *kind)
     while form.least > ask.budget and small:
         small -= 1
-        form = _Form(ask, sizes, frozenset(ordered[:small]), elements, width, bits)
+        form = _Form(ask, sizes, frozenset(ordered[:small]), *kind)
     return form
 
 
@@ -172,6 +172,7 @@ class _Form:
         elements: of a signature.
         width: numbers of a piece.
         bits: of an element, or None for as many as reach the whole array.
+        apart: whether fields read the array from places of their own on.
     """
 
     def __init__(
@@ -182,11 +183,14 @@ class _Form:
         elements: int,
         width: int,
         bits: int | None,
+        apart: bool,
     ) -> None:
         self.ask, self.sizes, self.whole, self.width = ask, sizes, whole, width
         self.elements, self.pieces = elements, ask.dim // width
         self.row = ask.row_bytes(width)
         self.signed = [size for number, size in enumerate(sizes) if number not in whole]
+        self.apart = apart
+        self.windows = self.pieces * (len(self.signed) if apart else 1)
         owned = sum(sizes[number] for number in whole)
         slices = 1 + len(whole) * self.pieces
         self.fixed = ask.fixed_bytes(slices, width) + owned * self.pieces * self.row
@@ -199,19 +203,23 @@ class _Form:
         return self.elements * sum(stored_bytes(size, bits) for size in self.signed)
 
     def rows(self, bits: int) -> int:
-        """Pieces that the budget buys, with elements of so many bits; no more than are of use."""
+        """Pieces of the array: what the budget buys, and no more than elements reach."""
+        return min(self._room(bits), self.windows << bits)
+
+    def _room(self, bits: int) -> int:
+        """Pieces that the budget buys beside elements of so many bits; no more than ids have."""
         room = ((self.ask.budget or 0) - self.fixed - self.signatures(bits)) // self.row
         return max(1, min(room, sum(self.signed) * self.pieces, 1 << MOST_BITS))
 
     @property
     def cheap(self) -> bool:
-        """Whether signatures take no more than half of what whole fields leave, and reach all."""
-        left = (self.ask.budget or 0) - self.fixed
-        return 2 * self.signatures(self.bits) <= left and (self.said or self._reach(self.bits))
+        """Whether signatures take no more than half of the budget, and reach the whole array."""
+        half = 2 * self.signatures(self.bits) <= (self.ask.budget or 0)
+        return half and (self.said or self._reach(self.bits))
 
     def _reach(self, bits: int) -> bool:
         """Whether components with elements of so many bits reach each piece twice."""
-        return len(self.signed) * self.pieces << bits >= 2 * self.rows(bits)
+        return self.windows << bits >= 2 * self._room(bits)
 
     def _bits(self) -> int:
         """The fewest with which components reach each piece twice, as far as they fit."""
@@ -224,12 +232,12 @@ class _Form:
 
     def _needed(self, bits: int) -> int:
         """So many, without those that no number of a piece has."""
-        while bits > 1 and 1 << bits - 1 >= self.rows(bits - 1):
+        while bits > 1 and 1 << bits - 1 >= self._room(bits - 1):
             bits -= 1
         return bits
 
-    def program(self, apart: bool) -> Program:
-        """Pieces of whole fields, then the array; fields `apart` read it from other places on."""
+    def program(self) -> Program:
+        """Pieces of whole fields, then the array."""
         rows, pieces, fields, end = self.rows(self.bits), range(self.pieces), [], 0
         ways, at = min(1 << self.bits, rows), 0
         base = sum(self.sizes[number] for number in self.whole) * self.pieces
@@ -242,15 +250,17 @@ class _Form:
             for c in pieces:
                 table = f"signatures_{number}_{c % self.elements}"
                 source = Stored(table, size, self.bits, kind="signatures")
-                shift = self._shift(number, at + c, rows, apart)
+                shift = self._shift(number, at + c, rows, ways)
                 lookups.append(Lookup(source, ways, base, offset=shift, span=rows))
             fields.append(tuple(lookups))
-            at += self.pieces * apart
+            at += self.pieces * self.apart
         return Program(self.pieces, tuple(fields), base + rows)
 
-    def _shift(self, number: int, at: int, rows: int, apart: bool) -> int:
-        """Where component `at` begins to read: even shares of the array, and a place by chance."""
-        windows = self.pieces * (len(self.signed) if apart else 1)
+    def _shift(self, number: int, at: int, rows: int, ways: int) -> int:
+        """Where component `at` begins to read: in its even share of the array, by chance as far
+        as the next one's window leaves no gap.
+        """
         seed, name = self.ask.seed, self.ask.fields[number].name
-        salt = field_salt(seed, name, at) if apart else derive_salt(seed, at)
-        return ((at << 64) + salt) * rows // (windows << 64)
+        salt = field_salt(seed, name, at) if self.apart else derive_salt(seed, at)
+        share = -(-rows // self.windows)
+        return (at * rows // self.windows + (salt * min(share, ways - share) >> 64)) % rows
