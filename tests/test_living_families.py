@@ -35,6 +35,9 @@ LIVES = {
     "optembed, 4 bits": {"bits": 4, "threshold": "id"},
     "amtl": {},
     "amtl, as in the paper": {"lengths": "every", "rest": "zeros"},
+    "scma": {},
+    "scma, by a map": {"map": True},
+    "scma, as in the paper": {"chunk": 1, "elements": 4, "of": "rows", "most_rows": 300},
 }
 
 

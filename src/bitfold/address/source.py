@@ -205,12 +205,14 @@ class Stored:
         bits: of each, 1 to 40.
         of: what says which. A mixed code is scaled to the length; other codes beyond the last
             integer read the last one.
+        kind: how the table's bytes are listed.
     """
 
     table: str
     length: int
     bits: int
     of: Raw | Mixed | Mapped = Raw()
+    kind: str = "pointers"
 
     deal: ClassVar[int] = 1
 
@@ -223,7 +225,7 @@ class Stored:
     @property
     def tables(self) -> tuple[TableShape, ...]:
         """The tables that are read."""
-        return (TableShape(self.table, self.length, self.bits, "pointers"), *self.of.tables)
+        return (TableShape(self.table, self.length, self.bits, self.kind), *self.of.tables)
 
     @property
     def codes(self) -> int:
@@ -251,7 +253,8 @@ class Stored:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         own = {"table": self.table, "length": self.length, "bits": self.bits}
-        return {**own, "of": self.of.to_json()}
+        values = {**own, "of": self.of.to_json()}
+        return values if self.kind == "pointers" else values | {"kind": self.kind}
 
 
 @dataclass(frozen=True)

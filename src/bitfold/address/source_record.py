@@ -37,6 +37,7 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True):
     length: _Size
     bits: _Bits
     of: dict[str, Any]
+    kind: Name = "pointers"
 
 
 class _Salted(msgspec.Struct, forbid_unknown_fields=True):
@@ -69,7 +70,7 @@ def source_from_json(values: dict[str, Any], where: object) -> Source:
         of = source_from_json(stored.of, where)
         if isinstance(of, Stored | Salted):
             raise senseless(of, "an index that is raw, mixed or mapped")
-        return Stored(stored.table, stored.length, stored.bits, of)
+        return Stored(stored.table, stored.length, stored.bits, of, stored.kind)
     plain = record(values, _Plain, where, fix=_FIX)
     if plain.salt is not None:
         return Mixed(plain.salt, plain.mix_bits, plain.code_bits, plain.deal)

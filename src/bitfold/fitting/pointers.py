@@ -6,7 +6,7 @@ Of several pointers of a chunk the second is that of what the first leaves, and 
 import torch
 from torch import Tensor
 
-from bitfold.address import Stored
+from bitfold.address import Lookup, Stored
 from bitfold.address.stored import pack_bits, unpack_bits
 from bitfold.embedder.clusters import SAMPLED, closest, k_means
 from bitfold.embedder.corridor import Corridor
@@ -30,7 +30,7 @@ def point(
     """
     lookups, chunks = part.program.fields[number], part.program.chunks
     terms = len(lookups) // chunks
-    found = [(at // terms, p) for at, p in enumerate(lookups) if isinstance(p.source, Stored)]
+    found = [(at // terms, p) for at, p in enumerate(lookups) if _points(p)]
     if not found:
         return False
     tables = {name: each.cpu() for name, each in part.stored.named().items()}
@@ -68,6 +68,11 @@ def point(
 def _chunks(vectors: Tensor, width: int) -> list[Tensor]:
     """The chunks of vectors, each contiguous."""
     return [each.contiguous() for each in torch.split(vectors, width, 1)]
+
+
+def _points(lookup: Lookup) -> bool:
+    """Whether a lookup reads pointers: signatures say what an id is, whatever its vector."""
+    return isinstance(lookup.source, Stored) and lookup.source.kind == "pointers"
 
 
 def _turned(vectors: Tensor, turn: Tensor | None) -> Tensor:

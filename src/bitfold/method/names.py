@@ -27,6 +27,7 @@ BUILT_IN = {
     "mgqe": "bitfold.method.dpq:Mgqe",
     "learned-hash": "bitfold.method.learned_hash:LearnedHash",
     "semantic-ids": "bitfold.method.semantic_ids:SemanticIds",
+    "scma": "bitfold.method.scma:Scma",
 }
 GROUP = "bitfold.methods"
 

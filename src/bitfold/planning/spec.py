@@ -24,7 +24,7 @@ FEW_BITS = (8, 4, 3, 2, 1)
 """Of a packed number, `q8` to `q1`."""
 FLOATS = ("float32", "float64", "bfloat16", "float16")
 SCALES = ("slice", "row")
-STORED = ("pointers", "map", "mask", "sketch")
+STORED = ("pointers", "map", "mask", "sketch", "signatures")
 FINGERPRINT_BYTES = 8
 OWN = "own"
 """The fusion of modules that fuse in a way of their own, from pools of any widths."""
@@ -141,7 +141,7 @@ def steps_bytes(slices: int, rows: int, width: int, scale: str) -> int:
 
 @dataclass(frozen=True)
 class StoredSpec:
-    """Integers that are kept beside the pools: pointers, maps, masks, sketches.
+    """Integers that are kept beside the pools: pointers, maps, masks, sketches, signatures.
 
     Args:
         name: under which sources of the program name it.

@@ -130,19 +130,21 @@ class Case:
 
 
 def counts(fields: Sequence[Field]) -> Counted:
-    """How often ids occur: falling by their number, the last tenth never.
+    """How often ids occur, and where: falling by their number, the last tenth never.
 
     The ids of hashed fields are those that `Case.ids` draws first, and more.
     """
     found: dict[str, tuple[Any, Any]] = {}
-    generator = np.random.default_rng(0)
+    generator, placing = np.random.default_rng(0), np.random.default_rng(1)
     for each in fields:
         if each.num_embeddings is None:
             ids = np.unique(generator.integers(-(2**63), 2**63 - 1, 200))
         else:
             ids = np.arange(max(1, each.num_embeddings * 9 // 10))
-        found[each.name] = ids, 1 + 1000 // (1 + np.arange(len(ids)))
-    return Counted(found)
+        times = 1 + 1000 // (1 + np.arange(len(ids)))
+        rows = np.sort(placing.integers(0, 3000, times.sum()))
+        found[each.name] = placing.permutation(np.repeat(ids, times)), rows
+    return Counted.of_rows(found)
 
 
 def all_cases() -> list[Case]:

@@ -1,14 +1,16 @@
-"""How often the training part holds its ids: statistics of a log, counted in one pass."""
+"""How often the training part holds its ids, and where: statistics of a log, in one pass each."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitfold.planning.statistics import Counted, Counts, Ids
+from bitfold.data.table import Bags
+from bitfold.planning.statistics import AT_ONCE, Counted, Counts, Ids, Occurrences
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from bitfold.planning.statistics import Part
     from bitfold.training.rows import TrainingRows
 
 _WAITING = 1 << 22  # ids that wait to be counted together
@@ -39,6 +41,36 @@ class LogStatistics:
     def distinct(self, field: str) -> int:
         """How many distinct ids a field has."""
         return self._all().distinct(field)
+
+    def occurrences(self) -> "Iterator[Part]":
+        """The rows in their order, read from the log as they are asked for."""
+        first = 0
+        for shard in self._rows.log.columns("train", [f"id:{name}" for name in self._names]):
+            columns = [shard[f"id:{name}"] for name in self._names]
+            length = min(map(len, columns))
+            for begin in range(0, length, AT_ONCE):
+                end = min(begin + AT_ONCE, length)
+                yield {
+                    name: self._placed(number, column, begin, end, first)
+                    for number, (name, column) in enumerate(zip(self._names, columns, strict=True))
+                }
+            first += length
+
+    @property
+    def _names(self) -> "Sequence[str]":
+        return self._rows.log.schema.field_names
+
+    def _placed(
+        self, number: int, column: "Ids | Bags", begin: int, end: int, first: int
+    ) -> Occurrences:
+        """Some rows of a shard whose rows are numbered from `first` on."""
+        rows = first + np.arange(begin, end)
+        if isinstance(column, Bags):
+            bags = column.cut(begin, end)
+            rows, ids = np.repeat(rows, np.diff(bags.offsets)), bags.values
+        else:
+            ids = column[begin:end]
+        return Occurrences(self._rows.dense_ids(number, ids), rows)
 
     def _all(self) -> Counted:
         if self._counted is None:
