@@ -9,6 +9,7 @@ import torch
 
 import bitfold
 from bitfold import BitfoldError, EmbeddingCollection, Field
+from bitfold.method.registry import method_kinds
 from bitfold.planning.statistics import Counted
 from bitfold.training.lifecycle import Lifecycle
 
@@ -121,3 +122,23 @@ def test_a_run_on_hashed_ids_has_its_map(tmp_path: Path) -> None:
     assert np.allclose(np.asarray(scores), np.asarray(run.predict(rows))[:50])
     assert run.metrics["map_bytes"] == 0  # it is in the bytes, not beside them
     assert run.metrics["bytes"] == plan.bytes
+
+
+@pytest.mark.parametrize("method", method_kinds())
+def test_every_method_trains_whole_fields_behind_a_map(method: str) -> None:
+    """A budget that holds all ids leaves nothing to fold: only the map is stored beside rows."""
+    ids = np.arange(100) * 7919
+    fields = [Field("query", distinct=100)]
+    try:
+        made = bitfold.plan(fields, 8, method=method, map=True, budget=100_000)
+    except BitfoldError as error:
+        assert "map=true" in str(error)  # refused by name
+        return
+    layer = EmbeddingCollection.from_plan(made, seed=0)
+    life = Lifecycle(layer)
+    life.prepare(Counted({"query": (ids, np.ones(100))}))
+    for _ in range(2):
+        layer(torch.from_numpy(ids[:4]).unsqueeze(1)).sum().backward()
+        life.step()
+        life.epoch_ended()
+    assert made.bytes == sum(each.nbytes for each in layer.serving().state_dict().values())

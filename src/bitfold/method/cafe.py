@@ -70,7 +70,7 @@ class Cafe(Method):
         self, plan: Plan, *, seed: int | None, device: torch.device | str | None, sparse: bool
     ) -> Embedder:
         """The corridor with a sketch, or a whole table."""
-        if not plan.group.stored:
+        if not any(each.kind == "sketch" for each in plan.group.stored):
             return super().build(plan, seed=seed, device=device, sparse=sparse)
         return Sketching(
             plan, slots=BUCKET, every=self.every, decay=self.decay, std=self.std, seed=seed,

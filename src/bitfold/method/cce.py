@@ -74,7 +74,7 @@ class Cce(Method):
         self, plan: Plan, *, seed: int | None, device: torch.device | str | None, sparse: bool
     ) -> Embedder:
         """The corridor that clusters, or a whole table."""
-        if not plan.group.stored:
+        if not any(each.name == TURN for each in plan.group.stored):
             return super().build(plan, seed=seed, device=device, sparse=sparse)
         return Clustering(
             plan, times=self.times, std=self.std, seed=seed, device=device, sparse=sparse

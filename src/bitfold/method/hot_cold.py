@@ -20,7 +20,7 @@ from bitfold.embedder.contract import Embedder
 from bitfold.embedder.hot import Hot
 from bitfold.method.base import Forms, Method, Traits, check_options
 from bitfold.method.hash import field_sizes
-from bitfold.method.hot_rows import check_share, hot_lookup, split
+from bitfold.method.hot_rows import MAP, check_share, hot_lookup, split
 from bitfold.planning.ask import Ask
 from bitfold.planning.plan import Plan
 from bitfold.planning.spec import Group, StoredSpec
@@ -63,6 +63,6 @@ class HotCold(Method):
         self, plan: Plan, *, seed: int | None, device: torch.device | str | None, sparse: bool
     ) -> Embedder:
         """The corridor that chooses hot ids, or a whole table."""
-        if not plan.group.stored:
+        if not any(each.name == MAP for each in plan.group.stored):
             return super().build(plan, seed=seed, device=device, sparse=sparse)
         return Hot(plan, std=self.std, seed=seed, device=device, sparse=sparse)

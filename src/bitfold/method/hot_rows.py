@@ -12,6 +12,9 @@ from bitfold.planning.ask import Ask
 from bitfold.planning.spec import Group
 
 
+MAP = "hot"  # the name of the map of hot ids
+
+
 def check_share(name: str, share: float) -> None:
     """Raise unless a share lies between 0 and 1."""
     if not 0 < share < 1:
@@ -73,5 +76,5 @@ def hot_lookup(ask: Ask, field: str, hot: int, shared: int, k: int, bits: int = 
     """
     key = Mixed(field_salt(ask.seed, field), 64, bits)
     miss = Mixed(field_salt(ask.seed, field, k), 64, bits) if k else key
-    source = Mapped("hot", hot, derive_salt(ask.seed, 0), miss, shared, key)
+    source = Mapped(MAP, hot, derive_salt(ask.seed, 0), miss, shared, key)
     return Lookup(source, hot + shared, 0)
