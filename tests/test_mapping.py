@@ -17,6 +17,8 @@ SIZES = {"query": 700, "page": 90}
 RANDOM = np.random.default_rng(0)
 IDS = {name: RANDOM.integers(-(2**63), 2**63 - 1, size) for name, size in SIZES.items()}
 STATS = Counted({name: (ids, np.arange(len(ids)) + 1) for name, ids in IDS.items()})
+UNMAPPED = ("amtl", "dhe", "optembed")
+"""Methods that keep something for each dense id, or read hashed ids by themselves."""
 FIELDS = [Field(name, distinct=size) for name, size in SIZES.items()]
 
 
@@ -129,11 +131,11 @@ def test_every_method_trains_whole_fields_behind_a_map(method: str) -> None:
     """A budget that holds all ids leaves nothing to fold: only the map is stored beside rows."""
     ids = np.arange(100) * 7919
     fields = [Field("query", distinct=100)]
-    try:
-        made = bitfold.plan(fields, 8, method=method, map=True, budget=100_000)
-    except BitfoldError as error:
-        assert "map=true" in str(error)  # refused by name
+    if method in UNMAPPED:
+        with pytest.raises(BitfoldError, match="map=true"):
+            bitfold.plan(fields, 8, method=method, map=True, budget=100_000)
         return
+    made = bitfold.plan(fields, 8, method=method, map=True, budget=100_000)
     layer = EmbeddingCollection.from_plan(made, seed=0)
     life = Lifecycle(layer)
     life.prepare(Counted({"query": (ids, np.ones(100))}))

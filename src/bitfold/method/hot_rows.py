@@ -11,7 +11,6 @@ from bitfold.method.allocation import check_minimum
 from bitfold.planning.ask import Ask
 from bitfold.planning.spec import Group
 
-
 MAP = "hot"  # the name of the map of hot ids
 
 
