@@ -1,0 +1,363 @@
+"""MPE: ids are grouped by frequency, and each group has the number of bits that it prefers.
+
+Source: Li et al., "Mixed-Precision Embeddings for Large-Scale Recommendation Models", 2024, arXiv
+2409.20305. The paper pays for bits by a penalty; here a budget says how many there are, and which
+groups have them is a knapsack over what was searched. Rows of one precision lie in a pool; a
+group's class is the number of its pool, and places there follow.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bitfold.config import option, to_json
+from bitfold.embedder.contract import Embedder
+from bitfold.embedder.precision_search import PrecisionSearch, liking
+from bitfold.embedder.precisions import Precisions, groups_of, zipf
+from bitfold.embedder.prefixes import CLASSES, REST, row_cost
+from bitfold.errors import BitfoldError
+from bitfold.method.allocation import check_minimum
+from bitfold.method.base import Forms, Method, Phase, Traits, check_options, dense_only
+from bitfold.method.hash import field_sizes
+from bitfold.planning.ask import Ask
+from bitfold.planning.plan import Plan
+from bitfold.planning.spec import FINGERPRINT_BYTES, OWN, Group, PoolSpec, StoredSpec
+
+WIDTHS = (0, 1, 2, 3, 4, 8)
+"""The precisions: bits of a number."""
+REST_BITS = 8
+HALVINGS = 60
+
+
+@dataclass(frozen=True)
+class Mpe(Method):
+    """A row an id, of 0 to 8 bits a number by how frequent it is. Needs dense ids."""
+
+    groups_each: int = option(
+        32, help="groups of a field's ids at most; more follow the frequency more closely"
+    )
+    spread: float = option(
+        2.0,
+        help="groups end at (k / groups) ** spread of a field's ids: small ones for frequent ids; "
+        "1: all of one size, as in the paper",
+    )
+    order: str = option(
+        "ids",
+        help="what tells frequent ids: their own order, as a vocabulary makes them, or `counts`, "
+        "with a class stored for each id",
+        choices=("ids", "counts"),
+    )
+    rest: str = option(
+        "shared",
+        help="what ids of 0 bits read: a row that those of a field share, or `zeros`, as in the "
+        "paper",
+        choices=("shared", "zeros"),
+    )
+    alpha: float = option(
+        0.5,
+        help="precisions start from the frequency to that power: alpha / 2 bits less where ids "
+        "are half as frequent",
+    )
+    temperature: float = option(
+        0.5, help="of the softmax over precisions; smaller: nearer to one of them"
+    )
+    penalty: float | None = option(
+        None,
+        help="the paper's weight of a number's mean bits in the loss, from even preferences; "
+        "when not said a price keeps the expected bytes at the budget",
+    )
+    steps: str = option(
+        "rows",
+        help="steps of the search: by the rows' deviation, or `learned` factors of it, one a "
+        "precision",
+        choices=("rows", "learned"),
+    )
+    search: float = option(
+        0.3, help="the share of the epochs in which precisions are learned; 0: as they start"
+    )
+    retrain: str = option(
+        "carry",
+        help="what follows the search: its rows, or `fresh` ones, as in the paper",
+        choices=("carry", "fresh"),
+    )
+    chosen: str = option(
+        "", help="bits of each group, a digit each, field by field; searched when not said"
+    )
+
+    name: ClassVar[str] = "mpe"
+    summary: ClassVar[str] = "rows of 0 to 8 bits a number, by how frequent an id is"
+    when: ClassVar[str] = "rows of one precision do not fit, or frequencies differ a lot"
+    traits: ClassVar[Traits] = Traits(
+        hashed_ids=False,
+        narrow=False,
+        why_wide="each group of ids has bits of its own, 8 at most",
+    )
+    forms: ClassVar[Forms] = (
+        {},
+        {
+            "spread": 1.0, "rest": "zeros", "penalty": 0.1, "steps": "learned", "retrain": "fresh",
+            "budget": "12x",
+        },
+        {"order": "counts", "search": 0.0, "budget": "16x"},
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_options(self.name, vars(self), groups_each=1, penalty=0)
+        for name, least, most in (("spread", 0, 8), ("alpha", -1, 4), ("temperature", 0, 100)):
+            got = getattr(self, name)
+            if not max(least, 0) <= got <= most or got == least:
+                raise BitfoldError(f"{name} is out of range", got=got, expected=f"up to {most}")
+        if not 0 <= self.search < 1:
+            raise BitfoldError("search is out of range", got=self.search, expected="0 to below 1")
+        if self.map:
+            raise BitfoldError(
+                f"method {self.name!r} keeps a row for each dense id",
+                got="map=true",
+                expected="map=false",
+                fix="map the values to dense ids with a vocabulary, or choose cce or hot-cold",
+            )
+        unknown = set(self.chosen) - {*map(str, WIDTHS)}
+        if unknown or (self.chosen and not self.chosen.strip("0")):
+            raise BitfoldError(
+                "chosen is not bits of groups",
+                got=self.chosen[:40],
+                expected="digits of " + ", ".join(map(str, WIDTHS)) + ", not all 0",
+            )
+
+    def plan(self, ask: Ask) -> Group:
+        """The precisions that the budget buys, where ids are as frequent as Zipf says.
+
+        The search finds others: see `advance`.
+        """
+        sizes = field_sizes(self.name, ask.fields, ask.budget)
+        dense_only(self.name, ask.fields)
+        assert ask.budget is not None
+        whole = self.whole(ask)
+        if whole is not None and whole.bytes(ask.dim) <= ask.budget:
+            return replace(whole, options=to_json(replace(self, chosen="")))
+        costs = self._costs(ask.dim)
+        parts = groups_of(sizes, self.groups_each, self.spread)
+        if self.chosen:
+            if len(self.chosen) != len(parts):
+                raise BitfoldError(
+                    "chosen is of other groups",
+                    got=f"{len(self.chosen)} digits",
+                    expected=f"{len(parts)}, one a group",
+                )
+            found = [WIDTHS.index(int(each)) for each in self.chosen]
+        else:
+            least = self._fixed(sizes, parts, ask.dim, [0, 1]) + min(parts) * costs[1]
+            if len(parts) == 1:
+                least = self._fixed(sizes, parts, ask.dim, [1]) + parts[0] * costs[1]
+            least = least if whole is None else min(least, whole.bytes(ask.dim))
+            check_minimum(self.name, least, ask.budget)
+            density = torch.from_numpy(zipf(sizes, parts))
+            values = liking(density, torch.tensor(WIDTHS).double(), self.alpha).numpy()
+            found = self._best(values, sizes, parts, ask.dim, ask.budget)
+        group = self._group(sizes, parts, found, ask.dim, ask.dtype)
+        check_minimum(self.name, group.bytes(ask.dim), ask.budget)
+        return group
+
+    def build(
+        self, plan: Plan, *, seed: int | None, device: torch.device | str | None, sparse: bool
+    ) -> Embedder:
+        """A whole table, the search, or rows of the precisions that it has found."""
+        if plan.group.fusion != OWN:
+            return super().build(plan, seed=seed, device=device, sparse=sparse)
+        sizes = [field.num_embeddings or 0 for field in plan.fields]
+        bits = [int(each) for each in self.chosen]
+        more: dict[str, Any] = {
+            "sizes": groups_of(sizes, self.groups_each, self.spread),
+            "chosen": [([0, *_taken(bits)]).index(each) for each in bits],
+            "counted": self.order == "counts",
+            "std": self.std, "seed": seed, "device": device, "sparse": sparse,
+        }  # fmt: skip
+        if plan.phase or not self.search:
+            return Precisions(plan, carries=self.retrain == "carry", **more)
+        return PrecisionSearch(
+            plan, widths=WIDTHS, costs=tuple(self._costs(plan.embedding_dim)), alpha=self.alpha,
+            temperature=self.temperature, penalty=self.penalty, learned=self.steps == "learned",
+            with_rest=self.rest == "shared", **more,
+        )  # fmt: skip
+
+    def phases(self, group: Group) -> Sequence[Phase]:
+        """A search, and the training of rows at the precisions that it has found."""
+        if group.fusion != OWN or not self.search:
+            return ()
+        return Phase("search", self.search), Phase("retrain", 1 - self.search, start=self.retrain)
+
+    def advance(self, group: Group, embedder: Embedder, phase: Phase) -> Group:
+        """The precisions that groups prefer most within the same bytes."""
+        if not isinstance(embedder, PrecisionSearch):
+            return group
+        values = embedder.preferences().detach().double().cpu().numpy()
+        if not np.isfinite(values).all():
+            return group
+        sizes, parts = embedder.sizes, embedder.group_sizes
+        budget = group.bytes(group.width)
+        found = self._best(values, sizes, parts, group.width, budget)
+        return self._group(sizes, parts, found, group.width, group.dtype)
+
+    def _costs(self, dim: int) -> list[int]:
+        """Bytes of a row of each precision."""
+        return [0, *(row_cost(self._pool("pool", 1, dim, bits), dim) for bits in WIDTHS[1:])]
+
+    def _pool(self, name: str, rows: int, dim: int, bits: int) -> PoolSpec:
+        return PoolSpec(name, rows, dim, f"q{bits}", slices=(0,), scale=self.scale)
+
+    def _kept(
+        self, sizes: Sequence[int], parts: Sequence[int], dim: int, used: Sequence[int]
+    ) -> tuple[list[PoolSpec], StoredSpec]:
+        """What lies beside the rows of precisions, by their numbers: a shared row, the classes."""
+        count = len([each for each in used if each])
+        units = sum(sizes) if self.order == "counts" else len(parts)
+        pools = []
+        if 0 in used and self.rest == "shared":
+            pools.append(self._pool(REST, len(sizes), dim, REST_BITS))
+        return pools, StoredSpec(CLASSES, units, max(1, count.bit_length()), "pointers")
+
+    def _fixed(
+        self, sizes: Sequence[int], parts: Sequence[int], dim: int, used: Sequence[int]
+    ) -> int:
+        """Bytes beside the rows."""
+        pools, stored = self._kept(sizes, parts, dim, used)
+        steps = self._pool("pool", 1, dim, 8).bytes - row_cost(self._pool("pool", 1, dim, 8), dim)
+        count = len([each for each in used if each])
+        fixed = FINGERPRINT_BYTES + stored.bytes + sum(pool.bytes for pool in pools)
+        return fixed + count * steps
+
+    def _best(
+        self,
+        values: NDArray[np.float64],
+        sizes: Sequence[int],
+        parts: Sequence[int],
+        dim: int,
+        budget: int,
+    ) -> list[int]:
+        """The number of each group's precision, the most valued within a budget.
+
+        A pool and the shared rows take bytes of their own, so every set of precisions is tried.
+        Bytes that are left are worth what a byte is worth at the best of all precisions.
+        """
+        ids, costs = np.array(parts, np.float64), np.array(self._costs(dim), np.float64)
+        every, price, best, found = range(len(WIDTHS)), None, -np.inf, None
+        for count in range(len(WIDTHS), 0, -1):
+            for used in itertools.combinations(every, count):
+                left = budget - self._fixed(sizes, parts, dim, used)
+                if not any(used) or left < 0:
+                    continue
+                some = list(used)
+                made = knapsack(values[:, some], costs[some], ids, left)
+                if made is None:
+                    continue
+                chosen = np.array(some)[made[0]]
+                if not chosen.any():
+                    continue
+                price = made[1] if price is None else price
+                rows = float((costs[chosen] * ids).sum())
+                worth = float((values[np.arange(len(ids)), chosen] * ids).sum())
+                worth += price * (left - rows)
+                if worth > best:
+                    best, found = worth, chosen
+        if found is None:  # no more than the smallest group of one bit fits
+            found = np.zeros(len(ids), np.int64)
+            found[int(ids.argmin())] = 1
+        return [int(each) for each in found]
+
+    def _group(
+        self, sizes: Sequence[int], parts: Sequence[int], found: Sequence[int], dim: int, dtype: str
+    ) -> Group:
+        """A pool of as many rows as ids have each precision."""
+        bits = [WIDTHS[each] for each in found]
+        pools = [
+            self._pool(
+                f"bits_{width}",
+                sum(part for part, each in zip(parts, bits, strict=True) if each == width),
+                dim, width,
+            )
+            for width in _taken(bits)
+        ]  # fmt: skip
+        beside, stored = self._kept(sizes, parts, dim, sorted({*found}))
+        return Group(
+            fields=tuple(range(len(sizes))),
+            method=self.name,
+            version=self.version,
+            options=to_json(replace(self, chosen="".join(map(str, bits)))),
+            program=None,
+            pools=(*pools, *beside),
+            stored=(stored,),
+            fusion=OWN,
+            width=dim,
+            dtype=dtype,
+            own={"fingerprint": FINGERPRINT_BYTES},
+        )
+
+
+def _taken(bits: Sequence[int]) -> list[int]:
+    """The precisions that some group has, ascending, without 0."""
+    return sorted({*bits} - {0})
+
+
+def knapsack(
+    values: NDArray[np.float64],
+    costs: NDArray[np.float64],
+    ids: NDArray[np.float64],
+    limit: float,
+) -> tuple[NDArray[np.int64], float] | None:
+    """The choice of each group that is worth most within a limit, and the price of a byte there.
+
+    Groups choose at a price, found by halving; what bytes that leaves goes, one step after another,
+    to where they are worth most. What a last group lacks in bytes is all that it may be short of
+    the best.
+
+    Args:
+        values: what each choice is worth to an id of each group, `[G, K]`.
+        costs: bytes of an id of each choice, `[K]`, ascending.
+        ids: of each group, `[G]`.
+        limit: bytes of all.
+
+    Returns:
+        None where the cheapest choices do not fit.
+
+    Example:
+        >>> values = np.array([[0.0, 3.0, 4.0], [0.0, 1.0, 1.5]])
+        >>> choice, price = knapsack(values, np.array([0.0, 2.0, 4.0]), np.array([1.0, 2.0]), 8.0)
+        >>> choice.tolist()
+        [2, 1]
+    """
+    if costs.min() * ids.sum() > limit:
+        return None
+    every = np.arange(len(ids))
+
+    def at(price: float) -> NDArray[np.int64]:
+        found: NDArray[np.int64] = (values - price * costs).argmax(1)
+        return found
+
+    def weight(choice: NDArray[np.int64]) -> float:
+        return float((costs[choice] * ids).sum())
+
+    apart = np.diff(np.unique(costs))
+    reach = (float(np.ptp(values)) + 1) / float(apart.min() if len(apart) else 1)
+    low, high = 0.0, reach
+    choice = at(low)
+    if weight(choice) <= limit:
+        return choice, low
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if weight(at(middle)) <= limit else (middle, high)
+    choice = at(high)
+    while True:
+        more = (costs - costs[choice][:, None]) * ids[:, None]
+        gain = (values - values[every, choice][:, None]) * ids[:, None]
+        able = (more > 0) & (more <= limit - weight(choice)) & (gain > 0)
+        if not able.any():
+            return choice, high
+        rate = np.where(able, gain / np.where(able, more, 1), -np.inf)
+        group, step = np.unravel_index(int(rate.argmax()), rate.shape)
+        choice[group] = step
