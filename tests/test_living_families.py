@@ -30,6 +30,8 @@ LIVES = {
     "learned-hash, of codes": {"small": "code", "bits": 4},
     "amtl": {},
     "amtl, as in the paper": {"lengths": "every", "rest": "zeros"},
+    "mpe": {},
+    "mpe, by counts": {"order": "counts"},
 }
 
 

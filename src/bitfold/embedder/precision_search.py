@@ -54,13 +54,21 @@ def liking(density: Tensor, bits: Tensor, alpha: float) -> Tensor:
 class Penalized(torch.autograd.Function):
     """Preferences as they are, whose gradient has that of a penalty added."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, wishes: Tensor, gradient: Tensor) -> Tensor:
-        ctx.save_for_backward(gradient)
+    def forward(wishes: Tensor, gradient: Tensor) -> Tensor:
+        """The preferences."""
         return wishes.clone()
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        """Keep the penalty's gradient."""
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """The gradient, and the penalty's."""
         (gradient,) = ctx.saved_tensors
         return grads[0] + gradient, None
 
@@ -70,11 +78,10 @@ class PrecisionSearch(PrecisionRows):
 
     Args:
         plan: one group, as for `Precisions`: what it would serve.
-        widths: bits of the precisions `[K]`, ascending from 0.
+        widths: bits of the precisions `[K]`, ascending; 0 among them where the plan has ids of 0.
         costs: bytes of a row of each.
-        alpha, temperature, penalty: as the options of the method.
+        alpha, temperature, lean, penalty: as the options of the method.
         learned: whether steps are learned, or deviations say them.
-        with_rest: whether ids of 0 bits share a row of their field, or are zeros.
         more: what `PrecisionRows` takes.
 
     Shapes:
@@ -97,16 +104,15 @@ class PrecisionSearch(PrecisionRows):
         costs: tuple[int, ...],
         alpha: float,
         temperature: float,
+        lean: float,
         penalty: float | None,
         learned: bool,
-        with_rest: bool,
         **more: Any,
     ) -> None:
         self.widths, self.costs, self.alpha = widths, costs, alpha
-        self.with_rest = with_rest
-        self.temperature, self.penalty, self.learned = temperature, penalty, learned
+        self.temperature, self.lean = temperature, lean
+        self.penalty, self.learned = penalty, learned
         super().__init__(plan, **more)
-        self.shares = with_rest
         count, device = len(self.group_sizes), more.get("device")
         tables = [(DENSITY, 4 * count), (PRICE, 4), (SCALES, 8 * count * self.dim)]
         if self.by_counts:
@@ -123,7 +129,7 @@ class PrecisionSearch(PrecisionRows):
     def specs(self) -> tuple[PoolSpec, ...]:
         """Rows of floats, and the shared ones."""
         rows = PoolSpec("rows", self.total, self.plan.embedding_dim, self.plan.dtype)
-        if not self.with_rest:
+        if not self.shares:
             return (rows,)
         return rows, PoolSpec(REST, len(self.sizes), self.plan.embedding_dim, self.plan.dtype)
 
@@ -142,8 +148,8 @@ class PrecisionSearch(PrecisionRows):
 
     def preferences(self) -> Tensor:
         """What each precision is worth to an id of each group, `[G, K]`, of 32 bits at least."""
-        learned = self.wishes
-        learned = learned.to(torch.promote_types(learned.dtype, torch.float32))
+        learned: Tensor = self.wishes
+        learned = learned.to(torch.promote_types(learned.dtype, torch.float32)) * self.lean
         if self.penalty is not None:
             return learned
         return liking(self._read(DENSITY), self.bits, self.alpha).to(learned) + learned
@@ -177,7 +183,8 @@ class PrecisionSearch(PrecisionRows):
         centre, deviation = self._read(SCALES).reshape(2, -1, self.dim)[:, group]
         whole = rows.detach().to(share)
         away = whole - centre
-        found = (rows - rows.detach()) * (1 - share[..., :1].detach()).to(rows)
+        none = share[..., :1] * (not self.widths[0])
+        found = (rows - rows.detach()) * (1 - none.detach()).to(rows)
         for number, bits in enumerate(self.widths):
             if not bits:
                 continue
@@ -194,7 +201,7 @@ class PrecisionSearch(PrecisionRows):
             found = found + (share[..., number : number + 1] * read).to(rows)
         if not self.shares:
             return found
-        return found + share[..., :1].to(rows) * self.shared(field)
+        return found + none.to(rows) * self.shared(field)
 
     def draw(self, std: float, generator: torch.Generator) -> None:
         """Normal numbers; nothing is learned of precisions; frequencies by the order of ids."""
@@ -292,8 +299,10 @@ class PrecisionSearch(PrecisionRows):
         ranks = torch.arange(self.total)
         if self.by_counts:
             ranks = self.stored.named()[RANKS].view(torch.int64).cpu()
-        rest = self.get_submodule(REST).weight.detach() if self.shares else None  # type: ignore[union-attr,operator]
-        return ranks, self.numbers(), rest  # type: ignore[return-value]
+        if not self.shares:
+            return ranks, self.numbers(), None
+        rest: Tensor = self.get_submodule(REST).weight  # type: ignore[assignment]
+        return ranks, self.numbers(), rest.detach()
 
     def serving(self) -> Self:
         """Rows of the precisions that the plan has."""

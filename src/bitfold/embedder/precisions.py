@@ -104,6 +104,8 @@ class PrecisionRows(PrefixRows):
         more: what `OwnEmbedder` takes.
     """
 
+    begins: Tensor
+
     def __init__(
         self, plan: Plan, *, sizes: Sequence[int], chosen: Sequence[int], counted: bool, **more: Any
     ) -> None:
@@ -168,7 +170,7 @@ class Precisions(PrecisionRows):
         if torch.compiler.is_compiling() or recorded(number) or transformed() or number.is_meta:
             return self._masked(number, place, field)
         number, place, field = number.flatten(), place.flatten(), field.flatten()
-        parts, where = [], []
+        parts, where = list[Tensor](), list[Tensor]()
         if self._has_rest():
             where.append((number == 0).nonzero().squeeze(1))
             parts.append(self.shared(field[where[0]]))
@@ -177,7 +179,7 @@ class Precisions(PrecisionRows):
             parts.append(pool(place[where[-1]]))
         rows = torch.cat(parts)
         found = torch.empty_like(rows).index_copy(0, torch.cat(where), rows)
-        return found.unflatten(0, index.shape)
+        return found.reshape(*index.shape, self.dim)
 
     def _masked(self, number: Tensor, place: Tensor, field: Tensor) -> Tensor:
         """All pools' rows, of which one counts: no shape follows from ids."""
@@ -195,9 +197,9 @@ class Precisions(PrecisionRows):
 
     def deal(self, ranks: Tensor | None = None) -> None:
         """Give groups, or ids by their ranks, the classes that were chosen."""
-        classes = torch.tensor(self.chosen)
+        classes = torch.tensor(self.chosen, device="cpu")
         if self.by_counts:
-            every = torch.arange(self.total) if ranks is None else ranks
+            every = torch.arange(self.total, device="cpu") if ranks is None else ranks
             classes = classes[self.groups_at(every)]
         self.stored.put(CLASSES, pack_bits(classes, self.stored.bits))
 

@@ -24,6 +24,7 @@ from bitfold.errors import BitfoldError
 from bitfold.method.allocation import check_minimum
 from bitfold.method.base import Forms, Method, Phase, Traits, check_options, dense_only
 from bitfold.method.hash import field_sizes
+from bitfold.method.knapsack import knapsack
 from bitfold.planning.ask import Ask
 from bitfold.planning.plan import Plan
 from bitfold.planning.spec import FINGERPRINT_BYTES, OWN, Group, PoolSpec, StoredSpec
@@ -31,7 +32,6 @@ from bitfold.planning.spec import FINGERPRINT_BYTES, OWN, Group, PoolSpec, Store
 WIDTHS = (0, 1, 2, 3, 4, 8)
 """The precisions: bits of a number."""
 REST_BITS = 8
-HALVINGS = 60
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,11 @@ class Mpe(Method):
     )
     temperature: float = option(
         0.5, help="of the softmax over precisions; smaller: nearer to one of them"
+    )
+    lean: float = option(
+        0.1,
+        help="what is learned counts so much beside what precisions start from; 1 with a penalty "
+        "is the paper's",
     )
     penalty: float | None = option(
         None,
@@ -100,8 +105,8 @@ class Mpe(Method):
     forms: ClassVar[Forms] = (
         {},
         {
-            "spread": 1.0, "rest": "zeros", "penalty": 0.1, "steps": "learned", "retrain": "fresh",
-            "budget": "12x",
+            "spread": 1.0, "rest": "zeros", "penalty": 0.1, "lean": 1.0, "steps": "learned",
+            "retrain": "fresh", "budget": "12x",
         },
         {"order": "counts", "search": 0.0, "budget": "16x"},
     )  # fmt: skip
@@ -109,7 +114,12 @@ class Mpe(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_options(self.name, vars(self), groups_each=1, penalty=0)
-        for name, least, most in (("spread", 0, 8), ("alpha", -1, 4), ("temperature", 0, 100)):
+        for name, least, most in (
+            ("spread", 0, 8),
+            ("alpha", -1, 4),
+            ("lean", -1, 100),
+            ("temperature", 0, 100),
+        ):
             got = getattr(self, name)
             if not max(least, 0) <= got <= most or got == least:
                 raise BitfoldError(f"{name} is out of range", got=got, expected=f"up to {most}")
@@ -158,7 +168,9 @@ class Mpe(Method):
             least = least if whole is None else min(least, whole.bytes(ask.dim))
             check_minimum(self.name, least, ask.budget)
             density = torch.from_numpy(zipf(sizes, parts))
-            values = liking(density, torch.tensor(WIDTHS).double(), self.alpha).numpy()
+            values = liking(
+                density, torch.tensor(WIDTHS, device="cpu").double(), self.alpha
+            ).numpy()
             found = self._best(values, sizes, parts, ask.dim, ask.budget)
         group = self._group(sizes, parts, found, ask.dim, ask.dtype)
         check_minimum(self.name, group.bytes(ask.dim), ask.budget)
@@ -180,10 +192,11 @@ class Mpe(Method):
         }  # fmt: skip
         if plan.phase or not self.search:
             return Precisions(plan, carries=self.retrain == "carry", **more)
+        first = int("0" not in self.chosen)
         return PrecisionSearch(
-            plan, widths=WIDTHS, costs=tuple(self._costs(plan.embedding_dim)), alpha=self.alpha,
-            temperature=self.temperature, penalty=self.penalty, learned=self.steps == "learned",
-            with_rest=self.rest == "shared", **more,
+            plan, widths=WIDTHS[first:], costs=tuple(self._costs(plan.embedding_dim)[first:]),
+            alpha=self.alpha, temperature=self.temperature, lean=self.lean,
+            penalty=self.penalty, learned=self.steps == "learned", **more,
         )  # fmt: skip
 
     def phases(self, group: Group) -> Sequence[Phase]:
@@ -199,6 +212,10 @@ class Mpe(Method):
         values = embedder.preferences().detach().double().cpu().numpy()
         if not np.isfinite(values).all():
             return group
+        # Where the plan has no ids of 0 bits, there was nothing that they would share.
+        values = np.pad(
+            values, ((0, 0), (len(WIDTHS) - values.shape[1], 0)), constant_values=np.nan
+        )
         sizes, parts = embedder.sizes, embedder.group_sizes
         budget = group.bytes(group.width)
         found = self._best(values, sizes, parts, group.width, budget)
@@ -246,8 +263,9 @@ class Mpe(Method):
         Bytes that are left are worth what a byte is worth at the best of all precisions.
         """
         ids, costs = np.array(parts, np.float64), np.array(self._costs(dim), np.float64)
-        every, price, best, found = range(len(WIDTHS)), None, -np.inf, None
-        for count in range(len(WIDTHS), 0, -1):
+        every = [each for each in range(len(WIDTHS)) if np.isfinite(values[:, each]).all()]
+        price, best, found = None, -np.inf, None
+        for count in range(len(every), 0, -1):
             for used in itertools.combinations(every, count):
                 left = budget - self._fixed(sizes, parts, dim, used)
                 if not any(used) or left < 0:
@@ -302,62 +320,3 @@ class Mpe(Method):
 def _taken(bits: Sequence[int]) -> list[int]:
     """The precisions that some group has, ascending, without 0."""
     return sorted({*bits} - {0})
-
-
-def knapsack(
-    values: NDArray[np.float64],
-    costs: NDArray[np.float64],
-    ids: NDArray[np.float64],
-    limit: float,
-) -> tuple[NDArray[np.int64], float] | None:
-    """The choice of each group that is worth most within a limit, and the price of a byte there.
-
-    Groups choose at a price, found by halving; what bytes that leaves goes, one step after another,
-    to where they are worth most. What a last group lacks in bytes is all that it may be short of
-    the best.
-
-    Args:
-        values: what each choice is worth to an id of each group, `[G, K]`.
-        costs: bytes of an id of each choice, `[K]`, ascending.
-        ids: of each group, `[G]`.
-        limit: bytes of all.
-
-    Returns:
-        None where the cheapest choices do not fit.
-
-    Example:
-        >>> values = np.array([[0.0, 3.0, 4.0], [0.0, 1.0, 1.5]])
-        >>> choice, price = knapsack(values, np.array([0.0, 2.0, 4.0]), np.array([1.0, 2.0]), 8.0)
-        >>> choice.tolist()
-        [2, 1]
-    """
-    if costs.min() * ids.sum() > limit:
-        return None
-    every = np.arange(len(ids))
-
-    def at(price: float) -> NDArray[np.int64]:
-        found: NDArray[np.int64] = (values - price * costs).argmax(1)
-        return found
-
-    def weight(choice: NDArray[np.int64]) -> float:
-        return float((costs[choice] * ids).sum())
-
-    apart = np.diff(np.unique(costs))
-    reach = (float(np.ptp(values)) + 1) / float(apart.min() if len(apart) else 1)
-    low, high = 0.0, reach
-    choice = at(low)
-    if weight(choice) <= limit:
-        return choice, low
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if weight(at(middle)) <= limit else (middle, high)
-    choice = at(high)
-    while True:
-        more = (costs - costs[choice][:, None]) * ids[:, None]
-        gain = (values - values[every, choice][:, None]) * ids[:, None]
-        able = (more > 0) & (more <= limit - weight(choice)) & (gain > 0)
-        if not able.any():
-            return choice, high
-        rate = np.where(able, gain / np.where(able, more, 1), -np.inf)
-        group, step = np.unravel_index(int(rate.argmax()), rate.shape)
-        choice[group] = step
