@@ -91,7 +91,9 @@ class Mpe(Method):
         choices=("carry", "fresh"),
     )
     chosen: str = option(
-        "", help="bits of each group, a digit each, field by field; searched when not said"
+        "",
+        help="bits of each group, a digit each, field by field, which a search replaces and search=0 "
+        "keeps; as frequencies say when not said",
     )
 
     name: ClassVar[str] = "mpe"
