@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -333,11 +334,28 @@ def test_by_counts_frequent_ids_have_more_bits_wherever_they_stand():
 
 
 def test_the_order_of_a_search_is_handed_on():
-    made = searched(order="counts")
-    after = next_collection(made, ended(made, SEARCH), Phase("retrain", 0.7), seed=3)
+    made = collection("4x", order="counts", chosen="8442211088442211")
+    Lifecycle(made).prepare(COUNTS)
+    plan = replace(made.plan, phase="search")
+    after = next_collection(made, plan, Phase("retrain", 0.7), seed=3)
     ranks = made.embedder.ending_rows()[0]
+    assert not torch.equal(ranks, torch.arange(1000))
     chosen = torch.tensor(after.embedder.chosen)[made.embedder.groups_at(ranks)]
     assert torch.equal(after.embedder.stored.all(), chosen)
+
+
+def test_what_is_learned_counts_by_its_weight():
+    made = collection(lean=0.25)
+    before = made.embedder.preferences().detach()
+    with torch.no_grad():
+        made.embedder.wishes += 2.0
+    torch.testing.assert_close(made.embedder.preferences() - before, torch.full_like(before, 0.5))
+
+
+@pytest.mark.parametrize("budget", [1300, 1700, 2667, 4000, 6000])
+def test_a_plan_leaves_little_of_its_budget(budget):
+    made = plan(FIELDS, 8, method="mpe", budget=budget)
+    assert budget - made.bytes < 100  # a pool's own bytes, or an id more of a late group
 
 
 def test_serving_a_search_has_the_plans_bytes():

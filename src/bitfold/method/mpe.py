@@ -92,8 +92,8 @@ class Mpe(Method):
     )
     chosen: str = option(
         "",
-        help="bits of each group, a digit each, field by field, which a search replaces and search=0 "
-        "keeps; as frequencies say when not said",
+        help="bits of each group, a digit each, field by field, which a search replaces and "
+        "search=0 keeps; as frequencies say when not said",
     )
 
     name: ClassVar[str] = "mpe"
@@ -262,11 +262,10 @@ class Mpe(Method):
         """The number of each group's precision, the most valued within a budget.
 
         A pool and the shared rows take bytes of their own, so every set of precisions is tried.
-        Bytes that are left are worth what a byte is worth at the best of all precisions.
         """
         ids, costs = np.array(parts, np.float64), np.array(self._costs(dim), np.float64)
         every = [each for each in range(len(WIDTHS)) if np.isfinite(values[:, each]).all()]
-        price, best, found = None, -np.inf, None
+        best, found = -np.inf, None
         for count in range(len(every), 0, -1):
             for used in itertools.combinations(every, count):
                 left = budget - self._fixed(sizes, parts, dim, used)
@@ -279,10 +278,7 @@ class Mpe(Method):
                 chosen = np.array(some)[made[0]]
                 if not chosen.any():
                     continue
-                price = made[1] if price is None else price
-                rows = float((costs[chosen] * ids).sum())
                 worth = float((values[np.arange(len(ids)), chosen] * ids).sum())
-                worth += price * (left - rows)
                 if worth > best:
                     best, found = worth, chosen
         if found is None:  # no more than the smallest group of one bit fits
