@@ -38,6 +38,8 @@ LIVES = {
     "scma": {},
     "scma, by a map": {"map": True},
     "scma, as in the paper": {"chunk": 1, "elements": 4, "of": "rows", "most_rows": 300},
+    "mpe": {},
+    "mpe, by counts": {"order": "counts"},
 }
 
 

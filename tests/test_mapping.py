@@ -17,7 +17,7 @@ SIZES = {"query": 700, "page": 90}
 RANDOM = np.random.default_rng(0)
 IDS = {name: RANDOM.integers(-(2**63), 2**63 - 1, size) for name, size in SIZES.items()}
 STATS = Counted({name: (ids, np.arange(len(ids)) + 1) for name, ids in IDS.items()})
-UNMAPPED = ("amtl", "dhe", "optembed")
+UNMAPPED = ("amtl", "dhe", "mpe", "optembed")
 """Methods that keep something for each dense id, or read hashed ids by themselves."""
 FIELDS = [Field(name, distinct=size) for name, size in SIZES.items()]
 

@@ -20,6 +20,7 @@ BUILT_IN = {
     "amtl": "bitfold.method.amtl:Amtl",
     "low-rank": "bitfold.method.low_rank:LowRank",
     "mixed-dimensions": "bitfold.method.mixed_dimensions:MixedDimensions",
+    "mpe": "bitfold.method.mpe:Mpe",
     "hot-cold": "bitfold.method.hot_cold:HotCold",
     "cafe": "bitfold.method.cafe:Cafe",
     "cce": "bitfold.method.cce:Cce",
