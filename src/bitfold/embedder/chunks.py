@@ -186,12 +186,13 @@ class Chunks(Corridor):
         distinct, places, counts = torch.unique(
             rows[known], return_inverse=True, return_counts=True
         )
-        pieces = grad[known].float().reshape(len(places), self.program.chunks, -1)
+        chunks = self.program.chunks
+        pieces = grad[known].float().reshape(len(places), chunks, grad.shape[1] // chunks)
         if self.product:
             sums = pieces.new_zeros(len(distinct), *pieces.shape[1:])
             gains = counts.unsqueeze(1) * sums.index_add_(0, places, pieces).norm(dim=2)
         else:
-            gains = pieces.new_zeros(len(distinct), pieces.shape[1])
+            gains = pieces.new_zeros(len(distinct), chunks)
             gains.index_add_(0, places, pieces.norm(dim=2))
         self.utilities.add(distinct, gains)
 
@@ -311,7 +312,7 @@ class BareChunks(Chunks):
     """Chunks that hold nothing are zeros, and a newcomer begins with fresh numbers.
 
     All of them read row 0 of the pool, which is zeros and counts 0 times, so that no gradient comes
-    to it. Kernels know no such factors: they read what is served, where nobody writes to that row.
+    to it. Kernels know no such factors: they read what is served.
     """
 
     zeros = True
@@ -320,10 +321,13 @@ class BareChunks(Chunks):
         self.deviation = 0.0
         super().__init__(plan, rests=(), **how)
 
+    @torch.no_grad()
     def serving(self) -> Any:
         """A frozen copy, which kernels read if they can: of few bits, no level need be zero."""
         made = super().serving()
         made.by_kernels = runs(self.program) and not self.rounds
+        if made.by_kernels and not made.pool.weight.is_meta:
+            made.pool.weight[0] = 0
         return made
 
     def resume(self) -> Any:

@@ -21,7 +21,7 @@ def hold(part: Chunks, tables: Sequence[Trained]) -> list[str]:
     for each in part.virtual:
         trained = tables[each.field]
         for chunk in trained.chunks(trained.at_once()):
-            shape = len(chunk.ids), part.program.chunks, -1
+            shape = len(chunk.ids), part.program.chunks, trained.dim // part.program.chunks
             pieces = chunk.vectors.cpu().double().reshape(shape)
             squares = pieces.square().sum(2) * chunk.weights.cpu().unsqueeze(1)
             worth.index_add_(0, each.first + each.rows(chunk.ids.cpu(), stored), squares)

@@ -50,7 +50,7 @@ class Fiited(Method):
         choices=("shared", "zeros"),
     )
     shared: float = option(
-        0.3, help="with rest=shared: the share of the pool that those have; 0: one row a chunk"
+        0.5, help="with rest=shared: the share of the pool that those have; 0: one row a chunk"
     )
     pointers: float = option(
         0.25,
