@@ -305,7 +305,7 @@ def test_what_nobody_holds_is_zeros_and_stays_so(bits):
 
 def test_what_nobody_holds_is_shared_within_a_field_and_a_chunk():
     embedder = built(shared=0.5, budget=6000).embedder
-    rests = embedder.rests()
+    rests = embedder.rests(torch.arange(1000)).view(500, 2)
     spans = [rests[each.first :][: each.length] for each in embedder.virtual]
     ends = [(int(span[:, c].min()), int(span[:, c].max())) for span in spans for c in range(2)]
     flat = [end for pair in sorted(ends) for end in pair]

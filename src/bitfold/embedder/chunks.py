@@ -210,16 +210,13 @@ class Chunks(Corridor):
         found = trade(worth, np.maximum(held, -1), self.slots, evict=steps > self.warmup)
         if not len(found.newcomers):
             return ()
-        before = pointers.clone()
-        rests = self.rests()
-        for chunks, rows in (
-            (found.losers, rests.view(-1)[torch.from_numpy(found.losers)]),
-            (found.newcomers, torch.from_numpy(self.shared + found.slots)),
-        ):
-            pointers.view(-1)[torch.from_numpy(chunks)] = rows
+        losers, newcomers = torch.from_numpy(found.losers), torch.from_numpy(found.newcomers)
+        slots, before = torch.from_numpy(self.shared + found.slots), pointers.clone()
+        pointers.view(-1)[losers] = self.rests(losers)
+        pointers.view(-1)[newcomers] = slots
         self.put_pointers(pointers, before)
-        target = torch.from_numpy(self.shared + found.slots).to(self.pool.weight.device)
-        self._begin(target, rests.view(-1)[torch.from_numpy(found.newcomers)], steps)
+        target = slots.to(self.pool.weight.device)
+        self._begin(target, self.rests(newcomers), steps)
         return [RowMove(self.pool.weight, torch.full_like(target, -1), target)]
 
     def pointers(self) -> Tensor:
@@ -234,12 +231,11 @@ class Chunks(Corridor):
 
     def hold(self, worth: Tensor) -> None:
         """Have the chunks that are worth most hold the slots: `[N, C]`, 0 for those that do not."""
-        pointers = self.rests()
-        nobody = np.full(pointers.numel(), -1, np.int64)
+        pointers = self.rests(torch.arange(worth.numel()))
+        nobody = np.full(worth.numel(), -1, np.int64)
         found = trade(worth.float().cpu().numpy().reshape(-1), nobody, self.slots)
-        held = torch.from_numpy(self.shared + found.slots)
-        pointers.view(-1)[torch.from_numpy(found.newcomers)] = held
-        self.put_pointers(pointers)
+        pointers[torch.from_numpy(found.newcomers)] = torch.from_numpy(self.shared + found.slots)
+        self.put_pointers(pointers.view(-1, self.program.chunks))
 
     def put_pointers(self, pointers: Tensor, before: Tensor | None = None) -> None:
         """Write all pointers `[N, C]`; only the tables that differ from those of before."""
@@ -250,14 +246,16 @@ class Chunks(Corridor):
                 if before is None or not torch.equal(column, before[part, c]):
                     self.stored.put(source.table, pack_bits(column, source.bits))
 
-    def rests(self) -> Tensor:
-        """What each chunk of each virtual row reads while it holds nothing, int64 `[N, C]`."""
-        found = []
+    def rests(self, chunks: Tensor) -> Tensor:
+        """What chunks read while they hold nothing; chunk `c` of row `r` is `r * C + c`."""
+        count, found = self.program.chunks, torch.empty_like(chunks)
+        rows, pieces = chunks // count, chunks % count
         for each in self.virtual:
-            rows = torch.arange(each.length)
-            columns = [each.rest(c, rows) for c in range(len(each.sources))]
-            found.append(torch.stack(columns, 1))
-        return torch.cat(found)
+            here = (rows >= each.first) & (rows < each.first + each.length)
+            for chunk in range(count):
+                mine = here & (pieces == chunk)
+                found[mine] = each.rest(chunk, rows[mine] - each.first)
+        return found
 
     def bytes(self, phase: str = "serving") -> dict[str, int]:
         """Bytes by kind; training adds the utilities."""

@@ -84,10 +84,12 @@ class Fiited(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_options(self.name, vars(self), chunks=1, every=1, warmup=0)
-        for name, least, most in (("shared", 0, 0.9), ("pointers", 0, 1), ("small", 0, 0.9)):
+        for name, least, most in (("shared", 0, 0.9), ("pointers", 0.01, 1), ("small", 0, 0.9)):
             if not least <= getattr(self, name) <= most:
                 raise BitfoldError(
-                    f"{name} is out of range", got=getattr(self, name), expected=f"0 to {most}"
+                    f"{name} is out of range",
+                    got=getattr(self, name),
+                    expected=f"{least} to {most}",
                 )
         if not 0 < self.decay <= 1 or self.decay**self.every < SMALLEST:
             raise BitfoldError(
@@ -227,7 +229,8 @@ class _Form:
         virtual = self.virtual(most, bits)
         rows = min((room - self.weight(virtual, bits)) // self.row, 1 << bits)
         rows = min(rows, self.fewest - 1 + self.chunks * sum(virtual))
-        more = self.virtual(room - rows * self.row, bits)  # of what is left
+        # Of what is left, which most often is less than a row.
+        more = self.virtual(min(room - rows * self.row, most + self.row), bits)
         return rows, max(virtual, more, key=sum)
 
     def best(self) -> tuple[int, int, list[int]]:
