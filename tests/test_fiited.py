@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitfold import BitfoldError, BudgetTooSmall, EmbeddingCollection, Field, plan
-from bitfold.embedder.chunks import Chunks, trade
+from bitfold.embedder.chunks import Chunks
 from bitfold.embedder.contract import Progress
-from bitfold.embedder.utilities import Utilities
+from bitfold.embedder.utilities import Utilities, trade
 from bitfold.kernels.choice import plain_torch
 from bitfold.optim import LazyAdam, RowWiseAdagrad
 from bitfold.training.lifecycle import Lifecycle

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from bitfold.address import Mixed, Stored
@@ -17,61 +16,13 @@ from bitfold.address.mixing import derive_salt
 from bitfold.address.stored import pack_bits, unpack_bits
 from bitfold.embedder.contract import Progress
 from bitfold.embedder.corridor import Corridor
-from bitfold.embedder.utilities import Utilities
+from bitfold.embedder.utilities import Utilities, trade
 from bitfold.kernels.packing import runs
 from bitfold.planning.plan import Plan
 from bitfold.pool.moved import RowMove
 
-Numbers = NDArray[np.int64]
 TRUST = 1e-20
 """The utility of a held chunk of which nothing is known: more than nothing."""
-
-
-class Trade(NamedTuple):
-    """Which chunks lose what they hold, and which take it.
-
-    Args:
-        losers: the chunks that are evicted, int64 `[m]`.
-        newcomers: those that hold something from now on, `[n]`.
-        slots: what each of them takes, `[n]`.
-    """
-
-    losers: Numbers
-    newcomers: Numbers
-    slots: Numbers
-
-
-def trade(worth: NDArray[np.float32], held: Numbers, slots: int, evict: bool = True) -> Trade:
-    """The chunks of the highest utilities hold slots; of equal ones those that do already.
-
-    Args:
-        worth: the utility of every chunk, `[n]`. Chunks that are worth nothing take nothing.
-        held: the slot that each holds, or -1.
-        slots: how many there are. Those that nobody holds are the free list.
-        evict: whether chunks that are worth something may lose what they hold.
-
-    Example:
-        >>> trade(np.array([5, 1, 3, 2, 0], np.float32), np.array([-1, 0, -1, 2, -1]), 3)
-        Trade(losers=array([1]), newcomers=array([0, 2]), slots=array([0, 1]))
-    """
-    owners, others = np.flatnonzero(held >= 0), np.flatnonzero((held < 0) & (worth > 0))
-    if len(others) > slots:  # the best that could find a place, the first of equal ones
-        least = np.partition(worth[others], -slots)[-slots]
-        others = others[worth[others] >= least]
-    others = others[np.argsort(-worth[others], kind="stable")][:slots]
-    owners = owners[np.argsort(worth[owners], kind="stable")]
-    spare = slots - len(np.unique(held[owners]))
-    rivals, weak = worth[others[spare:]], worth[owners]
-    pairs = min(len(rivals), len(weak))
-    loses = rivals[:pairs] > weak[:pairs]
-    if not evict:
-        loses &= weak[:pairs] <= 0
-    losers = np.sort(owners[: int(loses.sum())])
-    taken = np.zeros(slots, bool)
-    taken[held[np.setdiff1d(owners, losers)]] = True
-    free = np.flatnonzero(~taken)
-    newcomers = others[: min(len(free), spare + len(losers))]
-    return Trade(losers, newcomers, free[: len(newcomers)])
 
 
 class Virtual(NamedTuple):

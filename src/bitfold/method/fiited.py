@@ -30,7 +30,7 @@ CHUNKS = (4, 2, 1)
 MOST_ROWS = 1 << 31
 """Virtual rows of a field."""
 MOST_BITS = 32
-SMALLEST = 1e-30
+SMALLEST = 1e-20
 """What decay may leave of a utility between two evictions: float32 goes no further."""
 
 
