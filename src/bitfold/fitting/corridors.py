@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from bitfold.address import Address, Raw
+from bitfold.embedder.chunks import Chunks
 from bitfold.embedder.corridor import Corridor
 from bitfold.embedder.importances import Importances
 from bitfold.fitting.few_bits import make_up
 from bitfold.fitting.gradients import descend
 from bitfold.fitting.heads import directions, lift_best, narrowing
+from bitfold.fitting.holding import hold
 from bitfold.fitting.importances import weigh
 from bitfold.fitting.linear import least_squares
 from bitfold.fitting.pointers import point
@@ -38,10 +40,13 @@ def fit_corridor(part: Corridor, tables: Sequence[Trained], seed: int) -> list[s
             found = directions(trained, part.width, part.head.weight[number])
             part.head.weight[number].copy_(found)
             turns[number] = narrowing(found)
-    pointed = [
-        point(part, number, trained, turns[number], generator)
-        for number, trained in enumerate(tables)
-    ]
+    if isinstance(part, Chunks):
+        pointed = hold(part, tables)
+    else:
+        pointed = [
+            "k-means and " * point(part, number, trained, turns[number], generator)
+            for number, trained in enumerate(tables)
+        ]
     with _in_floats(part):
         whole = _whole(part, tables)
         for number in whole:
@@ -56,7 +61,7 @@ def fit_corridor(part: Corridor, tables: Sequence[Trained], seed: int) -> list[s
                 weigh(part, reading)
                 solved = "least squares of rows and importances in turns"
             for number in rest:
-                how[number] = "k-means and " * pointed[number] + solved
+                how[number] = pointed[number] + solved
         _choose(part, tables)
         for pool in part.pools():
             pool.refresh()

@@ -24,6 +24,7 @@ BUILT_IN = {
     "hot-cold": "bitfold.method.hot_cold:HotCold",
     "cafe": "bitfold.method.cafe:Cafe",
     "cce": "bitfold.method.cce:Cce",
+    "fiited": "bitfold.method.fiited:Fiited",
     "dpq": "bitfold.method.dpq:Dpq",
     "mgqe": "bitfold.method.dpq:Mgqe",
     "learned-hash": "bitfold.method.learned_hash:LearnedHash",

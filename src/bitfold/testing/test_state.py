@@ -65,6 +65,8 @@ def test_fresh_vectors_have_the_deviation_that_is_said(case: Case) -> None:
     for f in range(3):
         said = made.options["std"]
         found = drawn[:, _apart(made, f, ids[:, f].tolist()), f]
+        if case.planned(made, seed=0).embedder.zeros:
+            found = found[found != 0]
         assert float(found.pow(2).mean().sqrt()) == pytest.approx(said, rel=0.25)
         assert abs(float(found.mean())) < 0.1 * said
 
