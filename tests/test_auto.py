@@ -128,20 +128,15 @@ def test_one_field_of_narrow_rows_is_a_layer_and_a_bag():
 
 
 @pytest.mark.parametrize(
-    ("budget", "bits", "own"),
-    [
-        (1_000_000, 32, 13_296),
-        ("2x", 8, 13_296),
-        ("3x", 4, 13_296),
-        ("4x", 4, None),
-        ("100x", 4, None),
-    ],
+    ("budget", "bits", "every"),
+    [(1_200_000, 32, True), ("2x", 8, True), ("3x", 4, True), ("4x", 4, False), ("100x", 4, False)],
 )
-def test_living_ids_own_rows_while_they_come(budget, bits, own):
+def test_living_ids_own_rows_while_they_come(budget, bits, every):
     made, method, kept = chosen(HASHED, budget, living=True)
     assert (method, kept) == ("managed-collision", {bits})
     (owned,) = {lookups[0].source.ids for lookups in made.program.fields}
-    assert owned == own or (own is None and owned < 13_296)
+    assert (owned >= sum(SIZES)) == every
+    assert made.groups[0].options["evict"] == ("lru" if every else "lfu")
     assert f"{owned:,} of them have rows of their own at {bits} bits" in made.why[0]
     assert not any(each.name.startswith("map_") for each in made.groups[0].stored)
 

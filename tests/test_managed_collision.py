@@ -218,6 +218,12 @@ def test_who_gives_way():
             at.turn()
         assert at.owns(8)
         assert [user for user in (5, 6, 7) if not at.owns(user)] == [gone]
+    at = Trained(evict="lru")
+    at.come(5, 5, 6, 6, 7, 7)
+    at.turn()
+    at.come(5, 6, 7, 8, 8, 8)
+    at.turn()
+    assert not at.owns(8)  # all owners came since the last turn
     at = Trained(evict="none")
     at.come(*range(20), *range(20))
     at.turn()

@@ -46,8 +46,9 @@ NARROW, ALPHA = 1 / 2, 0.15
 widths fall with a field's ids."""
 MAP_SHARE = 0.25
 """The part of a budget that maps may take."""
-OWN_SHARE = 0.4
-"""The part of a budget that rows of living ids take, with what is kept of them."""
+OWN_SHARE, ALL_SHARE = 0.4, 0.9
+"""The part of a budget that rows of living ids take, with what is kept of them: of those that come
+often, and where it holds all that are known."""
 
 
 @dataclass(frozen=True)
@@ -126,18 +127,14 @@ class Auto(Method):
 
     def _living(self, ask: Ask) -> Iterator[tuple[Method, str]]:
         """What may be chosen where hashed ids arrive and leave, the best first."""
-        words: dict[str, Any] = {"std": self.std, "scale": self.scale}
-        sizes = [field.size for field in ask.fields]
-        if None not in sizes:
-            known = sum(filter(None, sizes))
-            for bits in (None, *WHOLE_BITS) if self.bits is None else (self.bits,):
-                numbers = ask.dtype if bits is None else f"q{bits}"
-                every = ManagedCollision(
-                    bits=bits, capacity=known, admit=1, evict="lru", shared="digits", **words
-                )
+        words: dict[str, Any] = {"std": self.std, "scale": self.scale, "shared": "digits"}
+        for bits in (None, *WHOLE_BITS) if self.bits is None else (self.bits,):
+            numbers = ask.dtype if bits is None else f"q{bits}"
+            every = ManagedCollision(bits=bits, hot=ALL_SHARE, admit=1, evict="lru", **words)
+            if _holds_all(every, replace(ask, numbers=numbers, scale=self.scale)):
                 yield every, numbers
         bits = self.bits or SHARED_BITS
-        yield ManagedCollision(bits=bits, hot=OWN_SHARE, shared="digits", **words), f"q{bits}"
+        yield ManagedCollision(bits=bits, hot=OWN_SHARE, **words), f"q{bits}"
 
     def reasons(self, ask: Ask, groups: Sequence[Group]) -> tuple[str, ...]:
         """What was chosen, and by which rule."""
@@ -152,10 +149,9 @@ class Auto(Method):
                 "numbers: whole rows would not fit, half of them do"
             ]
         elif groups[0].method == ManagedCollision.name:
-            own = next(table.length for table in groups[0].stored if table.name == OWNERS)
             return (
-                f"ids arrive and leave: {own:,} of them have rows of their own at {kept} while "
-                "they come often, the others share rows by digits",
+                f"ids arrive and leave: {_owned(groups[0]):,} of them have rows of their own at "
+                f"{kept} while they come often, the others share rows by digits",
             )
         else:
             said = [
@@ -168,6 +164,21 @@ class Auto(Method):
         elif any(field.hashed for field in ask.fields):
             said.append("hashed ids have codes: maps of them would take too much")
         return tuple(said)
+
+
+def _owned(group: Group) -> int:
+    """The rows that living ids own."""
+    return next(table.length for table in group.stored if table.name == OWNERS)
+
+
+def _holds_all(recipe: ManagedCollision, ask: Ask) -> bool:
+    """Whether as many living ids as are known would own rows."""
+    with suppress(BudgetTooSmall):
+        group = recipe.plan(ask)
+        fields = zip(ask.fields, group.program.fields if group.program else (), strict=True)
+        sizes = [field.size for field, lookups in fields if not lookups[0].plain]
+        return None not in sizes and sum(filter(None, sizes)) <= _owned(group)
+    return False
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -5,6 +5,7 @@ training, by rules of admission and eviction. Ids without a row share others. Ro
 compact map; what the rules need is counted and saved, so that a served model can be trained on.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -36,9 +37,11 @@ from bitfold.method.digits import WHOLE
 from bitfold.method.hash import field_sizes
 from bitfold.method.hot_rows import check_share, hot_lookup, map_bytes, split
 from bitfold.planning.ask import Ask
+from bitfold.planning.field import Field
 from bitfold.planning.plan import Plan
 from bitfold.planning.spec import Group, StoredSpec
 
+MANY = 64  # ids for each shared row, where nobody knows
 WAITS = 8  # own rows for each id that may wait
 LATER = 4  # a field's later digits take so small a part of an even share of the shared rows
 
@@ -137,16 +140,17 @@ class ManagedCollision(Method):
         fields, digits = [ask.fields[f] for f in numbers], self.shared == "digits"
         sizes = [ask.fields[f].num_embeddings or 0 for f in small]
         taken = sum(sizes) * ask.row_bytes()
-        rest = replace(
-            ask, fields=tuple(fields), budget=None if ask.budget is None else ask.budget - taken
-        )
+        # How many hashed ids are known says nothing of how many will come.
+        coming = tuple(replace(each, distinct=None) for each in fields)
+        budget = None if ask.budget is None else ask.budget - taken
+        rest = replace(ask, fields=coming, budget=budget)
         slices = 1 + len(small) + digits * len(fields)
         least = 1 + 2 * len(fields) if digits else 1
         hot, shared = split(
             self.name, rest, self.hot, whole, self._beside,
             slices=slices, least=least, rows=self.capacity,
         )  # fmt: skip
-        radices = _later_radices(rest, shared, hot) if digits else []
+        radices = _later_radices(fields, shared, hot) if digits else []
         first = min(shared - sum(radices), MOST_MISSES)
         laid: dict[int, tuple[Lookup, ...]] = {}
         end = hot + first
@@ -181,10 +185,10 @@ class ManagedCollision(Method):
         return [StoredSpec(*each, "sketch") for each in (*tables, (CLOCK, TIMES, 64))]
 
 
-def _later_radices(ask: Ask, shared: int, hot: int) -> list[int]:
+def _later_radices(fields: Sequence[Field], shared: int, hot: int) -> list[int]:
     """Rows of each field's later digit: one for all owners, and what tells the others apart."""
-    most = min(max(1, shared // (LATER * len(ask.fields))), MOST_MISSES // hot)
-    sizes = [field.size or MOST_MISSES for field in ask.fields]
+    most = min(max(1, shared // (LATER * len(fields))), MOST_MISSES // hot)
+    sizes = [field.size or MANY * shared for field in fields]
     return [1 + min(most, -(-LATER * size // shared)) for size in sizes]
 
 
