@@ -234,6 +234,15 @@ def test_who_gives_way():
     assert first == [user for user in range(20) if at.owns(user)]
 
 
+def test_counts_stop_at_what_a_byte_holds():
+    embedder = built(capacity=1).embedder
+    user = torch.full((300,), 5)
+    for step in (1, 2):
+        embedder.observe(user, torch.zeros_like(user), torch.ones(300, 8))
+        embedder.maintain(Progress(step))
+        assert embedder.noted("counts", np.uint8).tolist() == [MOST]
+
+
 def test_ids_of_no_gradient_and_of_whole_fields_count_for_nobody():
     made = EmbeddingCollection([Field("user"), Field("sex", 2)], 8, seed=0, budget=6000,
                                method="managed-collision", admit=1)  # fmt: skip
