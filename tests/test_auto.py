@@ -137,6 +137,7 @@ def test_living_ids_own_rows_while_they_come(budget, bits, every):
     (owned,) = {lookups[0].source.ids for lookups in made.program.fields}
     assert (owned >= sum(SIZES)) == every
     assert made.groups[0].options["evict"] == ("lru" if every else "lfu")
+    assert made.groups[0].options["every"] == 20
     assert f"{owned:,} of them have rows of their own at {bits} bits" in made.why[0]
     assert not any(each.name.startswith("map_") for each in made.groups[0].stored)
 
@@ -144,6 +145,8 @@ def test_living_ids_own_rows_while_they_come(budget, bits, every):
 def test_living_is_for_hashed_ids_that_there_is_room_to_note():
     assert chosen(DENSE, "10x", living=True)[0].groups == chosen(DENSE, "10x")[0].groups
     unknown = [Field("user"), Field("item")]
+    made, _, _ = chosen(unknown, 10_000_000, living=True)
+    assert made.groups[0].options["every"] == made.program.fields[0][0].source.ids // 1000 > 200
     assert chosen(unknown, 20_000, living=True)[1] == "managed-collision"
     with pytest.raises(bitfold.BudgetTooSmall) as error:
         bitfold.plan(unknown, 16, budget=10, living=True)
