@@ -125,3 +125,32 @@ def test_one_field_of_narrow_rows_is_a_layer_and_a_bag():
     torch.testing.assert_close(
         bag(ids, torch.tensor([0])), bag(ids, torch.arange(3)).mean(0, keepdim=True)
     )
+
+
+@pytest.mark.parametrize(
+    ("budget", "bits", "every"),
+    [(1_200_000, 32, True), ("2x", 8, True), ("3x", 4, True), ("4x", 4, False), ("100x", 4, False)],
+)
+def test_living_ids_own_rows_while_they_come(budget, bits, every):
+    made, method, kept = chosen(HASHED, budget, living=True)
+    assert (method, kept) == ("managed-collision", {bits})
+    (owned,) = {lookups[0].source.ids for lookups in made.program.fields}
+    assert (owned >= sum(SIZES)) == every
+    assert made.groups[0].options["evict"] == ("lru" if every else "lfu")
+    assert made.groups[0].options["every"] == 20
+    assert f"{owned:,} of them have rows of their own at {bits} bits" in made.why[0]
+    assert not any(each.name.startswith("map_") for each in made.groups[0].stored)
+
+
+def test_living_is_for_hashed_ids_that_there_is_room_to_note():
+    assert chosen(DENSE, "10x", living=True)[0].groups == chosen(DENSE, "10x")[0].groups
+    unknown = [Field("user"), Field("item")]
+    made, _, _ = chosen(unknown, 10_000_000, living=True)
+    assert made.groups[0].options["every"] == made.program.fields[0][0].source.ids // 1000 > 200
+    assert chosen(unknown, 20_000, living=True)[1] == "managed-collision"
+    with pytest.raises(bitfold.BudgetTooSmall) as error:
+        bitfold.plan(unknown, 16, budget=10, living=True)
+    assert chosen(unknown, error.value.minimum, living=True)[1] == "binary-code"
+    assert chosen(HASHED, "100x", living=True, bits=2)[2] == {2}
+    with pytest.raises(BitfoldError, match="floats while they are trained"):
+        bitfold.plan(HASHED, 16, budget="10x", living=True, low_precision=True)

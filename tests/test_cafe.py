@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from bitfold import BitfoldError, EmbeddingCollection, Field, plan
 from bitfold.address.compact_map import CompactMap
 from bitfold.embedder.contract import Progress
-from bitfold.embedder.sketch import KEY_BITS, HotSketch
+from bitfold.embedder.owners import KEY_BITS
+from bitfold.embedder.sketch import HotSketch
 from bitfold.optim import RowWiseAdagrad
 from bitfold.training.lifecycle import Lifecycle
 

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bitfold.address import Mapped
 from bitfold.embedder.contract import Progress
 from bitfold.embedder.corridor import Corridor
-from bitfold.embedder.preparing import maps_of
 from bitfold.planning.plan import Plan
 from bitfold.planning.statistics import Statistics
 from bitfold.pool.moved import RowMove
@@ -18,8 +18,8 @@ from bitfold.pool.moved import RowMove
 class Hot(Corridor):
     """A corridor in which the most frequent ids, of all fields together, have rows of their own.
 
-    All lookups of all fields read one map, of `n` ids, and one slice of the pool: rows `0..n-1` are
-    those of hot ids, the others are shared.
+    Lookups read one map, of `n` ids of all fields that have it, and the first of each field reads
+    one slice of the pool: rows `0..n-1` are those of hot ids, the others are shared.
 
     Args:
         plan: one group, of such a program.
@@ -27,13 +27,15 @@ class Hot(Corridor):
     """
 
     def __init__(self, plan: Plan, **how: Any) -> None:
-        self.maps = maps_of(plan.program)
+        first = [lookups[0].source for lookups in plan.program.fields]
+        self.maps = {f: each for f, each in enumerate(first) if isinstance(each, Mapped)}
+        self.source = next(iter(self.maps.values()))  # that of any field has the map
         super().__init__(plan, **how)
 
     @property
     def hot(self) -> int:
         """How many rows hot ids own."""
-        return self.maps[0].ids
+        return self.source.ids
 
     def prepare(self, stats: Statistics) -> None:
         """Give the most frequent ids of all fields rows of their own."""
@@ -55,7 +57,7 @@ class Hot(Corridor):
         """Have the map hold these keys, `n` at most."""
         from bitfold.kernels.map_building import build_map  # with Numba, which loads late
 
-        source = self.maps[0]
+        source = self.source
         self.stored.put(source.table, torch.from_numpy(build_map(source.map, keys)))
         self.waits = False
 
@@ -65,7 +67,9 @@ class Hot(Corridor):
 
     @torch.no_grad()
     def _draw(self, std: float, generator: torch.Generator) -> None:
-        """A hot row counts once for each of its lookups: it starts as their mean."""
+        """A hot row counts once for each of its lookups that are added: it starts as their mean."""
         super()._draw(std, generator)
-        self.pool.weight[: self.hot] /= max(self.program.terms) ** 0.5
+        most = max(self.program.terms)
+        if self.fuse.share(0, most) is not None:
+            self.pool.weight[: self.hot] /= most**0.5
         self.pool.refresh()

@@ -14,16 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bitfold.embedder.contract import Progress
-from bitfold.embedder.hot import Hot
+from bitfold.embedder.owners import OWNS, Keys, Owning, bucket_of
 from bitfold.planning.plan import Plan
-from bitfold.planning.statistics import Statistics
 from bitfold.pool.moved import RowMove
 
-KEY_BITS = 31
 KEYS, SCORES = "sketch_keys", "sketch_scores"
-_OWNS = np.uint32(1 << KEY_BITS)
-_SPREAD = np.uint64(0x9E3779B1)
-Keys = NDArray[np.int64]
 
 
 class HotSketch:
@@ -51,20 +46,19 @@ class HotSketch:
     @property
     def keys(self) -> Keys:
         """The keys, `[buckets, c]`."""
-        keys: Keys = (self.words & ~_OWNS).astype(np.int64)
+        keys: Keys = (self.words & ~OWNS).astype(np.int64)
         return keys
 
     @property
     def owners(self) -> Keys:
         """The keys that own rows."""
-        owners: Keys = self.keys[(self.words & _OWNS) != 0]
+        owners: Keys = self.keys[(self.words & OWNS) != 0]
         return owners
 
     def add(self, keys: Keys, gains: NDArray[Any]) -> None:
         """Raise the scores of distinct keys; a bucket takes `c` newcomers at most, the highest."""
-        bucket = (keys.astype(np.uint64) * _SPREAD & np.uint64(0xFFFFFFFF)).astype(np.int64)
-        bucket = bucket * len(self.words) >> 32
-        words = self.words[bucket] & ~_OWNS
+        bucket = bucket_of(keys, len(self.words))
+        words = self.words[bucket] & ~OWNS
         same = (words == keys.astype(np.uint32)[:, None]) & (self.scores[bucket] > 0)
         known = same.any(1)
         self.scores[bucket[known], same[known].argmax(1)] += gains[known]
@@ -86,42 +80,29 @@ class HotSketch:
 
     def own(self, keys: Keys) -> None:
         """Say that these keys own rows, and no others."""
-        self.words &= ~_OWNS
-        self.words[np.isin(self.keys, keys)] |= _OWNS
+        self.words &= ~OWNS
+        self.words[np.isin(self.keys, keys)] |= OWNS
 
 
-class Sketching(Hot):
+class Sketching(Owning):
     """A corridor in which ids of high gradients own rows, and give them up to higher ones.
 
     Args:
         plan: one group, of a program of hot ids, with a sketch beside it.
         slots: `c`, slots of a bucket.
-        every: after how many steps rows change their owners.
         decay: what scores are multiplied with then.
-        how: as for every corridor.
+        how: as for every corridor whose rows change their owners.
     """
 
-    observes = True
-    prepares = False
-
-    def __init__(self, plan: Plan, *, slots: int, every: int, decay: float, **how: Any) -> None:
+    def __init__(self, plan: Plan, *, slots: int, decay: float, **how: Any) -> None:
         self.slots, self.decay = slots, decay
         super().__init__(plan, **how)
-        self.every = every
-        self.waits = False
-
-    def prepare(self, stats: Statistics) -> None:
-        """Nothing: gradients say what is hot."""
 
     @torch.no_grad()
     def observe(self, ids: Tensor, field: Tensor, grad: Tensor) -> None:
         """Add the length of each id's gradient to its score."""
-        keys = torch.zeros_like(ids)
-        for number, source in self.maps.items():
-            here = field == number
-            keys[here] = source.of.code_torch(ids[here], {})
         lengths = grad.float().norm(dim=1).cpu().numpy()
-        distinct, places = np.unique(keys.cpu().numpy(), return_inverse=True)
+        distinct, places = np.unique(self.known(ids, field).cpu().numpy(), return_inverse=True)
         gains = np.bincount(places, lengths, len(distinct))
         sketch = self.sketch()
         sketch.add(distinct[gains > 0], gains[gains > 0])
@@ -135,40 +116,14 @@ class Sketching(Hot):
         before, now = sketch.owners, sketch.hottest(self.hot)
         sketch.own(now)
         self._keep(sketch)
-        if np.array_equal(np.sort(before), np.sort(now)):
-            return ()
-        source, shape = self.maps[0], self.maps[0].map
-        table = self.stored.named()[source.table].cpu().numpy()
-        owned, kept = shape.places(table, now), np.isin(now, before)
-        shared = self.hot + (now * source.misses >> KEY_BITS)
-        self.put_map(now)
-        target = shape.places(self.stored.named()[source.table].cpu().numpy(), now)
-        weight = self.pool.weight
-        rows = torch.from_numpy(np.where(kept, owned, shared)).to(weight.device)
-        moved = torch.from_numpy(target).to(weight.device)
-        weight[moved] = weight[rows]
-        return [RowMove(weight, rows, moved)]
+        return self.hand_over(before, now)
 
     def sketch(self) -> HotSketch:
         """The sketch, in the memory of the stored tables where that is the CPU's."""
-        tables = self.stored.named()
-        words, scores = (tables[name].cpu().numpy() for name in (KEYS, SCORES))
         return HotSketch(
-            words.view(np.uint32).reshape(-1, self.slots),
-            scores.view(np.float32).reshape(-1, self.slots),
+            self.noted(KEYS, np.uint32).reshape(-1, self.slots),
+            self.noted(SCORES, np.float32).reshape(-1, self.slots),
         )
 
     def _keep(self, sketch: HotSketch) -> None:
-        for name, values in ((KEYS, sketch.words), (SCORES, sketch.scores)):
-            if not self.stored.named()[name].is_cpu:
-                self.stored.put(name, torch.from_numpy(values.reshape(-1).view(np.uint8)))
-
-    def _draw(self, std: float, generator: torch.Generator) -> None:
-        """Fresh rows, which nobody owns."""
-        super()._draw(std, generator)
-        for table in self.stored.named().values():
-            table.zero_()
-
-    def _load_from_state_dict(self, *given: Any) -> None:
-        super()._load_from_state_dict(*given)
-        self.waits = False
+        self.note({KEYS: sketch.words, SCORES: sketch.scores})

@@ -134,6 +134,11 @@ class Method(ABC):
                 expected="scale=slice",
             )
 
+    @property
+    def oversize(self) -> bool:
+        """Whether it may weigh more than the full table where no budget is said."""
+        return self.map
+
     @abstractmethod
     def plan(self, ask: Ask) -> Group:
         """How the fields' vectors are stored within the budget, as one group of all fields.

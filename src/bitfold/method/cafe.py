@@ -14,7 +14,8 @@ import torch
 from bitfold.address import Program
 from bitfold.config import option
 from bitfold.embedder.contract import Embedder
-from bitfold.embedder.sketch import KEY_BITS, KEYS, SCORES, Sketching
+from bitfold.embedder.owners import KEY_BITS
+from bitfold.embedder.sketch import KEYS, SCORES, Sketching
 from bitfold.errors import BitfoldError
 from bitfold.method.base import Forms, Method, check_options
 from bitfold.method.hash import field_sizes

@@ -12,6 +12,7 @@ from bitfold.planning.ask import Ask
 from bitfold.planning.spec import Group
 
 MAP = "hot"  # the name of the map of hot ids
+SHARED = 8  # without a budget, rows of hot ids for each row that the others share
 
 
 def check_share(name: str, share: float) -> None:
@@ -31,6 +32,10 @@ def split(
     share: float,
     whole: Group | None,
     beside: Callable[[int], int] = map_bytes,
+    *,
+    slices: int = 1,
+    least: int = 1,
+    rows: int | None = None,
 ) -> tuple[int, int]:
     """How many rows hot ids own, and how many the others share.
 
@@ -40,24 +45,29 @@ def split(
         share: of the budget, for rows of hot ids and what is kept of them beside.
         whole: the full table, which may be less than the least of the two.
         beside: what is kept beside the rows of so many hot ids, in bytes.
+        slices: slices of rows that have steps of their own.
+        least: the fewest rows that the others can share.
+        rows: how many hot ids own, where that is said; without a budget it must be.
 
     Raises:
-        BudgetTooSmall: for a row of each kind.
+        BudgetTooSmall: for the fewest rows of each kind.
     """
-    unit, fixed = ask.row_bytes(), ask.fixed_bytes(1)
+    if ask.budget is None:
+        assert rows is not None
+        return rows, max(least, rows // SHARED)
+    unit, fixed = ask.row_bytes(), ask.fixed_bytes(slices)
 
     def taken(hot: int) -> int:
         return hot * unit + beside(hot)
 
-    least = fixed + taken(1) + unit
-    least = least if whole is None else min(least, whole.bytes(ask.dim))
-    assert ask.budget is not None
-    check_minimum(method, least, ask.budget)
+    minimum = fixed + taken(rows or 1) + least * unit
+    minimum = minimum if whole is None else min(minimum, whole.bytes(ask.dim))
+    check_minimum(method, minimum, ask.budget)
     room = ask.budget - fixed
     sizes = [field.size for field in ask.fields]
     most = MOST_IDS if None in sizes else sum(filter(None, sizes))
-    hot = min(most, max(1, int(share * room * 1024 / taken(1024))))
-    while hot > 1 and taken(hot) + unit > room:
+    hot = rows or min(most, max(1, int(share * room * 1024 / taken(1024))))
+    while rows is None and hot > 1 and taken(hot) + least * unit > room:
         hot -= 1
     return hot, min((room - taken(hot)) // unit, MOST_MISSES)
 

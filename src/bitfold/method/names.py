@@ -23,6 +23,7 @@ BUILT_IN = {
     "mpe": "bitfold.method.mpe:Mpe",
     "hot-cold": "bitfold.method.hot_cold:HotCold",
     "cafe": "bitfold.method.cafe:Cafe",
+    "managed-collision": "bitfold.method.managed_collision:ManagedCollision",
     "cce": "bitfold.method.cce:Cce",
     "fiited": "bitfold.method.fiited:Fiited",
     "dpq": "bitfold.method.dpq:Dpq",

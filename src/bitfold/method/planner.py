@@ -81,7 +81,7 @@ def plan(
         stats=stats,
     )
     made = _made(recipe, ask)
-    if size is None and not recipe.map and all(field.size is not None for field in fields):
+    if size is None and not recipe.oversize and all(field.size is not None for field in fields):
         whole = full_bytes(fields, embedding_dim) * dtype_size(name) // 4
         if made.bytes > whole:
             try:
