@@ -29,6 +29,7 @@ def split(
     share: float,
     whole: Group | None,
     beside: Callable[[int], int] = map_bytes,
+    pieces: int = 1,
 ) -> tuple[int, int]:
     """How many rows hot ids own, and how many the others share.
 
@@ -38,11 +39,13 @@ def split(
         share: of the budget, for rows of hot ids and what is kept of them beside.
         whole: the full table, which may be less than the least of the two.
         beside: what is kept beside the rows of so many hot ids, in bytes.
+        pieces: of a vector; a row is one, and an id may own them all.
 
     Raises:
         BudgetTooSmall: for a row of each kind.
     """
-    unit, fixed = ask.row_bytes(), ask.fixed_bytes(1)
+    width = ask.dim // pieces
+    unit, fixed = ask.row_bytes(width), ask.fixed_bytes(1, width)
 
     def taken(hot: int) -> int:
         return hot * unit + beside(hot)
@@ -53,7 +56,7 @@ def split(
     check_minimum(method, least, ask.budget)
     room = ask.budget - fixed
     sizes = [field.size for field in ask.fields]
-    most = MOST_IDS if None in sizes else sum(filter(None, sizes))
+    most = MOST_IDS if None in sizes else pieces * sum(filter(None, sizes))
     hot = min(most, max(1, int(share * room * 1024 / taken(1024))))
     while hot > 1 and taken(hot) + unit > room:
         hot -= 1

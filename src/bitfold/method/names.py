@@ -20,6 +20,7 @@ BUILT_IN = {
     "mixed-dimensions": "bitfold.method.mixed_dimensions:MixedDimensions",
     "hot-cold": "bitfold.method.hot_cold:HotCold",
     "cafe": "bitfold.method.cafe:Cafe",
+    "scall": "bitfold.method.scall:Scall",
     "cce": "bitfold.method.cce:Cce",
     "dpq": "bitfold.method.dpq:Dpq",
     "mgqe": "bitfold.method.dpq:Mgqe",
