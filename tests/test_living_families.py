@@ -18,6 +18,8 @@ LIVES = {
     "hot-cold, 4 bits": {"bits": 4},
     "cafe": {"every": 5},
     "cafe, 4 bits": {"every": 5, "bits": 4},
+    "scall": {"every": 3},
+    "scall, 4 bits": {"every": 2, "bits": 4, "drawn": True},
     "cce": {"chunks": 2},
     "cce, by a map": {"chunks": 2, "map": True},
     "cce, 4 bits": {"chunks": 1, "bits": 4},

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BUCKET = 4
-SLOT_BYTES = 13
+FORGOTTEN = 1 / 16
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 Ids = NDArray[np.int64]
 
@@ -55,6 +55,11 @@ class Counted:
     def known(self) -> Ids:
         """The slots that have an id."""
         return np.flatnonzero(self.counts > 0)
+
+    def fade(self, decay: float) -> None:
+        """Multiply all counts; an id whose count is next to nothing is forgotten."""
+        self.counts *= np.float32(decay)
+        self.counts[self.counts < FORGOTTEN] = 0
 
     def add(self, ids: Ids, times: NDArray[np.int64]) -> None:
         """Count distinct ids; of newcomers a bucket takes the most frequent, one a slot at most."""

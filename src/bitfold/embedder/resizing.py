@@ -113,6 +113,7 @@ class Resizing(Hot):
         felt = grad.any(1)
         names, fields = ids[felt].cpu().numpy(), field[felt].cpu().numpy()
         with self.working() as held:
+            held.policy.count_step()
             for number, counted in enumerate(held.fields):
                 distinct, times = np.unique(names[fields == number], return_counts=True)
                 if len(distinct):
@@ -120,13 +121,15 @@ class Resizing(Hot):
 
     @torch.no_grad()
     def maintain(self, at: Progress) -> Sequence[RowMove]:
-        """Every so many steps: deal sizes anew, move the pieces that stay, begin the new ones.
+        """Every so many steps that were seen, deal sizes anew: pieces stay, go, or begin.
 
         A new piece begins as the shared one that its id has read, with what optimizers keep of it.
         """
-        if not self.observes or self.pool.weight.is_meta or at.step % self.every:
+        if not self.observes or self.pool.weight.is_meta:
             return ()
         with self.working() as held:
+            if held.policy.steps < self.every:  # as at the end of an epoch
+                return ()
             known = [counted.known for counted in held.fields]
             if not any(map(len, known)):
                 return ()
@@ -136,7 +139,8 @@ class Resizing(Hot):
                 zip(held.fields, known, sizes, strict=True)
             ):
                 old = counted.sizes[slots].astype(np.int64)
-                changed = changed or not np.array_equal(old, now)
+                lost = np.count_nonzero(counted.sizes) > np.count_nonzero(old)  # of forgotten ids
+                changed = changed or lost or not np.array_equal(old, now)
                 ids = torch.from_numpy(counted.ids[slots])
                 for piece, source in enumerate(self.sources[number]):
                     keys = source.of.code_torch(ids, {}).numpy()
@@ -146,7 +150,7 @@ class Resizing(Hot):
                     before.append(np.where(old > piece, -1, shared)[has])
                 counted.sizes[:] = 0
                 counted.sizes[slots] = now
-                counted.counts *= np.float32(self.decay)
+                counted.fade(self.decay)
         if not changed:
             return ()
         return self._moved(np.concatenate(after), np.concatenate(before))

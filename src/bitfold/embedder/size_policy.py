@@ -37,7 +37,7 @@ class SizePolicy:
     def __init__(self, policy: str, shape: Shape, memory: NDArray[np.uint8]) -> None:
         self.policy, self.shape = policy, shape
         header = 8 * _HEADER
-        self.whole = memory[: header // 2].view(np.int64)  # seed, changes, whether one was chosen
+        self.whole = memory[: header // 2].view(np.int64)  # seed, changes, any action, steps
         self.sums = memory[header // 2 : header].view(np.float64)  # losses, steps, mean, spread
         self.critic: ActorCritic | None = None
         if policy == "scall":
@@ -63,6 +63,15 @@ class SizePolicy:
         """How often it has chosen."""
         return int(self.whole[1])
 
+    @property
+    def steps(self) -> int:
+        """Steps since it has last chosen."""
+        return int(self.whole[3])
+
+    def count_step(self) -> None:
+        """A step was made."""
+        self.whole[3] += 1
+
     def hear(self, loss: float) -> None:
         """Take the loss of a step."""
         if np.isfinite(loss):
@@ -76,6 +85,7 @@ class SizePolicy:
         """
         reward = self._reward()
         self.whole[1] += 1
+        self.whole[3] = 0
         if self.policy == "random":
             rng = np.random.default_rng([abs(int(self.whole[0])), self.changes])
             drawn: Floats = rng.uniform(-1, 1, self.shape.actions).astype(np.float32)

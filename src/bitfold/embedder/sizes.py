@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+LEAST = 1e-290  # of the most that is wanted: what is over can be divided by it
+
 
 def ranked(shares: Numbers, level: float, shape: float) -> Numbers:
     """What ids want: a power of their rank, of mean `level` over even shares.
@@ -53,7 +55,7 @@ def dealt(wanted: Numbers, most: int, total: int) -> Integers:
     if len(wants) * most <= total:
         sizes[wants] = most
         return sizes
-    some = wanted[wants] / wanted.max()
+    some = np.maximum(wanted[wants] / wanted.max(), LEAST)
     falling = np.sort(some)[::-1]
     left = np.cumsum(falling[::-1])[::-1]  # what those from the k-th on want
     unit = (total - most * np.arange(len(falling))) / left
