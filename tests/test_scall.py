@@ -1,6 +1,7 @@
 """SCALL by hand: sizes under a total, ids whose widths shrink and grow, a life that goes on."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,12 +11,15 @@ from hypothesis import strategies as st
 
 from bitfold import BitfoldError, BudgetTooSmall, EmbeddingCollection, Field, plan
 from bitfold.address.compact_map import CompactMap
+from bitfold.data.prepare import prepare
 from bitfold.embedder.contract import Progress
 from bitfold.embedder.counted import BUCKET, Counted
-from bitfold.embedder.resizing import kinds_of
+from bitfold.embedder.resizing import Resizing, kinds_of
 from bitfold.embedder.sizes import dealt, even_shares, group_means, ranked
 from bitfold.optim import RowWiseAdagrad
+from bitfold.training import train
 from bitfold.training.lifecycle import Lifecycle
+from click_log import DATA, TINY, columns, write
 
 FIELDS = [Field("user", 300), Field("query", distinct=200)]
 AT = Progress(10)
@@ -332,6 +336,24 @@ def test_a_training_that_was_stopped_goes_on_to_the_bit():
         assert torch.equal(second.state_dict()[name], value), name
     with whole.embedder.working() as held:
         assert held.policy.critic.seen == 30 // 4 - 1
+
+
+def test_a_training_tells_its_losses(monkeypatch, tmp_path):
+    heard = []
+    monkeypatch.setattr(Resizing, "hear", lambda self, loss: heard.append(loss))
+    log = prepare([write(tmp_path / "clicks.csv", columns())], tmp_path / "log", DATA).path
+    words = replace(TINY, epochs=1, method="scall", budget="4x", set={"every": 2})
+    run = train([log], None, words, tmp_path / "run")
+    assert len(heard) == 6  # 1,400 rows, 256 a step
+    assert 0.5 < np.mean(heard) < 0.8
+    assert run.path == tmp_path / "run"
+    heard.clear()
+    life = Lifecycle(built())
+    life.step()
+    assert heard == []
+    life.step(0.5)
+    life.step(torch.tensor(0.25))
+    assert heard == [0.5, 0.25]
 
 
 # Bytes, options

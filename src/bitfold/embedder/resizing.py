@@ -139,8 +139,8 @@ class Resizing(Hot):
                 zip(held.fields, known, sizes, strict=True)
             ):
                 old = counted.sizes[slots].astype(np.int64)
-                lost = np.count_nonzero(counted.sizes) > np.count_nonzero(old)  # of forgotten ids
-                changed = changed or lost or not np.array_equal(old, now)
+                forgotten = np.count_nonzero(counted.sizes) > np.count_nonzero(old)
+                changed = changed or bool(forgotten) or not np.array_equal(old, now)
                 ids = torch.from_numpy(counted.ids[slots])
                 for piece, source in enumerate(self.sources[number]):
                     keys = source.of.code_torch(ids, {}).numpy()
