@@ -386,8 +386,58 @@ def test_what_training_takes_is_told_and_serving_does_without():
     ids = torch.tensor([[0, 4], [1, -3]])
     assert torch.equal(served(ids), collection(ids))
     assert Lifecycle(served).epoch_ended() is None
-    with pytest.raises(BitfoldError, match="'scall'"):
-        served.resume()
+
+
+def test_a_served_copy_is_trained_on_with_counts_that_begin_anew():
+    collection = trained(built(policy="frequency"), 20)
+    again = collection.serving().resume()
+    ids = torch.stack([torch.arange(300), torch.arange(-150, 150)], 1)
+    before = again(ids)
+    assert torch.equal(before, collection(ids))
+    sizes = sizes_of(collection.embedder)
+    assert set(sizes_of(again.embedder).values()) == set()
+    seen = {pair: float(sizes[pair]) for pair in sizes if sizes[pair] and pair[1] % 2}
+    counts(again.embedder, seen)
+    again.embedder.maintain(AT)
+    after, now = sizes_of(again.embedder), again(ids)
+    assert after.keys() == seen.keys()
+    for field, name in seen:
+        row = name + 150 * field
+        kept = after[field, name] * again.embedder.pool.weight.shape[1]
+        assert kept > 0
+        assert torch.equal(now[row, field, :kept], before[row, field, :kept])
+    trained(again, 10)
+
+
+def sizes_of(embedder):
+    """How many pieces each known (field, id) has been dealt."""
+    with embedder.working() as held:
+        return {
+            (field, int(table.ids[slot])): int(table.sizes[slot])
+            for field, table in enumerate(held.fields)
+            for slot in table.known
+        }
+
+
+def test_who_gains_a_piece_reads_what_it_has_read():
+    """Also where the map took the id for another: growing changes no vector."""
+    collection = trained(built(policy="random", every=6), 11)
+    embedder = collection.embedder
+    width = embedder.pool.weight.shape[1]
+    every = torch.stack([torch.arange(300), torch.arange(300) - 150], 1)
+    for step in range(12, 42, 6):
+        vectors, before = collection(every).detach(), sizes_of(embedder)
+        with embedder.working() as held:
+            held.policy.whole[3] = embedder.every
+        embedder.maintain(Progress(step))
+        now, after = collection(every).detach(), sizes_of(embedder)
+        grown = [pair for pair in before if after.get(pair, 0) > before[pair]]
+        assert len(grown) > 5
+        for field, name in before:
+            row, own = name + 150 * field, after.get((field, name), 0) * width
+            assert torch.equal(now[row, field, :own], vectors[row, field, :own])
+        with torch.no_grad():
+            embedder.pool.weight += torch.rand_like(embedder.pool.weight)
 
 
 def test_the_policy_stays_as_large_when_the_population_grows():

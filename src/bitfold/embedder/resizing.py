@@ -16,8 +16,9 @@ from torch import Tensor
 from bitfold.address import Mapped
 from bitfold.address.tables import StoredTables
 from bitfold.embedder.actor_critic import Shape
-from bitfold.embedder.contract import Embedder, Progress
+from bitfold.embedder.contract import Progress
 from bitfold.embedder.counted import BUCKET, Counted, slots_of
+from bitfold.embedder.draws import drawn_seed
 from bitfold.embedder.hot import Hot
 from bitfold.embedder.size_policy import SizePolicy
 from bitfold.embedder.sizes import dealt, even_shares, group_means, ranked
@@ -123,7 +124,7 @@ class Resizing(Hot):
     def maintain(self, at: Progress) -> Sequence[RowMove]:
         """Every so many steps that were seen, deal sizes anew: pieces stay, go, or begin.
 
-        A new piece begins as the shared one that its id has read, with what optimizers keep of it.
+        A piece begins as the row that its id has read, with what optimizers keep of it.
         """
         if not self.observes or self.pool.weight.is_meta:
             return ()
@@ -133,33 +134,30 @@ class Resizing(Hot):
             known = [counted.known for counted in held.fields]
             if not any(map(len, known)):
                 return ()
-            sizes = self._sizes(held, known)
-            before, after, changed = [], [], False
+            sizes, changed = self._sizes(held, known), False
+            keys, shared = [], []
             for number, (counted, slots, now) in enumerate(
                 zip(held.fields, known, sizes, strict=True)
             ):
-                old = counted.sizes[slots].astype(np.int64)
-                forgotten = np.count_nonzero(counted.sizes) > np.count_nonzero(old)
-                changed = changed or bool(forgotten) or not np.array_equal(old, now)
-                ids = torch.from_numpy(counted.ids[slots])
-                for piece, source in enumerate(self.sources[number]):
-                    keys = source.of.code_torch(ids, {}).numpy()
-                    shared = source.miss.scaled_torch(ids, source.misses).numpy() + self.hot
-                    has = now > piece
-                    after.append(keys[has])
-                    before.append(np.where(old > piece, -1, shared)[has])
+                before = counted.sizes.copy()
                 counted.sizes[:] = 0
                 counted.sizes[slots] = now
+                changed = changed or not np.array_equal(before, counted.sizes)
                 counted.fade(self.decay)
+                ids = torch.from_numpy(counted.ids[slots])
+                for piece, source in enumerate(self.sources[number]):
+                    some = ids[torch.from_numpy(now > piece)]
+                    keys.append(source.of.code_torch(some, {}).numpy())
+                    shared.append(source.miss.scaled_torch(some, source.misses).numpy())
         if not changed:
             return ()
-        return self._moved(np.concatenate(after), np.concatenate(before))
+        return self._moved(np.concatenate(keys), np.concatenate(shared) + self.hot)
 
-    def _moved(self, keys: NDArray[np.int64], begins: NDArray[np.int64]) -> Sequence[RowMove]:
-        """Give these keys the rows, of which those kept (-1) stay and others begin elsewhere."""
+    def _moved(self, keys: NDArray[np.int64], shared: NDArray[np.int64]) -> Sequence[RowMove]:
+        """Give these keys rows; each begins as the one it had, or the shared one of its piece."""
         source, shape = self.maps[0], self.maps[0].map
-        table = self.stored.named()[source.table].cpu().numpy()
-        rows = np.where(begins < 0, shape.places(table, keys), begins)
+        had = shape.places(self.stored.named()[source.table].cpu().numpy(), keys)
+        rows = np.where(had < 0, shared, had)
         self.put_map(keys)
         target = shape.places(self.stored.named()[source.table].cpu().numpy(), keys)
         weight = self.pool.weight
@@ -220,9 +218,20 @@ class Resizing(Hot):
         return made
 
     def resume(self) -> Self:
-        """Refuse: who owns pieces is known by counts, which are not served."""
-        found: Self = Embedder.resume(self)  # type: ignore[assignment]
-        return found
+        """A copy that can be trained on, whose counts and policy begin anew.
+
+        Who owns pieces stays so until the first change, and beyond it where ids were seen since.
+        """
+        made, tables = super().resume(), self.stored.named()
+        some = next(iter(tables.values()))
+        made.stored = self._tables(some.device)
+        for name, table in tables.items():
+            made.stored.put(name, table)
+        made.observes = made.hears = True
+        if not some.is_meta and POLICY not in tables:
+            with made.working() as held:
+                held.policy.begin(drawn_seed(None) if self.seed is None else self.seed)
+        return made
 
     def bytes(self, phase: str = "serving") -> dict[str, int]:
         """Bytes by kind; training has a sketch and a policy, which serving does without."""
