@@ -4,6 +4,8 @@ Source: Space Saving (Metwally, Agrawal, El Abbadi, ICDT 2005) in buckets of a f
 `bitfold.embedder.sketch`; here slots keep whole ids, from which keys of any salt follow.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,16 +15,29 @@ _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 Ids = NDArray[np.int64]
 
 
-def slots_of(size: int | None, room: int) -> int:
-    """Slots of a field of so many dense ids, or of hashed ones: a slot an id, or whole buckets.
+def slots_of(fields: Sequence[tuple[int | None, bool]], total: int) -> list[int]:
+    """Slots of fields: what small ones do not need goes to the others.
+
+    Args:
+        fields: the ids of each, None where nobody knows, and whether they are dense. A dense field
+            that fits has a slot an id; the others have whole buckets, of twice their ids at most.
+        total: slots of all fields; each has a bucket at least.
 
     Example:
-        >>> slots_of(10, 16), slots_of(100, 18), slots_of(None, 1)
-        (10, 16, 4)
+        >>> slots_of([(None, False), (10, True), (3, False), (100, True)], 60)
+        [24, 10, 4, 20]
     """
-    if size is not None and size <= room:
-        return size
-    return max(room // BUCKET, 1) * BUCKET
+    order = sorted(range(len(fields)), key=lambda f: (fields[f][0] is None, fields[f][0] or 0))
+    found = [0] * len(fields)
+    for rank, number in enumerate(order):
+        size, dense = fields[number]
+        room = max((total - sum(found)) // (len(fields) - rank), BUCKET)
+        if dense and size is not None and size <= room:
+            found[number] = size
+        else:
+            most = room if size is None else min(room, 2 * size)
+            found[number] = max(most // BUCKET, 1) * BUCKET
+    return found
 
 
 class Counted:

@@ -17,7 +17,7 @@ from bitfold.address import Mapped
 from bitfold.address.tables import StoredTables
 from bitfold.embedder.actor_critic import Shape
 from bitfold.embedder.contract import Progress
-from bitfold.embedder.counted import BUCKET, Counted, slots_of
+from bitfold.embedder.counted import Counted, slots_of
 from bitfold.embedder.draws import drawn_seed
 from bitfold.embedder.hot import Hot
 from bitfold.embedder.size_policy import SizePolicy
@@ -86,8 +86,8 @@ class Resizing(Hot):
         self.kinds = kinds_of([field.size for field in plan.fields], distributions)
         count = max(self.kinds) + 1
         self.networks = Shape(count * bands, 2 * count, hidden, discount=discount)
-        room = max(int(self.sources[0][0].ids * slots) // len(plan.fields), BUCKET)
-        self.slots = [slots_of(field.num_embeddings, room) for field in plan.fields]
+        counted = [(field.size, not field.hashed) for field in plan.fields]
+        self.slots = slots_of(counted, int(self.sources[0][0].ids * slots))
         self.policy_seconds = 0.0
         super().__init__(plan, **how)
         self.every = every
