@@ -22,6 +22,8 @@ LIVES = {
     "managed-collision, by time": {"every": 4, "evict": "lru", "ttl": 6, "admit": 1, "hot": 0.3},
     "managed-collision, 4 bits": {"every": 5, "shared": "digits", "bits": 4},
     "auto, on a stream": {"living": True},
+    "scall": {"every": 3},
+    "scall, 4 bits": {"every": 2, "bits": 4, "drawn": True},
     "cce": {"chunks": 2},
     "cce, by a map": {"chunks": 2, "map": True},
     "cce, 4 bits": {"chunks": 1, "bits": 4},

@@ -46,14 +46,16 @@ class Embedder(nn.Module):
     """The contract of a group of fields: `B` rows, `F` fields, `T` ids in bags, `D` width.
 
     Life cycle, driven by `bitfold.training.lifecycle` or by hand, all of it optional: `prepare`
-    once, before the first step; `observe` with each step's gradient; `maintain` between steps;
-    `decide` and `inherit` where a phase follows another (`bitfold.training.phases`).
+    once, before the first step; `observe` with each step's gradient, `hear` with its loss;
+    `maintain` between steps; `decide` and `inherit` where a phase follows another
+    (`bitfold.training.phases`).
     """
 
     plan: Plan
     sparse: bool = False  # whether gradients are sparse tensors
     prepares: bool = False  # whether `prepare` has something to learn
     observes: bool = False  # whether `observe` wants to be called
+    hears: bool = False  # whether `hear` wants to be told losses
     every: int = 0  # how many steps lie between two `maintain`s; 0: an epoch
     multiplies: bool = False  # whether matrices are multiplied, so that batches decide last bits
     exact: bool = True  # whether it serves the very vectors that it trains: not while it searches
@@ -166,6 +168,9 @@ class Embedder(nn.Module):
 
     def observe(self, ids: Tensor, field: Tensor, grad: Tensor) -> None:
         """See a step: `N` ids, the field of each `[N]`, the gradient of their vectors `[N, D]`."""
+
+    def hear(self, loss: float) -> None:
+        """Take the mean loss of a step, after it was made, where whoever trains tells it."""
 
     def maintain(self, at: Progress) -> Sequence[RowMove]:
         """Put the tables in order between two steps; returns the rows that changed places."""

@@ -40,8 +40,12 @@ class GroupEmbedder(WithConstants, Embedder):
         super().__init__()
         self.plan, self.std, self.seed = plan, std, seed
         self.num_fields = len(plan.fields)
-        self.stored = StoredTables(((each.name, each.bytes) for each in plan.group.stored), device)
+        self.stored = self._tables(device)
         self.waits = bool(self._maps())  # for its maps to be built
+
+    def _tables(self, device: torch.device | str | None) -> StoredTables:
+        """The tables of bytes: the plan's, most often."""
+        return StoredTables(((each.name, each.bytes) for each in self.plan.group.stored), device)
 
     @property
     def specs(self) -> tuple[PoolSpec, ...]:

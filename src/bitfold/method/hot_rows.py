@@ -36,6 +36,7 @@ def split(
     slices: int = 1,
     least: int = 1,
     rows: int | None = None,
+    pieces: int = 1,
 ) -> tuple[int, int]:
     """How many rows hot ids own, and how many the others share.
 
@@ -48,6 +49,7 @@ def split(
         slices: slices of rows that have steps of their own.
         least: the fewest rows that the others can share.
         rows: how many hot ids own, where that is said; without a budget it must be.
+        pieces: of a vector; a row is one, and an id may own them all.
 
     Raises:
         BudgetTooSmall: for the fewest rows of each kind.
@@ -55,7 +57,8 @@ def split(
     if ask.budget is None:
         assert rows is not None
         return rows, max(least, rows // SHARED)
-    unit, fixed = ask.row_bytes(), ask.fixed_bytes(slices)
+    width = ask.dim // pieces
+    unit, fixed = ask.row_bytes(width), ask.fixed_bytes(slices, width)
 
     def taken(hot: int) -> int:
         return hot * unit + beside(hot)
@@ -65,7 +68,7 @@ def split(
     check_minimum(method, minimum, ask.budget)
     room = ask.budget - fixed
     sizes = [field.size for field in ask.fields]
-    most = MOST_IDS if None in sizes else sum(filter(None, sizes))
+    most = MOST_IDS if None in sizes else pieces * sum(filter(None, sizes))
     hot = rows or min(most, max(1, int(share * room * 1024 / taken(1024))))
     while rows is None and hot > 1 and taken(hot) + least * unit > room:
         hot -= 1

@@ -24,6 +24,7 @@ BUILT_IN = {
     "hot-cold": "bitfold.method.hot_cold:HotCold",
     "cafe": "bitfold.method.cafe:Cafe",
     "managed-collision": "bitfold.method.managed_collision:ManagedCollision",
+    "scall": "bitfold.method.scall:Scall",
     "cce": "bitfold.method.cce:Cce",
     "fiited": "bitfold.method.fiited:Fiited",
     "dpq": "bitfold.method.dpq:Dpq",

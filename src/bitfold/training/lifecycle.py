@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bitfold.embedder.contract import Embedder, Progress, embedders
 from bitfold.embedder.grouped import Grouped
@@ -50,6 +50,7 @@ class Lifecycle:
         for part in self.embedders:
             part.fills_unseen = fill_unseen
         self._every = [part for part in self.embedders if part.every]
+        self._hears = [part for part in self.embedders if part.hears]
         self.steps, self.epoch, self.epochs, self.epoch_steps = 0, 0, epochs, epoch_steps
 
     @property
@@ -66,9 +67,16 @@ class Lifecycle:
         """Go on from there, as a resumed training does."""
         self.steps, self.epoch = step, epoch
 
-    def step(self) -> None:
-        """A step was made."""
+    def step(self, loss: float | Tensor | None = None) -> None:
+        """A step was made.
+
+        Args:
+            loss: its mean loss, for embedders that are led by it (`scall`).
+        """
         self.steps += 1
+        if loss is not None:
+            for part in self._hears:
+                part.hear(float(loss))
         for part in self._every:
             if self.steps % part.every == 0:
                 self._maintain(part)

@@ -223,7 +223,7 @@ class Trainer:
             self.fabric.backward((loss * self._part(weight)).to(loss.dtype))
         for optimizer in self.fabric_optimizers:
             optimizer.step()
-        self.life.step()
+        self.life.step(loss.detach())
         return loss, weight
 
     def _part(self, weight: Tensor | int) -> Tensor | float:
