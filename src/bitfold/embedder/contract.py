@@ -57,6 +57,7 @@ class Embedder(nn.Module):
     exact: bool = True  # whether it serves the very vectors that it trains: not while it searches
     estimates: bool = False  # whether a choice's gradient is an estimate, straight through it
     takes_rows: bool = False  # whether `put_rows` can write vectors as they are
+    owned: int = 0  # rows at the head of its table that single ids own, where it says
     fills_unseen: bool = True  # whether rows that no training id reads get the mean of the others
 
     @property

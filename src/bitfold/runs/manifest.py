@@ -129,6 +129,9 @@ RUN = Kind(
         *(f"{LOGS}/training.csv", f"{LOGS}/events.out.tfevents.*"),
         f"{LOGS}/*/events.out.tfevents.*",
         *PREPARED.within(LOG),
+        # of a stream, whose log is prepared window by window
+        *("stream.json", "stream.html", "stream-*.png"),
+        *(f"{LOG}/window.arrow", *PREPARED.within(f"{LOG}/*")),
     ),
     is_run,
 )

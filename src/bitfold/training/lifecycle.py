@@ -1,6 +1,6 @@
 """The life of embedders in a training: prepared once, put in order between steps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -10,6 +10,7 @@ from bitfold.embedder.grouped import Grouped
 from bitfold.errors import BitfoldError
 from bitfold.optim.moves import carry
 from bitfold.planning.statistics import Statistics
+from bitfold.pool.moved import RowMove
 
 
 class Lifecycle:
@@ -49,6 +50,7 @@ class Lifecycle:
             part.fills_unseen = fill_unseen
         self._every = [part for part in self.embedders if part.every]
         self.steps, self.epoch, self.epochs = 0, 0, epochs
+        self.watch: Callable[[Embedder, Sequence[RowMove]], None] | None = None
 
     @property
     def needs_statistics(self) -> bool:
@@ -78,7 +80,10 @@ class Lifecycle:
             self._maintain(part)
 
     def _maintain(self, part: Embedder) -> None:
-        carry(self.optimizers, part.maintain(Progress(self.steps, self.epoch, self.epochs)))
+        moves = part.maintain(Progress(self.steps, self.epoch, self.epochs))
+        carry(self.optimizers, moves)
+        if self.watch is not None:
+            self.watch(part, moves)
 
     def refuse_processes(self, count: int) -> None:
         """Raise if several processes would come to other tables.
