@@ -134,7 +134,10 @@ def stream(
         done = is_complete(trainings.under_way(out))
         check_plugins(out, before[0].plugins, [train.method], same=not done)
         folder.check_same(before, options, record)
-        if done:
+        if done:  # killed after its last window, it may lack the page, and be in another place
+            place = trainings.under_way(out)
+            if not (place / PAGE).is_file():
+                _draw(page, place, out)
             trainings.complete(out)
             return _finished(out)
         options, record = before
