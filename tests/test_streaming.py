@@ -247,6 +247,13 @@ def test_counters_are_days_from_their_beginning() -> None:
     assert [line.window for line in found.course.lines] == ["day 0", "day 1", "day 2"]
 
 
+def test_days_may_begin_with_the_log() -> None:
+    rows = rows_of(days=2)
+    found = stream(rows, **READ, **SMALL, window="1d@first")
+    assert found.course.lines[0].start == rows["time"][0]
+    assert sum(line.rows for line in found.course.lines) == 320
+
+
 def test_the_command(log: Path, whole: Path, tmp_path: Path) -> None:
     words = [
         *("stream", log, "--out", tmp_path / "run", "--label", "clicked", "--fields", "user,item"),

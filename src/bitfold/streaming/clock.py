@@ -106,7 +106,7 @@ def _dates(found: Seconds) -> Seconds | None:
 
 def number_of(times: Seconds, rule: WindowRule) -> npt.NDArray[np.int64]:
     """The window of each moment, counted from the rule's origin."""
-    return np.floor((times - rule.origin) / rule.size).astype(np.int64)
+    return np.floor((times - (rule.origin or 0.0)) / rule.size).astype(np.int64)
 
 
 def span_of(number: int, first: int, rule: WindowRule) -> Span:
@@ -123,7 +123,7 @@ def span_of(number: int, first: int, rule: WindowRule) -> Span:
         >>> span_of(2, 0, WindowRule("time", 86_400)).name
         'day 2'
     """
-    start = rule.origin + number * rule.size
+    start = (rule.origin or 0.0) + number * rule.size
     return Span(number - first, _name(start, number, rule), start, start + rule.size)
 
 

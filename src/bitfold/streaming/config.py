@@ -24,7 +24,8 @@ WITHOUT = (*NOT_TRAINING, *NOT_READING)
 
 UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
 MONDAY = 4 * UNITS["d"]  # 1970 began on a Thursday
-_FORMS = 'a time such as "1d", "6h" or "1w", rows such as "500000r", or "file"'
+FIRST = "@first"
+_FORMS = 'a time such as "1d", "6h" or "1d@first", rows such as "500000r", or "file"'
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,19 @@ class WindowRule:
     Args:
         kind: `time`, `rows` or `file`.
         size: seconds, or rows; 0 for files.
-        origin: where windows of time are counted from, in seconds since 1970.
+        origin: where windows of time are counted from, in seconds since 1970; None: from the first
+            row on.
     """
 
     kind: str
     size: float = 0.0
-    origin: float = 0.0
+    origin: float | None = 0.0
 
 
 def parse_window(text: str) -> WindowRule:
-    """Read `1d`, `6h`, `500000r` or `file`.
+    """Read `1d`, `6h`, `1d@first`, `500000r` or `file`.
 
-    Days begin at midnight UTC, weeks on Mondays.
+    Days begin at midnight UTC, weeks on Mondays; with `@first` the first one begins with the log.
 
     Raises:
         BitfoldError: it is none of them.
@@ -57,15 +59,16 @@ def parse_window(text: str) -> WindowRule:
     said = str(text).strip().lower().replace("_", "").replace(",", "")
     if said == "file":
         return WindowRule("file")
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]+)", said)
+    early = said.endswith(FIRST)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]+)", said.removesuffix(FIRST))
     number = float(match.group(1)) if match else 0.0
     unit = match.group(2) if match else ""
-    if unit == "r" and number >= 1 and number.is_integer():
+    if unit == "r" and not early and number >= 1 and number.is_integer():
         return WindowRule("rows", int(number))
     seconds = number * UNITS.get(unit, 0)
     if not 1 <= seconds < 1e10:
         raise BitfoldError("the window cannot be read", got=repr(text), expected=_FORMS)
-    return WindowRule("time", seconds, MONDAY if unit == "w" else 0.0)
+    return WindowRule("time", seconds, None if early else MONDAY if unit == "w" else 0.0)
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ class StreamConfig:
 
     window: str = option(
         "1d",
-        help="What is scored and then trained on at a time: a span of --time (1d, 6h, 1w), so many "
-        "rows (500000r), or one file (file).",
+        help="What is scored and then trained on at a time: a span of --time (1d, 6h, 1w; 1d@first "
+        "begins with the first row, not at midnight), so many rows (500000r), or one file (file).",
         metavar="WINDOW",
     )
     passes: int = option(1, help="How often a window is trained on, once it is scored.")

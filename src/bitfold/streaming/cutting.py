@@ -1,7 +1,7 @@
 """The raw rows of a log, window by window: one window is on the disk, one chunk in memory."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,8 @@ class Cutter:
             found = (self._row + np.arange(chunk.height)) // int(self._rule.size)
         else:
             assert times is not None, "the time column is read"
+            if self._rule.origin is None:
+                self._rule = replace(self._rule, origin=float(times[0]))
             found = number_of(times, self._rule)
         self._row += chunk.height
         if self._first is None:
