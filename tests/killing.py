@@ -1,6 +1,7 @@
 """Kill a command at each of its file operations in turn, and see what the next one makes of it.
 
     python tests/killing.py FOLDER [--every N] [--only SCENARIO ...] [--signals KILL,INT]
+    python tests/killing.py FOLDER --only stream --random 20
 
 A process that has imported everything forks a child for each command. In the child every file
 operation below its folder is counted (opening to write, renaming, removing, making folders,
@@ -22,10 +23,12 @@ import importlib
 import json
 import os
 import pkgutil
+import random
 import shlex
 import shutil
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -42,6 +45,10 @@ SMALL = (
 )
 TRAIN = f"{SMALL} --method hash --budget 1KiB"
 BOARD = f"{SMALL} --methods hash --budgets 1KiB,600B --seeds 1 --no-floors --no-diagnosis"
+STREAM = (
+    "--width 2 --hidden 2 --batch-size 16 --lr 0.01 --dropout 0.1 --checkpoint-steps 2 "
+    "--method cafe --set every=3 --budget 1KiB --window 100r"
+)
 SYNTH = "synth --rows 300 --ids 40 --fields 2"
 
 
@@ -91,6 +98,14 @@ def a_run(out: Path) -> Any:
     return digest(out / "weights.safetensors")
 
 
+def a_stream(out: Path) -> Any:
+    """The weights of a finished stream, and its figures but for those that the clock decides."""
+    (course,) = json.loads((out / "stream.json").read_text())["courses"]
+    for line in course["lines"]:
+        del line["rows_per_second"], line["scoring_seconds"]
+    return a_run(out), course
+
+
 def board(out: Path) -> Any:
     """The figures of a comparison."""
     rows = json.loads((out / "results.json").read_text())["results"]
@@ -129,6 +144,13 @@ SCENARIOS = {
         f"{COMPARED} --force", (RAW, f"{COMPARED} --seed 9"), BOTH, same=board
     ),
     "compare --resume": Scenario(f"{COMPARED} --resume", (RAW,), BOTH, stop=60, same=board),
+    "stream": Scenario(f"stream rows.csv {READ} {STREAM} --out out", (), BOTH, same=a_stream),
+    "stream --force": Scenario(
+        f"stream rows.csv {READ} {STREAM} --out out --force",
+        (f"stream rows.csv {READ} {STREAM} --seed 9 --out out",),
+        BOTH,
+        same=a_stream,
+    ),
     "report": Scenario(
         "report board", (RAW, f"compare log {BOARD} --out board"), ("",), out="board/board.html"
     ),
@@ -200,8 +222,14 @@ class Ended:
     operations: int = 0
 
 
-def run(command: str | list[str], folder: Path, at: int | None = None, number: int = 9) -> Ended:
-    """One command line in a forked child."""
+def run(
+    command: str | list[str],
+    folder: Path,
+    at: int | None = None,
+    number: int = 9,
+    seconds: float | None = None,
+) -> Ended:
+    """One command line in a forked child, killed at an operation or after so many seconds."""
     words = shlex.split(command) if isinstance(command, str) else command
     log, tally = folder.with_name("said"), folder.with_name("tally")
     tally.write_text("0")
@@ -226,6 +254,9 @@ def run(command: str | list[str], folder: Path, at: int | None = None, number: i
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(code)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(pid, signal.SIGKILL)  # of a child that has ended, too, until it is waited for
     _, status = os.waitpid(pid, 0)
     return Ended(
         os.waitstatus_to_exitcode(status), log.read_text(errors="replace"), int(tally.read_text())
@@ -312,6 +343,29 @@ class Killing:
                 self._last_line(ended, where)
             self._go_on(folder, word, where)
 
+    def at_random(self, kills: int, seed: int) -> None:
+        """Kill one command at random moments again and again, each time resumed; then let it end.
+
+        Moments are drawn up to what is left of an undisturbed command's time.
+        """
+        draw, folder = random.Random(seed), self._fresh()
+        began = time.monotonic()
+        self._must(run(self.scenario.command, folder), "undisturbed")
+        lasts, folder = time.monotonic() - began, self._fresh()
+        words = self.scenario.command
+        for _ in range(kills):
+            seconds = draw.uniform(0.05, 0.6) * lasts
+            ended = run(words, folder, seconds=seconds)
+            self.tries += 1
+            if ended.code not in (-9, 0):
+                self.fell.append(f"after {seconds:.2f} s it ended with {ended.code}: {ended.err}")
+            words = self.scenario.command + " --resume"
+        self._must(run(words, folder), words)
+        if self._same(folder) != self.new:
+            self.fell.append(f"seed {seed}: another output than an undisturbed run's")
+        if left := sorted(set(listing(folder)) ^ set(self.names)):
+            self.fell.append(f"seed {seed}: left behind or missing: {left[:5]}")
+
     def _last_line(self, ended: Ended, where: str) -> None:
         if not ended.err.splitlines()[-1].startswith("bitfold "):
             self.fell.append(f"{where}: the last line is no command: {ended.err[-200:]}")
@@ -369,6 +423,8 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="the first operation")
     parser.add_argument("--only", nargs="*", default=list(SCENARIOS), help="scenarios")
     parser.add_argument("--signals", default="KILL,INT")
+    parser.add_argument("--random", type=int, default=0, help="kills at random moments instead")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     words = parser.parse_args()
     import torch
 
@@ -377,6 +433,12 @@ def main() -> int:
     fell = 0
     for name in words.only:
         killing = Killing(name, words.folder)
+        if words.random:
+            killing.at_random(words.random, words.seed)
+            told = {"scenario": name, "tries": killing.tries, "fell": killing.fell}
+            print(json.dumps(told), flush=True)
+            fell += len(killing.fell)
+            continue
         for each in words.signals.split(","):
             number = getattr(signal, f"SIG{each}")
             tries, failed = killing.tries, len(killing.fell)

@@ -36,6 +36,7 @@ def kill(folder: Path, scenario: str, *words: object) -> list[dict[str, object]]
         ("synth --force", "INT", 2, 5),
         ("train --force", "KILL", 20, 60),
         ("compare --force", "INT", 40, 200),
+        ("stream", "KILL", 12, 60),
     ],
 )
 def test_a_sample_of_kills(
@@ -44,3 +45,14 @@ def test_a_sample_of_kills(
     words = ("--signals", signals, "--first", first, "--every", every)
     (told,) = kill(tmp_path, scenario, *words)
     assert int(str(told["tries"])) >= 4
+
+
+def test_a_stream_killed_at_random_moments_comes_to_the_same(tmp_path: Path) -> None:
+    (told,) = kill(tmp_path, "stream", "--random", 5)
+    assert told["tries"] == 5
+
+
+@pytest.mark.slow
+def test_a_stream_killed_at_twenty_random_moments(tmp_path: Path) -> None:
+    (told,) = kill(tmp_path, "stream", "--random", 20, "--seed", 1)
+    assert told["tries"] == 20

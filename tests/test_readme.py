@@ -19,6 +19,7 @@ PAGES = (
     "docs/cookbook.md",
     "docs/implicit.md",
     "docs/page.md",
+    "docs/streaming.md",
 )
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -35,11 +35,14 @@ ROOMS = {
     "nets": "",
     "ranking": "data",
     "runs": "outputs remote planning method embedding data nets ranking",
-    "training": "outputs planning kernels optim embedder method embedding data nets ranking runs",
+    "training": "outputs planning kernels pool optim embedder method embedding data nets"
+    " ranking runs",
+    "streaming": "outputs planning pool kernels optim embedder method embedding data nets runs"
+    " training",
     "testing": "planning fuse pool kernels optim embedder fitting method embedding training",
     "comparison": "outputs address planning optim method embedding data ranking runs training",
-    "report": "outputs planning data runs comparison",
-    "cli": "outputs remote planning method data weights runs training comparison report",
+    "report": "outputs planning data runs streaming comparison",
+    "cli": "outputs remote planning method data weights runs training streaming comparison report",
 }
 # What every room may import. These files import each other alone.
 COMMON = {

@@ -12,7 +12,7 @@ from bitfold.planning.field import Field
 
 if TYPE_CHECKING:
     from bitfold import optim
-    from bitfold.api import compare, inspect, prepare, train
+    from bitfold.api import compare, inspect, prepare, stream, train
     from bitfold.embedder.memory import Memory, memory
     from bitfold.embedding import (
         Embedding,
@@ -76,12 +76,13 @@ __all__ = [
     "resume",
     "save",
     "serving",
+    "stream",
     "train",
 ]
 
 
 _HOMES = {
-    "api": ("compare", "inspect", "prepare", "train"),
+    "api": ("compare", "inspect", "prepare", "stream", "train"),
     "embedder.memory": ("Memory", "memory"),
     "planning.budget": ("format_bytes",),
     "embedding": ("Embedding", "EmbeddingBag", "EmbeddingCollection", "Table", "TableCollection"),

@@ -1,4 +1,4 @@
-"""The public functions: `bitfold.prepare`, `train`, `compare` and `inspect`.
+"""The public functions: `bitfold.prepare`, `train`, `stream`, `compare` and `inspect`.
 
 They take files or rows in memory, and the options of the command of the same name as keyword
 arguments: `--vector-width 8` is `vector_width=8`, `--fields user,item` is `fields=["user", "item"]`
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bitfold.data.schema import Schema
     from bitfold.progress import Progress
     from bitfold.runs.run import Run
+    from bitfold.streaming.fit import Stream
     from bitfold.weights.inspected import CheckpointInspection
 
 T = TypeVar("T")
@@ -155,6 +156,77 @@ def train(
                     taught=taught,
                     progress=tell,
                 ).path
+            )
+        )
+
+
+def stream(
+    data: Data,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    progress: Drawing = None,
+    **options: Any,
+) -> "Stream":
+    """Go through a log in time order, window by window: score each, then train on it.
+
+    Args:
+        data: raw files in time order, or rows in memory, as for `train`.
+        out: the run's folder. Without one a temporary folder is used, which lives as long as the
+            stream that is returned.
+        resume: go on with the stream in `out` that was stopped; give the same data and options.
+        force: replace the run that is in `out`.
+        progress: as for `prepare`.
+        options: those of `bitfold stream`, such as `time`, `window`, `label`, `fields`, `method`,
+            `budget`.
+
+    Returns:
+        The figures, a line a window: `.course.lines`, `.course.auc`, `.to_frame()`; `.run` is the
+        model at the end.
+
+    Raises:
+        BitfoldError: options, rows, a budget or an output that cannot be; rows that are not in
+            time order.
+
+    Example:
+        >>> rows = {"user": list(range(50)) * 20, "clicked": [0, 1] * 500, "day": [*range(1000)]}
+        >>> found = stream(
+        ...     rows, label="clicked", fields="user", time="day", window="250r", method="hash",
+        ...     budget="2KiB", width=4, hidden=[8],
+        ... )
+        >>> [line.scored for line in found.course.lines]
+        [False, True, True, True]
+    """
+    from bitfold.report import stream_page_of
+    from bitfold.streaming import StreamConfig
+    from bitfold.streaming import stream as job
+    from bitfold.streaming.config import check_none
+    from bitfold.streaming.folder import begun
+    from bitfold.training import TrainConfig
+
+    check_none(name for name, value in options.items() if value is not None)
+    base: dict[str, Any] = {}
+    before = begun(Path(out)) if resume and out is not None and not remote.is_remote(out) else None
+    if before is not None:
+        base = to_json(before[0].data) | to_json(before[0].train)
+        base |= {"window": before[1].window, "passes": before[1].passes}
+    stream_config, train_config, data_config = configs(
+        (StreamConfig, TrainConfig, DataConfig), options, base
+    )
+    with listening(progress, keep=("windows",)) as tell, _source(data) as source:
+        folder = _Folder(out, "stream", resume=resume, force=force)
+        return folder.made(
+            lambda place: job(
+                source,
+                data_config,
+                train_config,
+                stream_config,
+                place,
+                resume=resume,
+                force=force,
+                progress=tell,
+                page=stream_page_of,
             )
         )
 

@@ -107,7 +107,7 @@ def no_page(out: Path, problem: str | None = None) -> str | None:
     return f"no page: {INSTALL}, then bitfold report {out}" if missing() else None
 
 
-@click.command(cls=ConfigCommand, short_help="Make the page of a comparison again.")
+@click.command(cls=ConfigCommand, short_help="Make the page of a comparison or stream again.")
 @click.argument("out", metavar="OUT")
 @click.option(
     "--format",
@@ -118,17 +118,22 @@ def no_page(out: Path, problem: str | None = None) -> str | None:
     help="html: one page that needs nothing else; png: a picture of each chart, for slides.",
 )
 def report(out: str, kind: str) -> None:
-    """Make the page of a comparison from its figures, without training.
+    """Make the page of a comparison or a stream from its figures, without training.
 
-    OUT is what `bitfold compare` wrote; a comparison that is not finished gives a page of what
-    is there.
+    OUT is what `bitfold compare` or `bitfold stream` wrote; what is not finished gives a page of
+    what is there.
 
     \b
     bitfold report board
     bitfold report board --format png
     """
     from bitfold.report import write_page, write_pictures
+    from bitfold.report.stream_page import write_stream_page, write_stream_pictures
+    from bitfold.streaming.record import FILE
 
     folder = Path(out)
-    paths = [write_page(folder)] if kind == "html" else write_pictures(folder)
+    if (folder / FILE).is_file():
+        paths = [write_stream_page(folder)] if kind == "html" else write_stream_pictures(folder)
+    else:
+        paths = [write_page(folder)] if kind == "html" else write_pictures(folder)
     show(*(f"{'page' if kind == 'html' else 'picture'}: {path}" for path in paths))

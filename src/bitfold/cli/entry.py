@@ -29,6 +29,7 @@ COMMANDS = {
     ),
     "synth": ("logs", "Write a synthetic click log of any size, with a known best AUC."),
     "train": ("runs", "Train a click model whose embeddings fit in a byte budget."),
+    "stream": ("streamed", "Score a log in time order window by window, and train on each."),
     "evaluate": ("runs", "Measure a run on a log."),
     "predict": ("runs", "Score raw rows with a run, in their order."),
     "compare": ("boards", "Train methods at equal bytes on your log, and table the results."),

@@ -78,6 +78,7 @@ TITLES = {
     "TrainConfig": "Training",
     "CompareConfig": "Comparison",
     "TeacherConfig": "Distillation",
+    "StreamConfig": "The stream",
     "SynthConfig": "The log",
 }
 
@@ -243,7 +244,14 @@ def _name(key: str, known: Sequence[str]) -> str:
     return name if name in known else RENAMED.get(name, name)
 
 
-SECTIONS = ("data", "train", "taught", "compare", "synth")  # parts of a saved configuration
+SECTIONS = (
+    "data",
+    "train",
+    "taught",
+    "compare",
+    "stream",
+    "synth",
+)  # parts of a saved configuration
 NOTES = (
     "format",
     "version",

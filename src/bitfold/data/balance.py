@@ -43,8 +43,8 @@ class Balance:
             some = parts if chosen is None else parts[chosen]
             counts += np.bincount(some, minlength=len(PARTS))
 
-    def check_train(self, weight: str | None) -> None:
-        """Raise unless the training part has rows that weigh something, of both classes."""
+    def check_train(self, weight: str | None, *, both: bool = True) -> None:
+        """Raise unless the training part has rows that weigh something, of `both` classes."""
         rows, weighing = int(self.rows[0]), int(self.weighing[0])
         if rows == 0:
             raise BitfoldError(
@@ -60,7 +60,7 @@ class Balance:
                 expected="some rows with a weight above 0",
                 fix="check the column, or leave --weight out",
             )
-        if self.labelled and (alone := self._only_class(0)) is not None:
+        if both and self.labelled and (alone := self._only_class(0)) is not None:
             what = f"the training part{' that weighs more than 0' if weighing < rows else ''}"
             raise BitfoldError(
                 f"{what} has one class only",

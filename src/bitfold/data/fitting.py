@@ -132,9 +132,19 @@ class Fitted:
 
 
 def fit(
-    config: DataConfig, specs: list[FieldSpec], dealt: Dealt, progress: Progress | None = None
+    config: DataConfig,
+    specs: list[FieldSpec],
+    dealt: Dealt,
+    progress: Progress | None = None,
+    *,
+    window: bool = False,
+    fresh: bool = True,
 ) -> Fitted:
-    """Learn the schema from the training rows of the dealt files."""
+    """Learn the schema from the training rows of the dealt files.
+
+    Rows of a `window` may be of one class; where no `fresh` schema is wanted of them, a column may
+    be missing in all of them.
+    """
     plain = [spec for spec in specs if spec.kind != "bucket"]
     fields = [FieldFit(spec, config) for spec in plain]
     numeric = [NumericFit(config.transform.kind) for _ in config.numeric]
@@ -168,13 +178,13 @@ def fit(
             done += shard.frame.height
             if progress is not None:
                 progress("fitting", done, shard.index + 1, len(dealt.paths))
-    balance.check_train(config.weight)
+    balance.check_train(config.weight, both=not window)
     rows, positives = int(balance.rows[0]), int(balance.clicks[0])
     for name, missing in [
         *((field.spec.name, field.missing) for field in fields if field.spec.kind != "cross"),
         *zip(config.numeric, (number.missing for number in numeric), strict=True),
     ]:
-        if missing == rows:
+        if missing == rows and (fresh or not window):
             raise BitfoldError(
                 f"the column {name!r} is missing in every row of the training part",
                 got=f"{rows:,} missing values",

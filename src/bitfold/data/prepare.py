@@ -37,6 +37,7 @@ def prepare(
     force: bool = False,
     progress: Progress | None = None,
     schema: Schema | None = None,
+    window: bool = False,
 ) -> PreparedLog:
     """Read a raw log and write it prepared: hashed, split, shuffled, in shards, with statistics.
 
@@ -53,6 +54,8 @@ def prepare(
         progress: is told how far the work is.
         schema: that of an earlier log, to give the same values the same ids and numbers;
             `config` may then say otherwise only how the files are read and split.
+        window: whether this is one window of a stream, whose rows may all be of one class; with a
+            schema a column may also be missing in all of them.
 
     Raises:
         BitfoldError: for whatever is wrong with the options, the input or the output.
@@ -73,7 +76,9 @@ def prepare(
     need_polars("prepare")
     encoder = Encoder(config)
     if schema is not None:
-        encoder = Encoder(config, types=schema.types, watch=Watch(schema))
+        # What is new today is what a stream is about.
+        watch = None if window else Watch(schema)
+        encoder = Encoder(config, types=schema.types, watch=watch)
     inputs = describe_inputs(paths, config)
     with new_folder(out, PREPARED, force=force, inputs=paths_of(paths)) as folder:
         work = folder / "work"
@@ -82,7 +87,7 @@ def prepare(
         dealt = deal(paths, encoder, work, progress, positives)
         if positives is not None:
             dealt = add_negatives(dealt, positives, work, progress)
-        fitted = fit(config, encoder.specs, dealt, progress)
+        fitted = fit(config, encoder.specs, dealt, progress, window=window, fresh=schema is None)
         fitted = replace(fitted, schema=replace(fitted.schema, types=encoder.types))
         if encoder.watch is not None:
             encoder.watch.tell()

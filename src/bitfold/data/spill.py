@@ -1,5 +1,6 @@
 """Files of rows on their way: written piece after piece, read once, deleted."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,22 @@ def read_frames(path: Path) -> "pl.DataFrame":
     import polars as pl
     import pyarrow as pa
 
-    tables: list[Any] = []
+    return pl.DataFrame(pa.concat_tables(list(_tables(path)))).rechunk()
+
+
+def each_frame(path: Path) -> "Iterator[pl.DataFrame]":
+    """The pieces of a file, one after another."""
+    import polars as pl
+
+    for table in _tables(path):
+        yield pl.DataFrame(table)
+
+
+def _tables(path: Path) -> Iterator[Any]:
+    import pyarrow as pa
+
     size = path.stat().st_size
     with pa.OSFile(str(path), "rb") as file:
         while file.tell() < size:
             with pa.ipc.open_stream(file) as stream:
-                tables.append(stream.read_all())
-    return pl.DataFrame(pa.concat_tables(tables)).rechunk()
+                yield stream.read_all()

@@ -62,6 +62,7 @@ class Embedder(nn.Module):
     estimates: bool = False  # whether a choice's gradient is an estimate, straight through it
     takes_rows: bool = False  # whether `put_rows` can write vectors as they are
     zeros: bool = False  # whether some ids read zeros for want of numbers of their own
+    owned: int = 0  # rows at the head of its table that single ids own, where it says
     fills_unseen: bool = True  # whether rows that no training id reads get the mean of the others
 
     @property

@@ -37,6 +37,11 @@ class Hot(Corridor):
         """How many rows hot ids own."""
         return self.source.ids
 
+    @property
+    def owned(self) -> int:  # type: ignore[override]
+        """The rows that single ids own."""
+        return self.hot
+
     def prepare(self, stats: Statistics) -> None:
         """Give the most frequent ids of all fields rows of their own."""
         names = [field.name for field in self.plan.fields]

@@ -1,4 +1,4 @@
-"""The page of a comparison: one HTML file that anybody can open, or pictures for slides.
+"""The page of a comparison, or of a stream: one HTML file that anybody can open, or pictures.
 
 reading     what results.json and compare.json say, put in order
 sentences   what was found, in sentences
@@ -16,7 +16,8 @@ again       the command that makes the comparison again
 figures     which figures can be drawn; what cannot is left out, with a note
 drawing     charts as SVG and PNG
 renderer    the process that draws them, which may die without ours
-page        the page itself, with page.html and page.css
+page        the page itself, with page.html, macros.html and page.css
+stream_charts, stream_page   the page of a stream, from its stream.json, with stream.html
 
 Everything follows from results.json and compare.json; nothing is trained or measured here.
 """
@@ -41,6 +42,7 @@ __all__ = [
     "check_packages",
     "missing",
     "page_of",
+    "stream_page_of",
     "write_page",
     "write_pictures",
 ]
@@ -105,3 +107,10 @@ def _picture(chart: "Chart") -> bytes:
     from bitfold.report.look import SLIDE
 
     return png(chart.draw(SLIDE), SLIDE, chart.title)
+
+
+def stream_page_of(out: Path, name: Path) -> Path | None:
+    """Write the page of the stream in `out`; None without the packages that draw."""
+    from bitfold.report.stream_page import write_stream_page
+
+    return None if missing() else write_stream_page(out, name)

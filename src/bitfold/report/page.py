@@ -15,11 +15,12 @@ from bitfold.report.figures import listed
 from bitfold.report.layout import Chart, Section, Table
 from bitfold.report.look import COLOURS, DARK, LIGHT, NARROW, WIDE, shape
 from bitfold.report.numbers import auc_text, share_text, size
-from bitfold.report.reading import Board, text_of
+from bitfold.report.reading import Board, Series, text_of
 from bitfold.report.sections import sections
 from bitfold.report.sizes import whole_bytes
 
 if TYPE_CHECKING:
+    import jinja2
     from markupsafe import Markup
 
 
@@ -30,14 +31,9 @@ def page(board: Board, out: str) -> str:
         board: the comparison.
         out: its folder, as the commands of the page name it.
     """
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    home = files("bitfold.report")
-    template = environment.from_string((home / "page.html").read_text(encoding="utf-8"))
+    template = template_of("page.html")
     first, notes = board.attempt("the decision", decision, board) or ("Not decided.", [])
     made = sections(board)
     drawings = {
@@ -49,7 +45,7 @@ def page(board: Board, out: str) -> str:
     ids = {section.id for section in made}
     return template.render(
         board=board,
-        style=Markup(style(home.joinpath("page.css").read_text(encoding="utf-8"))),
+        style=Markup(style(read_part("page.css"))),
         first=first,
         notes=notes,
         lead=next((p.chart for s in made[:1] for p in s.parts if p.chart is not None), None),
@@ -57,7 +53,7 @@ def page(board: Board, out: str) -> str:
         context=board.attempt("what was compared", sentences.context, board) or "",
         questions=board.attempt("the questions", questions, board, ids) or [],
         budgets=board.attempt("the table of budgets", budget_table, board),
-        key=[(symbol(board, name), series) for name, series in board.series.items()],
+        key=[(symbol(series), series) for series in board.series.values()],
         sections=made,
         drawings=drawings,
         left_out=lambda: listed(board.left_out),
@@ -68,6 +64,21 @@ def page(board: Board, out: str) -> str:
         version=bitfold.__version__,
         finished=max((str(row.get("finished") or "") for row in board.rows), default=""),
     )
+
+
+def read_part(name: str) -> str:
+    """A template or style sheet of this folder."""
+    return (files("bitfold.report") / name).read_text(encoding="utf-8")
+
+
+def template_of(name: str) -> "jinja2.Template":
+    """A page's template, with the macros that pages share."""
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FunctionLoader(read_part), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    ).get_template(name)  # fmt: skip
 
 
 def _drawing(board: Board, chart: Chart) -> "Markup | None":
@@ -124,11 +135,10 @@ def budget_table(board: Board) -> Table:
     return Table("The best at each budget", columns, rows, left=2)
 
 
-def symbol(board: Board, name: str) -> "Markup":
+def symbol(series: Series) -> "Markup":
     """A method's point as a small drawing."""
     from markupsafe import Markup
 
-    series = board.series[name]
     place = 0 if series.whole else 1 + (series.place - 1) % COLOURS
     return Markup(
         f'<svg class="mark" viewBox="-8 -8 16 16" aria-hidden="true">'

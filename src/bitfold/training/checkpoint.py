@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 from msgspec import Meta
@@ -85,6 +85,9 @@ class Position:
         return rows / max(seconds, 1e-9)
 
 
+P = TypeVar("P", bound=Position)
+
+
 def save(
     folder: Path,
     position: Position,
@@ -92,12 +95,12 @@ def save(
     optimizers: Sequence[torch.optim.Optimizer],
     random: dict[str, Tensor],
     plan: Plan | None = None,
-    generator: nn.Module | None = None,
+    beside: nn.Module | None = None,
 ) -> None:
     """Write the checkpoint in `folder`, and remove what it no longer names.
 
-    A plan is kept where it is not the one that training began with; a generator of targets where
-    there is one (its optimizer is among the others).
+    A plan is kept where it is not the one that training began with; a module `beside` the model,
+    such as a generator of targets, where there is one (its optimizer is among the others).
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     scalars: dict[str, Any] = {}
@@ -109,8 +112,8 @@ def save(
                 else:
                     scalars[f"{which}.{number}.{key}"] = value
     tensors |= {f"random.{name}": state for name, state in random.items()}
-    if generator is not None:
-        tensors |= {f"targets.{name}": each for name, each in generator.state_dict().items()}
+    if beside is not None:
+        tensors |= {f"targets.{name}": each for name, each in beside.state_dict().items()}
     notes = {
         "format": str(FORMAT),
         "position": json.dumps(without_nan(dataclasses.asdict(position))),
@@ -161,9 +164,11 @@ def load(
     folder: Path,
     model: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
-    generator: nn.Module | None = None,
-) -> tuple[Position, dict[str, Tensor]]:
-    """Bring the model and the optimizers to the checkpoint; returns the position and random state.
+    beside: nn.Module | None = None,
+    kind: type[P] = Position,  # type: ignore[assignment]
+) -> tuple[P, dict[str, Tensor]]:
+    """Bring the model and the optimizers to the checkpoint; returns the position, which is of a
+    `kind` of its own where the loop is, and the random state.
 
     Raises:
         BitfoldError: the checkpoint is damaged, of a newer format, or of another model.
@@ -188,18 +193,18 @@ def load(
     if version >= 3:
         check_seal(path, tensors, notes)
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "random": {}}
-    parts |= {"targets": {}} if generator is not None else {}
+    parts |= {"targets": {}} if beside is not None else {}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
         if part not in parts:
             raise broken(path, f"a tensor {name!r}"[:80], "the tensors of a checkpoint", ANEW)
         parts[part][rest] = tensor
     found = parse_object(notes.get("position", "").encode(), path, fix=ANEW)
-    position = build(found, Position, path, fix=ANEW)
+    position = build(found, kind, path, fix=ANEW)
     position.sealed = position.sealed and version >= 3
     _load(model, parts["model"])
-    if generator is not None:
-        _load(generator, parts["targets"])
+    if beside is not None:
+        _load(beside, parts["targets"])
     scalars = parse_object(notes.get("optimizer", "").encode(), path, fix=ANEW)
     states: list[dict[int, dict[str, Any]]] = [{} for _ in optimizers]
     try:

@@ -175,12 +175,10 @@ class Job:
             stage = stage_at(course, _collection(model).plan)
             trainer = self._trainer(model, rows, stats, position, stage, plan)
             if resumes:
-                position, random = checkpoint.load(
-                    place, model, trainer.optimizers, trainer.generator
-                )
+                position, random = checkpoint.load(place, model, trainer.optimizers, trainer.beside)
                 trainer.position, resumes = position, False
                 _check_log(rows.log, position)
-                _set_random(self.fabric, random)
+                set_random(self.fabric, random)
             trainer.life.at(position.step, position.epoch)
             position.log_digest = _identity(rows.log)
             trainer.lines = self.lines = self.lines or self._open_lines(position)
@@ -295,7 +293,7 @@ def _check_log(log: PreparedLog, position: Position) -> None:
         )
 
 
-def _set_random(fabric: "Fabric", random: dict[str, torch.Tensor]) -> None:
+def set_random(fabric: "Fabric", random: dict[str, torch.Tensor]) -> None:
     """Put back the random state of this process."""
     for name, states in random.items():
         state = states if states.dim() == 1 else states[fabric.global_rank]

@@ -1,6 +1,6 @@
 """The life of embedders in a training: prepared once, put in order between steps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from bitfold.embedder.grouped import Grouped
 from bitfold.errors import BitfoldError
 from bitfold.optim.moves import carry
 from bitfold.planning.statistics import Statistics
+from bitfold.pool.moved import RowMove
 
 
 class Lifecycle:
@@ -52,6 +53,7 @@ class Lifecycle:
         self._every = [part for part in self.embedders if part.every]
         self._hears = [part for part in self.embedders if part.hears]
         self.steps, self.epoch, self.epochs, self.epoch_steps = 0, 0, epochs, epoch_steps
+        self.watch: Callable[[Embedder, Sequence[RowMove]], None] | None = None
 
     @property
     def needs_statistics(self) -> bool:
@@ -89,7 +91,10 @@ class Lifecycle:
 
     def _maintain(self, part: Embedder) -> None:
         at = Progress(self.steps, self.epoch, self.epochs, self.epoch_steps)
-        carry(self.optimizers, part.maintain(at))
+        moves = part.maintain(at)
+        carry(self.optimizers, moves)
+        if self.watch is not None:
+            self.watch(part, moves)
 
     def refuse_processes(self, count: int) -> None:
         """Raise if several processes would come to other tables.

@@ -78,8 +78,8 @@ class Trainer:
     steps: int = 0  # of this process
 
     @property
-    def generator(self) -> nn.Module | None:
-        """What makes the targets, where they are learned: its state is in the checkpoint."""
+    def beside(self) -> nn.Module | None:
+        """What goes into the checkpoint beside the model: what makes targets, where it learns."""
         return None if self.teaching is None else self.teaching.generator
 
     def run(self) -> None:
@@ -116,13 +116,6 @@ class Trainer:
         at, config, fabric = self.position, self.config, self.fabric
         self.model.train()
         world, rows = fabric.world_size, self.rows.count("train")
-        place = {
-            "shuffle_seed": config.seed,
-            "epoch": at.epoch,
-            "start": at.batch,
-            "rank": fabric.global_rank,
-            "world_size": world,
-        }
         # This process's losses, their weights, and rows since the position was brought up to date.
         loss_sum = torch.zeros((), dtype=torch.float64, device=fabric.device)
         weight_sum: Tensor | int = 0
@@ -139,7 +132,7 @@ class Trainer:
             now = time.perf_counter()
             loss, weight, count = _sum_over(fabric, loss_sum, weight_sum, pending)
             if not math.isfinite(loss):
-                raise _diverged(at.step, config)
+                raise diverged(at.step, config)
             names = ["step_seconds", "seconds"]
             if self.steps <= WARM_UP:
                 names.append("warm_seconds")
@@ -156,7 +149,7 @@ class Trainer:
             began, pending, weight_sum = now, 0, 0
             return _mean(at.window_loss, at.window_weight)
 
-        for batch, *theirs in self._batches(place):
+        for batch, *theirs in self._batches(self._place()):
             loss, weight = self._step(
                 batch.to(fabric.device), *(each.to(fabric.device) for each in theirs)
             )
@@ -173,7 +166,7 @@ class Trainer:
                 shown = now
                 here, weighed = float(loss_sum), float(weight_sum)
                 if world == 1 and not math.isfinite(here):
-                    raise _diverged(at.step, config)
+                    raise diverged(at.step, config)
                 done = at.epoch_rows + pending * world
                 if done < rows:  # an epoch's last line comes with its validation
                     mean = _mean(at.window_loss + here, at.window_weight + weighed)
@@ -189,6 +182,16 @@ class Trainer:
         settle()
         if at.training_bytes == 0:
             at.training_bytes = training_bytes(self.model, self.optimizers)
+
+    def _place(self) -> dict[str, Any]:
+        """Which batches of the log this process takes next, and in which order they come."""
+        return {
+            "shuffle_seed": self.config.seed,
+            "epoch": self.position.epoch,
+            "start": self.position.batch,
+            "rank": self.fabric.global_rank,
+            "world_size": self.fabric.world_size,
+        }
 
     def _batches(self, place: dict[str, Any]) -> Iterator[tuple["Batch", ...]]:
         """An epoch's batches, each with the same rows as a teacher takes them, if there is one."""
@@ -265,7 +268,7 @@ class Trainer:
                     progress=self.progress,
                 )
                 if not np.isfinite(scores.predictions).all():
-                    raise _diverged(at.step, config)
+                    raise diverged(at.step, config)
                 summary = scores.summary(self.negative_rate)
             summary = fabric.broadcast(summary)
             assert summary is not None
@@ -335,7 +338,7 @@ class Trainer:
         if fabric.is_global_zero:
             at.log_size = self.lines.size() if self.lines else 0
             checkpoint.save(
-                self.folder, at, self.model, self.optimizers, random, self.plan, self.generator
+                self.folder, at, self.model, self.optimizers, random, self.plan, self.beside
             )
         fabric.barrier()
 
@@ -383,7 +386,8 @@ def _gather(fabric: "Fabric", state: Tensor) -> Tensor:
     return torch.stack(states).cpu()
 
 
-def _diverged(step: int, config: TrainConfig) -> Diverged:
+def diverged(step: int, config: TrainConfig) -> Diverged:
+    """The error of a training whose losses or scores are no numbers any more."""
     return Diverged(
         f"training diverged before step {step}",
         got="a loss or scores that are not numbers",
