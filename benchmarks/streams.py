@@ -31,7 +31,9 @@ from bitfold.runs.options import TrainConfig
 from bitfold.streaming import StreamConfig, stream
 
 RECORDS = Path(__file__).resolve().parents[1] / "docs" / "results"
-METHODS = ("binary-code", "hash", "cafe", "auto")
+METHODS = ("auto", "fiited", "scall", "cafe", "managed-collision", "binary-code", "hash", "growing")
+GROWING = "growing"
+"""The full table that grows: a row for each id from its first step on, none is ever evicted."""
 WIDTH = 16
 TRAINING: dict[str, Any] = {
     "width": WIDTH, "hidden": (64, 32), "batch_size": 2048, "lr": 2e-3, "checkpoint_steps": 500,
@@ -56,6 +58,8 @@ class Cell:
     def options(self) -> tuple[str, dict[str, str]]:
         """The method's name, and its options: `cafe:hot=0.5,every=50`."""
         name, _, said = self.method.partition(":")
+        if name == GROWING:
+            return "managed-collision", {"evict": "none", "admit": "1"}
         return name, dict(each.split("=", 1) for each in said.split(",") if each)
 
 
@@ -112,8 +116,11 @@ def cells(methods: Sequence[str], ratios: Sequence[float], seeds: int) -> Iterat
 def streamed(cell: Cell, log: Log, out: Path) -> dict[str, Any]:
     """A cell's figures, from a stream that is begun or gone on with."""
     method, options = cell.options
-    budget = int(log.full_bytes / cell.ratio)
-    train = TrainConfig(method=method, set=options, budget=str(budget), seed=cell.seed, **TRAINING)
+    budget: int | None = int(log.full_bytes / cell.ratio)
+    if cell.method == GROWING:
+        budget, options = None, options | {"capacity": str(sum(log.report["distinct"].values()))}
+    said = None if budget is None else str(budget)
+    train = TrainConfig(method=method, set=options, budget=said, seed=cell.seed, **TRAINING)
     began = time.perf_counter()
     with drawing(keep=("windows",)) as progress:
         found = stream(
@@ -128,12 +135,14 @@ def streamed(cell: Cell, log: Log, out: Path) -> dict[str, Any]:
         "budget_bytes": budget,
         "auc": course.auc,
         "logloss": course.logloss,
-        "most_bytes": course.most_bytes,
+        "most_bytes": max(line.used_bytes or line.bytes or 0 for line in course.lines),
         "training_bytes": max(line.training_bytes or 0 for line in course.lines),
         "days": [
             {
                 name: getattr(line, name)
-                for name in ("rows", "auc", "logloss", "bytes", "churn", "new_values")
+                for name in (
+                    *("rows", "auc", "logloss", "bytes", "used_bytes", "churn", "new_values"),
+                )
             }
             for line in course.lines
         ],

@@ -103,6 +103,10 @@ class Embedder(nn.Module):
             kinds["gradients"] = sum(each.nbytes for each in self.parameters())
         return kinds
 
+    def used_bytes(self) -> int | None:
+        """Serving bytes but for rows that are reserved and not used yet; None where none are."""
+        return None
+
     def serving(self) -> "Embedder":
         """A packed and frozen copy; the bytes of its state dict are `bytes("serving")`."""
         raise NotImplementedError

@@ -67,7 +67,7 @@ class Managed(Owning):
     def used_bytes(self) -> int:
         """Serving bytes but for rows that nobody owns, and what is kept for each of them.
 
-        It is what a table that grows row by row would take; `bytes` counts all that is reserved.
+        That is what a table that grows row by row would take; `bytes` counts all that is reserved.
         """
         spec, free = self.plan.group.pools[0], self.hot - self.rows_in_use
         per_row = spec.row_bytes + 2 * (spec.packed and spec.scale == "row")

@@ -93,6 +93,11 @@ class Resizing(Hot):
         self.every = every
         self.waits = False
 
+    @property
+    def owned(self) -> int:  # type: ignore[override]
+        """Rows at the head of the pool that single ids own."""
+        return self.sources[0][0].ids
+
     def _tables(self, device: torch.device | str | None) -> StoredTables:
         served = [(each.name, each.bytes) for each in self.plan.group.stored]
         working = [(name, size * sum(self.slots)) for name, (size, _) in WORKING.items()]

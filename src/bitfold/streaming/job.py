@@ -13,6 +13,7 @@ from bitfold.data.prepared import PreparedLog, is_prepared
 from bitfold.data.schema import Schema
 from bitfold.embedding import EmbeddingCollection
 from bitfold.errors import BitfoldError
+from bitfold.method.auto import Auto
 from bitfold.method.registry import method_kind
 from bitfold.method.sets import plan_sets
 from bitfold.nets.model import ClickModel
@@ -113,8 +114,10 @@ class StreamJob:
         """A fresh model, planned by the first window."""
         words, schema = self.config.train, log.schema
         stats = LogStatistics(TrainingRows(log))
+        living = {"living": True} if words.method == Auto.name else {}
         settled: dict[str, Any] = {
-            "method": words.method, "budget": words.budget, "seed": words.seed, **words.set
+            "method": words.method, "budget": words.budget, "seed": words.seed, **living,
+            **words.set,
         }  # fmt: skip
         plan = begun(
             plan_sets(

@@ -39,8 +39,9 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
         new_rows: the share of its rows with an id that no window before had; `new_values` of its
             values, `new_ids` how many ids, and `new_in` the share of values by field.
         churn: the share of owned rows that have another owner than at the window's beginning.
-        bytes: to serve the embeddings at its end; `training_bytes` of their weights as they are
-            trained, with the optimizers' state.
+        bytes: to serve the embeddings at its end; `used_bytes` but for reserved rows that nobody
+            owns yet; `training_bytes` of their weights as they are trained, with the optimizers'
+            state.
         loss: the mean over its rows as they were trained on.
         steps: that the stream has made.
     """
@@ -62,6 +63,7 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
     new_in: dict[str, Share] = {}
     churn: Share = None
     bytes: Count | None = None
+    used_bytes: Count | None = None
     training_bytes: Count | None = None
     loss: Figure = None
     steps: Count | None = None
@@ -72,7 +74,7 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
     def of(cls, name: str, figures: Mapping[str, float | None]) -> "Line":
         """A line out of a checkpoint's figures, which are numbers alone."""
         plain = {key: value for key, value in figures.items() if not key.startswith(NEW_IN)}
-        for key in ("rows", "new_ids", "bytes", "training_bytes", "steps"):
+        for key in ("rows", "new_ids", "bytes", "used_bytes", "training_bytes", "steps"):
             value = plain.get(key)
             if value is not None:
                 plain[key] = int(value)

@@ -112,6 +112,7 @@ class StreamTrainer(Trainer):
             "loss": at.epoch_loss / at.epoch_weight if at.epoch_weight > 0 else None,
             "churn": watched.churn() if at.scored["scored"] else None,
             "bytes": self._serving_bytes(),
+            "used_bytes": self._used_bytes(),
             "training_bytes": self._training_bytes(),
             "steps": at.step,
             "rows_per_second": (at.rows - rows) / trained if trained > 0 else None,
@@ -172,6 +173,14 @@ class StreamTrainer(Trainer):
                 fix="tell whoever wrote the method; another one keeps to its budget",
             )
         return size
+
+    def _used_bytes(self) -> int | None:
+        """Serving bytes but for reserved rows that nobody owns yet; None where none are."""
+        parts = [part for part in self.life.embedders if part.used_bytes() is not None]
+        if not parts:
+            return None
+        free = sum(sum(part.bytes().values()) - (part.used_bytes() or 0) for part in parts)
+        return self._serving_bytes() - free
 
     def _training_bytes(self) -> int:
         """Bytes of the embeddings as they are trained, with the optimizers' state of them.
