@@ -36,10 +36,11 @@ ROOMS = {
     "ranking": "data",
     "runs": "outputs remote planning method embedding data nets ranking",
     "training": "outputs planning kernels optim embedder method embedding data nets ranking runs",
+    "retrieval": "outputs planning kernels optim method embedding data nets ranking runs training",
     "testing": "planning fuse pool kernels optim embedder fitting method embedding training",
     "comparison": "outputs address planning optim method embedding data ranking runs training",
     "report": "outputs planning data runs comparison",
-    "cli": "outputs remote planning method data weights runs training comparison report",
+    "cli": "outputs remote planning method data weights runs training retrieval comparison report",
 }
 # What every room may import. These files import each other alone.
 COMMON = {

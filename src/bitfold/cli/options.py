@@ -77,6 +77,7 @@ TITLES = {
     "DataConfig": "How raw files are read",
     "TrainConfig": "Training",
     "CompareConfig": "Comparison",
+    "RetrieveConfig": "Two towers",
     "TeacherConfig": "Distillation",
     "SynthConfig": "The log",
 }
@@ -243,13 +244,21 @@ def _name(key: str, known: Sequence[str]) -> str:
     return name if name in known else RENAMED.get(name, name)
 
 
-SECTIONS = ("data", "train", "taught", "compare", "synth")  # parts of a saved configuration
+SECTIONS = (
+    "data",
+    "train",
+    "taught",
+    "compare",
+    "retrieve",
+    "synth",
+)  # parts of a saved configuration
 NOTES = (
     "format",
     "version",
     "digest",
     "bitfold",
     "paths",
+    "plugins",
     "kind",
     "from_run",
     "teacher_digest",

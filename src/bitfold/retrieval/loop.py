@@ -141,7 +141,7 @@ class Trainer:
         """Negatives of each row, `[B, H, D]`: hard ones, and for pairs drawn ones."""
         found = []
         if self.config.loss == "bpr":
-            found.append(unseen(self.positives, owners, max(self.config.negatives, 1), draw))
+            found.append(unseen(self.positives, owners, max(self.config.sampled, 1), draw))
         if self.near is not None:
             found.append(hard(self.near, owners, self.config.hard, draw))
         if not found:
@@ -151,7 +151,7 @@ class Trainer:
 
     def _drawn(self, draw: np.random.Generator) -> list[Shared]:
         """Items drawn alike, for the whole batch."""
-        count, size = self.config.negatives, len(self.positives.items.ids)
+        count, size = self.config.sampled, len(self.positives.items.ids)
         if not count:
             return []
         places = draw.integers(0, size, count)

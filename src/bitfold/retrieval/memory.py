@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from bitfold.retrieval.moments import Moments, moments, renormalised
 
-MEMORIES = ("none", "plain", "batch", "adaptive")
-
 
 class Memory:
     """The last `M` item vectors, with the items that they are of.

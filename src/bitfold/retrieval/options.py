@@ -6,11 +6,11 @@ from typing import Any
 from bitfold.config import check_choices, option
 from bitfold.errors import BitfoldError, unknown_name
 from bitfold.ranking.config import ITEMS, RankConfig
-from bitfold.retrieval.memory import MEMORIES
 from bitfold.runs.options import MOST_SEED, OPTIMIZERS, ROW_OPTIMIZERS, SAME, TrainConfig
 
 LOSSES = ("softmax", "bpr")
 SIMILARITIES = ("cosine", "dot")
+MEMORIES = ("none", "plain", "batch", "adaptive")
 INDEXES = ("exact", "hnsw", "ivf")
 BITS = (32, 8, 4)
 
@@ -69,7 +69,7 @@ class RetrieveConfig:
     correction: float = option(
         1.0, help="Share of the log-popularity correction (logQ) of a softmax; 0 leaves it out."
     )
-    negatives: int = option(
+    sampled: int = option(
         0,
         help="Further negatives drawn alike from all items: of the batch (softmax), or of each "
         "row (bpr, one at least).",
@@ -156,7 +156,7 @@ class RetrieveConfig:
         check_choices(self)
         for name in ("width", "epochs", "batch_size", "memory_size", "hard_depth", "index_effort"):
             self._whole(name, 1)
-        for name in ("history", "negatives", "hard", "memory_hardest", "memory_after", "patience",
+        for name in ("history", "sampled", "hard", "memory_hardest", "memory_after", "patience",
                      "valid_users", "seed", "checkpoint_steps"):  # fmt: skip
             self._whole(name, 0)
         if self.seed > MOST_SEED:

@@ -112,7 +112,7 @@ class Retriever:
         return np.where(known, ids, -1)
 
     def _hashed(self, values: Sequence[Any]) -> Ids:
-        return hash_values(values, self.layout.schema.config.hash_seed)
+        return hash_values(list(values), self.layout.schema.config.hash_seed).copy()
 
     def __repr__(self) -> str:
         users, items = len(self.user_ids), len(self.item_ids)
