@@ -131,7 +131,7 @@ def test_the_figures_are_those_of_brute_force(log: PreparedLog, trained: Retriev
     "options",
     [
         {"memory": "adaptive", "memory_size": 100, "sampled": 7},
-        {"memory": "batch", "memory_size": 64, "memory_hardest": 5},
+        {"memory": "batch", "memory_size": 64, "memory_hardest": 5, "lr_end": 0.1},
         {"memory": "plain", "memory_size": 500},
         {"loss": "bpr", "hard": 2, "hard_depth": 10},
         {"hard": 3, "history": 4, "hidden": (6,), "dropout": 0.2},
@@ -177,6 +177,18 @@ def test_what_cannot_be_resumed_is_said(log: PreparedLog, tmp_path: Path) -> Non
     retrieve(log.path, None, TINY, tmp_path / "run", resume=True)
     with pytest.raises(BitfoldError, match="exists already"):
         retrieve(log.path, None, TINY, tmp_path / "run")
+
+
+def test_a_rate_that_falls_ends_where_it_is_said(log: PreparedLog, tmp_path: Path) -> None:
+    """An epoch is one step here; at an end of 0 the second moves nothing."""
+    config = replace(TINY, batch_size=512)
+    one, falling, level = (
+        weights(retrieve(log.path, None, replace(config, epochs=epochs, lr_end=end), tmp_path / n))
+        for n, epochs, end in (("one", 1, 1.0), ("falling", 2, 0.0), ("level", 2, 1.0))
+    )
+    name = next(name for name, each in one.items() if each.dtype == torch.float32)
+    assert torch.equal(one[name], falling[name])
+    assert not torch.equal(one[name], level[name])
 
 
 def test_the_same_seed_gives_the_same_vectors(log: PreparedLog, tmp_path: Path) -> None:
@@ -269,7 +281,9 @@ def test_logs_that_two_towers_cannot_read(tmp_path: Path) -> None:
     crossed = replace(READING, cross=("user*kind",))
     with pytest.raises(BitfoldError, match=r"user\*kind, which crosses both"):
         retrieve(csv, crossed, TINY, tmp_path / "run")
-    no_item = DataConfig(fields=("user", "item"), group="user", label="kind!=0", split="last:1,1")
+    no_item = DataConfig(
+        fields=("user", "item"), group="user", label="kind!='k0'", split="last:1,1"
+    )
     with pytest.raises(BitfoldError, match="needs the item's field"):
         retrieve(csv, no_item, TINY, tmp_path / "run")
     alone = replace(READING, fields=("item",), item_fields=())

@@ -247,6 +247,7 @@ def test_a_tower_joins_its_own_fields() -> None:
         ({"loss": "bpr", "memory": "plain"}, "a memory holds further negatives"),
         ({"dropout": 1.0}, "network cannot be built"),
         ({"walk": float("nan")}, "walk is out of range"),
+        ({"lr_end": 1.5}, "lr_end is out of range"),
         ({"noise": 0}, "noise is out of range"),
         ({"seed": 2**63}, "seed is out of range"),
     ],

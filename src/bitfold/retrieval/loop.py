@@ -98,6 +98,7 @@ class Trainer:
 
     def _step(self, rows: Ints) -> float:
         """One step on some positives; its mean loss."""
+        self._rate()
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         loss = self._loss(rows)
@@ -106,6 +107,16 @@ class Trainer:
             optimizer.step()
         self.life.step()
         return float(loss.detach())
+
+    def _rate(self) -> None:
+        """The learning rate of this step, where it falls."""
+        config = self.config
+        if config.lr_end < 1:
+            steps = -(-len(self.positives) // config.batch_size) * config.epochs
+            done = self.position.step / max(steps - 1, 1)
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = config.lr * (1 - (1 - config.lr_end) * done)
 
     def _loss(self, rows: Ints) -> Tensor:
         config, positives = self.config, self.positives

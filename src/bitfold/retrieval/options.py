@@ -103,6 +103,11 @@ class RetrieveConfig:
     epochs: int = option(20, help="Passes over the training positives at most.")
     batch_size: int = option(2048, help="Positives in a step; each is the others' negative.")
     lr: float = option(0.01, help="Learning rate.")
+    lr_end: float = option(
+        1.0,
+        help="Share of --lr that is left at the last step; below 1 the rate falls evenly over all "
+        "epochs, which suits a fixed number of them.",
+    )
     optimizer: str = option("adam", help="How weights are updated.", choices=OPTIMIZERS)
     embedding_optimizer: str = option(
         "lazy-adam",
@@ -165,8 +170,10 @@ class RetrieveConfig:
             )
         for name in ("temperature", "lr", "noise"):
             self._number(name, above=True)
-        for name in ("correction", "walk", "weight_decay", "embedding_decay", "dropout"):
+        for name in ("correction", "lr_end", "walk", "weight_decay", "embedding_decay", "dropout"):
             self._number(name)
+        if self.lr_end > 1:
+            raise BitfoldError("lr_end is out of range", got=self.lr_end, expected="0 to 1")
         if self.dropout >= 1 or any(size < 1 for size in self.hidden):
             raise BitfoldError(
                 "the towers' network cannot be built",
