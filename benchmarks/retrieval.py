@@ -59,19 +59,22 @@ class Log:
 
 
 PAIRS = {"fields": ("user", "item"), "group": "user", "item": "item", "negatives": 1}
+FIXED = {
+    "epochs": 4, "batch_size": 1024, "history": 50, "lr_end": 0.05, "patience": 0, "index_bits": 8,
+}  # fmt: skip
 LOGS = {
     "gowalla": Log(
         "Gowalla, the split of the LightGCN paper",
         "gowalla/interactions.csv.gz",
         PAIRS | {"split": "column:split"},
-        {"epochs": 6, "batch_size": 2048, "history": 50, "patience": 0, "index_bits": 8},
+        FIXED,
         (",valid\n", ",train\n"),
     ),
     "amazon-book": Log(
         "a part of Amazon-Book",
         "amazon-book-ngcf-partial/interactions.csv.gz",
         PAIRS | {"split": "column:split"},
-        {"epochs": 6, "batch_size": 2048, "history": 50, "patience": 0, "index_bits": 8},
+        FIXED,
         (",test\n", ",train\n"),
     ),
     "ml-1m": Log(
