@@ -64,6 +64,13 @@ def test_positives_are_the_rows_with_a_positive_label(log: PreparedLog) -> None:
     pairs = set(zip(found.user.tolist(), found.item.tolist(), strict=True))
     every = np.array([[(u, i) in pairs for i in range(50)] for u in range(60)])
     assert np.array_equal(found.has(np.arange(60)[:, None], np.arange(50)[None]), every)
+    users, places = np.array([4, 9, 4]), np.array([*range(50), 3, 3, 40, 7])
+    rows, columns = found.met(users, places)
+    expected = {
+        (r, c) for r in range(3) for c in range(54) if (int(users[r]), int(places[c])) in pairs
+    }
+    assert set(zip(rows.tolist(), columns.tolist(), strict=True)) == expected
+    assert len(rows) == len(expected) > 0
     shares = torch.tensor([float((found.item == i).sum()) for i in range(50)]) / len(found)
     torch.testing.assert_close(found.log_q, shares.log())
 
@@ -132,7 +139,7 @@ def test_the_figures_are_those_of_brute_force(log: PreparedLog, trained: Retriev
     [
         {"memory": "adaptive", "memory_size": 100, "sampled": 7},
         {"memory": "batch", "memory_size": 64, "memory_hardest": 5, "lr_end": 0.1},
-        {"memory": "plain", "memory_size": 500},
+        {"memory": "plain", "memory_size": 500, "mask_taken": False},
         {"loss": "bpr", "hard": 2, "hard_depth": 10},
         {"hard": 3, "history": 4, "hidden": (6,), "dropout": 0.2},
         {"similarity": "dot", "pooling": "mean", "method": "hash", "budget": "2x"},

@@ -137,6 +137,18 @@ def test_the_softmax_is_the_loop_over_rows() -> None:
     assert float(found) == pytest.approx(total / 4, rel=1e-5)
 
 
+def test_what_was_taken_is_no_negative() -> None:
+    """Row 0 without its second column of the batch and the first of the others."""
+    users, items, more = drawn(3, 4), drawn(3, 4, seed=1), drawn(2, 4, seed=2)
+    places, shared = torch.arange(3), Shared(more, torch.tensor([8, 9]))
+    taken = (torch.tensor([0, 0, 0]), torch.tensor([0, 1, 3]))
+    found = softmax_loss(users, items, places, 1.0, None, (shared,), None, taken)
+    scores = users @ torch.cat([items, more]).T
+    first = scores[0, [0, 2, 4]].logsumexp(0) - scores[0, 0]
+    others = scores[1:].logsumexp(1) - scores[[1, 2], [1, 2]]
+    torch.testing.assert_close(found, (first + others.sum()) / 3)
+
+
 def test_only_the_hardest_of_the_memory_count() -> None:
     users, items, more = drawn(3, 4), drawn(3, 4, seed=1), drawn(6, 4, seed=2)
     places = torch.arange(3)

@@ -130,7 +130,14 @@ class Trainer:
         where = torch.from_numpy(places)
         log_q = self._log_q(where)
         shared = [*self._drawn(draw), *self._remembered(items, where)]
-        return softmax_loss(users, items, where, config.temperature, log_q, tuple(shared), own)
+        taken = None
+        if config.mask_taken:
+            columns = np.concatenate([places, *(each.places.numpy() for each in shared)])
+            met = positives.met(owners, columns)
+            taken = (torch.from_numpy(met[0]), torch.from_numpy(met[1]))
+        return softmax_loss(
+            users, items, where, config.temperature, log_q, tuple(shared), own, taken
+        )
 
     def _vectors(
         self, rows: Ints, places: Ints, owners: Ints, draw: np.random.Generator

@@ -38,6 +38,7 @@ def softmax_loss(
     log_q: Tensor | None = None,
     shared: tuple[Shared, ...] = (),
     own: Tensor | None = None,
+    taken: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Mean cross entropy of each row's item among those of the batch and further negatives.
 
@@ -53,27 +54,30 @@ def softmax_loss(
         log_q: `[B]`, the log of each item's share of the positives; None leaves it out.
         shared: further negatives of all rows.
         own: `[B, H, D]`, further negatives of each row.
+        taken: rows and columns, among the batch's items and then those of `shared`, that are no
+            negatives either: what the row's user took. A row's own column stays.
 
     Example:
         >>> one = torch.eye(2)
         >>> softmax_loss(one, one, torch.tensor([0, 1]), 1.0)  # log(1 + e**-1)
         tensor(0.3133)
     """
-    logits = _scores(users, Shared(items, places, log_q), temperature)
-    again = places[:, None] == places[None, :]
-    again.fill_diagonal_(False)
-    parts = [logits.masked_fill(again, -torch.inf)]
-    for each in shared:
-        if len(each.places):
-            found = _scores(users, each, temperature)
-            found = found.masked_fill(places[:, None] == each.places[None, :], -torch.inf)
-            if 0 < each.hardest < found.shape[1]:
-                found = found.topk(each.hardest, dim=1).values
-            parts.append(found)
+    every = (Shared(items, places, log_q), *shared)
+    out = places[:, None] == torch.cat([each.places for each in every])[None, :]
+    if taken is not None:
+        out[taken] = True
+    out.fill_diagonal_(False)
+    parts: list[Tensor] = []
+    widths = [len(each.places) for each in every]
+    for each, hidden in zip(every, torch.split(out, widths, dim=1), strict=True):  # type: ignore[no-untyped-call]
+        found = _scores(users, each, temperature).masked_fill(hidden, -torch.inf)
+        if 0 < each.hardest < found.shape[1]:
+            found = found.topk(each.hardest, dim=1).values
+        parts.append(found)
     if own is not None:
         parts.append((own @ users[:, :, None]).squeeze(2) / temperature)
-    every = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-    return nn.functional.cross_entropy(every, torch.arange(len(users), device=users.device))
+    logits = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    return nn.functional.cross_entropy(logits, torch.arange(len(users), device=users.device))
 
 
 def _scores(users: Tensor, others: Shared, temperature: float) -> Tensor:

@@ -84,6 +84,11 @@ class RetrieveConfig:
     hard_depth: int = option(
         200, help="How many nearest items of a user hard negatives are drawn from.", metavar="N"
     )
+    mask_taken: bool = option(
+        True,
+        help="What a row's user took in training is no negative of the row, in the batch and in "
+        "the memory.",
+    )
     memory: str = option(
         "none",
         help="Item vectors of earlier batches as negatives: plain, as they were (cross-batch "

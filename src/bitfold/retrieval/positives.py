@@ -273,6 +273,32 @@ class Positives:
         owner = np.repeat(np.arange(len(self.users)), np.diff(self.starts))
         return owner * len(self.items.ids) + self.taken
 
+    def met(self, users: Ints, places: Ints) -> tuple[Ints, Ints]:
+        """Where items that a user took stand among others.
+
+        Args:
+            users: int64 `[n]`, places of users.
+            places: int64 `[N]`, items, any of them several times.
+
+        Returns:
+            Rows and columns of all pairs in which user `users[row]` took item `places[column]`.
+        """
+        order = np.argsort(places, kind="stable")
+        ranked = places[order]
+        row, taken = self._flat(self.starts[users], self.starts[users + 1])
+        left = np.searchsorted(ranked, self.taken[taken], side="left")
+        right = np.searchsorted(ranked, self.taken[taken], side="right")
+        which, column = self._flat(left, right)
+        return row[which], order[column]
+
+    @staticmethod
+    def _flat(starts: Ints, stops: Ints) -> tuple[Ints, Ints]:
+        """All numbers of some ranges, and which range each is of."""
+        lengths = stops - starts
+        which = np.repeat(np.arange(len(lengths)), lengths)
+        offsets = np.cumsum(lengths) - lengths
+        return which, np.arange(len(which)) - offsets[which] + starts[which]
+
     def places_of(self, users: Ints) -> Ints:
         """The places of hashed users; -1 for those without a training positive."""
         place = np.searchsorted(self.users, users)
