@@ -69,7 +69,7 @@ def softmax_loss(
     out.fill_diagonal_(False)
     parts: list[Tensor] = []
     widths = [len(each.places) for each in every]
-    for each, hidden in zip(every, torch.split(out, widths, dim=1), strict=True):  # type: ignore[no-untyped-call]
+    for each, hidden in zip(every, torch.split(out, widths, dim=1), strict=True):
         found = _scores(users, each, temperature).masked_fill(hidden, -torch.inf)
         if 0 < each.hardest < found.shape[1]:
             found = found.topk(each.hardest, dim=1).values
