@@ -141,6 +141,7 @@ def test_the_figures_are_those_of_brute_force(log: PreparedLog, trained: Retriev
         {"memory": "batch", "memory_size": 64, "memory_hardest": 5, "lr_end": 0.1},
         {"memory": "plain", "memory_size": 500, "mask_taken": False},
         {"loss": "bpr", "hard": 2, "hard_depth": 10},
+        {"popularity": 0.5, "hard": 2, "sampled": 3},
         {"hard": 3, "history": 4, "hidden": (6,), "dropout": 0.2},
         {"similarity": "dot", "pooling": "mean", "method": "hash", "budget": "2x"},
     ],
@@ -196,6 +197,19 @@ def test_a_rate_that_falls_ends_where_it_is_said(log: PreparedLog, tmp_path: Pat
     name = next(name for name, each in one.items() if each.dtype == torch.float32)
     assert torch.equal(one[name], falling[name])
     assert not torch.equal(one[name], level[name])
+
+
+def test_a_prior_of_popularity_is_in_scores_and_index(log: PreparedLog, tmp_path: Path) -> None:
+    config = replace(TINY, epochs=1, popularity=0.5, temperature=0.2)
+    run = retrieve(log.path, None, config, tmp_path / "run")
+    rows, users = run.rows.read(), run.user_vectors
+    assert rows.shape[1] == users.shape[1] == TINY.width + 1
+    assert (users[:, -1] == 1).all()
+    positives = Positives.of(log, run.layout)
+    expected = 0.1 * (positives.log_q - positives.log_q.mean())
+    torch.testing.assert_close(rows[:, -1], expected)
+    torch.testing.assert_close(rows[:, :-1].norm(dim=1), torch.ones(len(rows)))
+    assert run.metrics["index_recall@20"] == pytest.approx(run.metrics["recall@20"])
 
 
 def test_the_same_seed_gives_the_same_vectors(log: PreparedLog, tmp_path: Path) -> None:

@@ -257,6 +257,7 @@ def test_a_tower_joins_its_own_fields() -> None:
         ({"index_bits": 16}, "index_bits"),
         ({"best_by": "recall@7"}, "figure to choose an epoch by"),
         ({"loss": "bpr", "memory": "plain"}, "a memory holds further negatives"),
+        ({"loss": "bpr", "popularity": 1}, "the share of popularity"),
         ({"dropout": 1.0}, "network cannot be built"),
         ({"walk": float("nan")}, "walk is out of range"),
         ({"lr_end": 1.5}, "lr_end is out of range"),

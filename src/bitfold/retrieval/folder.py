@@ -146,6 +146,7 @@ def above(collection: torch.nn.Module, layout: Layout, config: RetrieveConfig) -
         dropout=config.dropout,
         unit=config.similarity == "cosine",
         seed=config.seed,
+        prior=config.popularity * config.temperature,
     )
 
 

@@ -288,7 +288,7 @@ class _Job:
     ) -> None:
         """Measure, index and save the trained towers, as they serve."""
         words, collection = self.config.retrieve, _collection(model)
-        served = TwoTowers(collection.serving(), model.user, model.item).eval()
+        served = TwoTowers(collection.serving(), model.user, model.item, model.prior).eval()
         items, users = item_vectors(served, positives), user_vectors(served, positives)
         rows = LowBit.of(items, words.index_bits)
         index = build_index(items, words.index, words.index_bits, words.index_effort)

@@ -123,7 +123,7 @@ class Trainer:
         draw = np.random.default_rng([config.seed, self.position.epoch, self.position.batch, 1])
         places, owners = positives.item[rows], positives.user[rows]
         users, items = self._vectors(rows, places, owners, draw)
-        own = self._own(owners, draw)
+        own, negatives = self._own(owners, draw)
         if config.loss == "bpr":
             assert own is not None
             return bpr_loss(users, items, own, config.temperature)
@@ -135,8 +135,11 @@ class Trainer:
             columns = np.concatenate([places, *(each.places.numpy() for each in shared)])
             met = positives.met(owners, columns)
             taken = (torch.from_numpy(met[0]), torch.from_numpy(met[1]))
+        prior = None
+        if config.popularity and negatives is not None:
+            prior = config.popularity * self.log_q[negatives]
         return softmax_loss(
-            users, items, where, config.temperature, log_q, tuple(shared), own, taken
+            users, items, where, config.temperature, log_q, tuple(shared), own, taken, prior
         )
 
     def _vectors(
@@ -155,17 +158,17 @@ class Trainer:
         read = self.positives.layout.read(self.positives.item_columns, places, item=True)
         return self.model.items(read)
 
-    def _own(self, owners: Ints, draw: np.random.Generator) -> Tensor | None:
-        """Negatives of each row, `[B, H, D]`: hard ones, and for pairs drawn ones."""
+    def _own(self, owners: Ints, draw: np.random.Generator) -> tuple[Tensor | None, Ints | None]:
+        """Negatives of each row, `[B, H, D]` and `[B, H]`: hard ones, and for pairs drawn ones."""
         found = []
         if self.config.loss == "bpr":
             found.append(unseen(self.positives, owners, max(self.config.sampled, 1), draw))
         if self.near is not None:
             found.append(hard(self.near, owners, self.config.hard, draw))
         if not found:
-            return None
+            return None, None
         places = np.concatenate(found, axis=1)
-        return self._items(places.reshape(-1)).reshape(*places.shape, -1)
+        return self._items(places.reshape(-1)).reshape(*places.shape, -1), places
 
     def _drawn(self, draw: np.random.Generator) -> list[Shared]:
         """Items drawn alike, for the whole batch."""
@@ -175,6 +178,7 @@ class Trainer:
         places = draw.integers(0, size, count)
         # The correction of a chance that all share is that of one draw among so many items.
         log_q = torch.full((count,), -self.config.correction * math.log(size))
+        log_q -= self.config.popularity * self.log_q[places]
         return [Shared(self._items(places), torch.from_numpy(places), log_q)]
 
     def _remembered(self, items: Tensor, places: Tensor) -> list[Shared]:
@@ -191,7 +195,7 @@ class Trainer:
         return found
 
     def _log_q(self, places: Tensor) -> Tensor | None:
-        share = self.config.correction
+        share = self.config.correction - self.config.popularity
         return share * self.log_q[places] if share else None
 
     @cached_property

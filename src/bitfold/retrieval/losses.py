@@ -39,6 +39,7 @@ def softmax_loss(
     shared: tuple[Shared, ...] = (),
     own: Tensor | None = None,
     taken: tuple[Tensor, Tensor] | None = None,
+    prior: Tensor | None = None,
 ) -> Tensor:
     """Mean cross entropy of each row's item among those of the batch and further negatives.
 
@@ -56,6 +57,7 @@ def softmax_loss(
         own: `[B, H, D]`, further negatives of each row.
         taken: rows and columns, among the batch's items and then those of `shared`, that are no
             negatives either: what the row's user took. A row's own column stays.
+        prior: `[B, H]`, what the scores of `own` have beside the vectors.
 
     Example:
         >>> one = torch.eye(2)
@@ -75,7 +77,8 @@ def softmax_loss(
             found = found.topk(each.hardest, dim=1).values
         parts.append(found)
     if own is not None:
-        parts.append((own @ users[:, :, None]).squeeze(2) / temperature)
+        found = (own @ users[:, :, None]).squeeze(2) / temperature
+        parts.append(found if prior is None else found + prior)
     logits = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
     return nn.functional.cross_entropy(logits, torch.arange(len(users), device=users.device))
 

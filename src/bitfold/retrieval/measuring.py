@@ -21,7 +21,7 @@ ROWS = 8192  # that a tower reads at once
 @torch.no_grad()
 def item_vectors(model: TwoTowers, positives: Positives) -> Tensor:
     """Vectors `[I, D]` of all items met in training."""
-    return _items(model, positives, positives.item_columns, len(positives.items.ids))
+    return _items(model, positives, positives.item_columns, positives.items.taken)
 
 
 @torch.no_grad()
@@ -46,17 +46,21 @@ def ranked_vectors(model: TwoTowers, positives: Positives, ranking: Ranking) -> 
     if len(ranking.items.ids) == len(positives.items.ids):
         return item_vectors(model, positives)
     columns = positives.layout.mapped(ranking.items.columns)
-    return _items(model, positives, columns, len(ranking.items.ids))
+    return _items(model, positives, columns, ranking.items.taken)
 
 
-def _items(model: TwoTowers, positives: Positives, columns: Any, count: int) -> Tensor:
+def _items(model: TwoTowers, positives: Positives, columns: Any, taken: Ints) -> Tensor:
     with _still(model):
-        return torch.cat(
+        found = torch.cat(
             [
                 model.items(positives.layout.read(columns, np.arange(start, stop), item=True))
-                for start, stop in blocks(count, ROWS)
+                for start, stop in blocks(len(taken), ROWS)
             ]
         )
+    if not model.prior:
+        return found
+    prior = model.prior * (positives.log_shares(taken) - positives.middle)
+    return torch.cat([found, prior[:, None]], dim=1)
 
 
 def _users(model: TwoTowers, positives: Positives, columns: Any, rows: Ints, users: Ints) -> Tensor:
@@ -66,7 +70,8 @@ def _users(model: TwoTowers, positives: Positives, columns: Any, rows: Ints, use
             history = positives.histories(users[start:stop]) if layout.history else None
             read = layout.read(columns, rows[start:stop], item=False, history=history)
             found.append(model.users(read))
-    return torch.cat(found)
+    every = torch.cat(found)
+    return torch.cat([every, torch.ones(len(every), 1)], dim=1) if model.prior else every
 
 
 class _still:  # noqa: N801  (a context manager, as a function is)

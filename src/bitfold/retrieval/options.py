@@ -69,6 +69,11 @@ class RetrieveConfig:
     correction: float = option(
         1.0, help="Share of the log-popularity correction (logQ) of a softmax; 0 leaves it out."
     )
+    popularity: float = option(
+        0.0,
+        help="Share of an item's log-popularity that its score has beside the vectors, in training "
+        "and in the index (one more number an item); 0.5 suits cosine, which cannot say it.",
+    )
     sampled: int = option(
         0,
         help="Further negatives drawn alike from all items: of the batch (softmax), or of each "
@@ -175,7 +180,15 @@ class RetrieveConfig:
             )
         for name in ("temperature", "lr", "noise"):
             self._number(name, above=True)
-        for name in ("correction", "lr_end", "walk", "weight_decay", "embedding_decay", "dropout"):
+        for name in (
+            "correction",
+            "popularity",
+            "lr_end",
+            "walk",
+            "weight_decay",
+            "embedding_decay",
+            "dropout",
+        ):
             self._number(name)
         if self.lr_end > 1:
             raise BitfoldError("lr_end is out of range", got=self.lr_end, expected="0 to 1")
@@ -195,6 +208,12 @@ class RetrieveConfig:
                 "a memory holds further negatives of a softmax",
                 got=f"loss bpr, memory {self.memory}",
                 expected="loss softmax, or no memory",
+            )
+        if self.loss == "bpr" and self.popularity:
+            raise BitfoldError(
+                "the share of popularity is of a softmax",
+                got=f"loss bpr, popularity {self.popularity:g}",
+                expected="loss softmax, or popularity 0",
             )
         budget: object = self.budget
         if budget is not None:

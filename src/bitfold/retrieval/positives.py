@@ -340,8 +340,17 @@ class Positives:
     @property
     def log_q(self) -> Tensor:
         """The log of each item's share of the positives, float32 `[I]`."""
-        share = np.maximum(self.items.taken, 1) / max(int(self.items.taken.sum()), 1)
+        return self.log_shares(self.items.taken)
+
+    def log_shares(self, taken: Ints) -> Tensor:
+        """The log of the share of training's positives that some counts are; 0 counts as 1."""
+        share = np.maximum(taken, 1) / max(int(self.items.taken.sum()), 1)
         return torch.from_numpy(np.log(share).astype(np.float32))
+
+    @property
+    def middle(self) -> float:
+        """The mean of `log_q`: what a prior of popularity is told from."""
+        return float(self.log_q.mean())
 
 
 def _among(keys: Ints, values: Ints) -> npt.NDArray[np.bool_]:

@@ -64,10 +64,13 @@ class TwoTowers(nn.Module):
         embeddings: an `EmbeddingCollection` of the fields of both, or its serving form.
         user: the user's tower.
         item: the item's tower.
+        prior: what a log-popularity counts for in a score `u . v`. Vectors to search by have one
+            more number for it: 1 of a user, `prior` times the log-popularity of an item.
     """
 
-    def __init__(self, embeddings: nn.Module, user: Tower, item: Tower) -> None:
+    def __init__(self, embeddings: nn.Module, user: Tower, item: Tower, prior: float = 0.0) -> None:
         super().__init__()
+        self.prior = prior
         self.embeddings = embeddings
         self.user, self.item = user, item
 
@@ -99,6 +102,7 @@ def build_towers(
     dropout: float,
     unit: bool,
     seed: int,
+    prior: float = 0.0,
 ) -> TwoTowers:
     """Two fresh towers above given embeddings; the global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
@@ -115,4 +119,4 @@ def build_towers(
             )
             for side in (False, True)
         )
-    return TwoTowers(embeddings, user, item)
+    return TwoTowers(embeddings, user, item, prior)
