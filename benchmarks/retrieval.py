@@ -103,7 +103,7 @@ LOGS = {
             "time": "timestamp",
             "split": "last:1,1",
         },
-        {"epochs": 20, "batch_size": 256, "history": 100, "memory_size": 2048, "lr_end": 0.05},
+        {"epochs": 6, "batch_size": 256, "history": 50, "memory_size": 2048, "lr_end": 0.05},
     ),
 }  # fmt: skip
 EVERYBODY: dict[str, Any] = {
