@@ -139,7 +139,7 @@ def test_the_figures_are_those_of_brute_force(log: PreparedLog, trained: Retriev
     [
         {"memory": "adaptive", "memory_size": 100, "sampled": 7},
         {"memory": "batch", "memory_size": 64, "memory_hardest": 5, "lr_end": 0.1},
-        {"memory": "plain", "memory_size": 500, "mask_taken": False},
+        {"memory": "plain", "memory_size": 500, "mask_taken": False, "memory_share": 0},
         {"loss": "bpr", "hard": 2, "hard_depth": 10},
         {"popularity": 0.5, "hard": 2, "sampled": 3},
         {"hard": 3, "history": 4, "hidden": (6,), "dropout": 0.2},

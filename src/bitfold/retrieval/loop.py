@@ -190,6 +190,9 @@ class Trainer:
         found = []
         if self.position.epoch >= self.config.memory_after and len(held):
             log_q = self._log_q(held)
+            if self.config.memory_share:
+                more = math.log(len(held) / (self.config.memory_share * len(places)))
+                log_q = torch.full((len(held),), more) if log_q is None else log_q + more
             found = [Shared(vectors.clone(), held, log_q, self.config.memory_hardest)]
         self.memory.put(items, places)
         return found

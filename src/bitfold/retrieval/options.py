@@ -105,6 +105,12 @@ class RetrieveConfig:
     memory_hardest: int = option(
         0, help="Take so many of the memory for each row, the nearest; 0: all.", metavar="N"
     )
+    memory_share: float = option(
+        1.0,
+        help="What all of the memory counts for beside the batch: 1 as much as the batch; 0 each "
+        "vector as one of the batch, as in the papers. Vectors of the memory do not move, so where "
+        "they outweigh the batch, items are drawn to users and hardly driven from others.",
+    )
     memory_after: int = option(
         1, help="Epochs before the memory is read, while vectors move fast.", metavar="N"
     )
@@ -183,6 +189,7 @@ class RetrieveConfig:
         for name in (
             "correction",
             "popularity",
+            "memory_share",
             "lr_end",
             "walk",
             "weight_decay",
