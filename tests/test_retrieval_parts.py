@@ -11,7 +11,7 @@ from bitfold.retrieval.index import Approximate, Exact, build_index
 from bitfold.retrieval.losses import Shared, bpr_loss, softmax_loss
 from bitfold.retrieval.lowbit import LowBit
 from bitfold.retrieval.measuring import overlap
-from bitfold.retrieval.memory import Memory, made
+from bitfold.retrieval.memory import Memory, made, weighed
 from bitfold.retrieval.moments import Moments, moments, renormalised
 from bitfold.retrieval.options import RetrieveConfig
 from bitfold.retrieval.towers import Tower
@@ -177,6 +177,16 @@ def test_the_correction_finds_the_full_softmax() -> None:
     places = torch.multinomial(q, count, replacement=True)
     drawn_scores = (users @ items[places].T - q[places].log()).logsumexp(1) - math.log(count)
     assert float(drawn_scores) == pytest.approx(float((users @ items.T).logsumexp(1)), abs=0.05)
+
+
+def test_a_memory_counts_for_as_many_batches_as_it_is_said() -> None:
+    """Equal scores: three of the batch and twelve that count for two batches are nine."""
+    users, items, more = torch.zeros(3, 2), drawn(3, 2), drawn(12, 2)
+    for log_q in (None, torch.zeros(12)):
+        shared = Shared(more, torch.arange(20, 32), weighed(log_q, 12, 3, 2.0))
+        found = softmax_loss(users, items, torch.arange(3), 1.0, None, (shared,))
+        assert float(found) == pytest.approx(math.log(9))
+    assert weighed(None, 12, 3, 0) is None
 
 
 def test_pairs_by_hand() -> None:

@@ -23,7 +23,7 @@ from bitfold.retrieval import checkpoint
 from bitfold.retrieval.checkpoint import Position
 from bitfold.retrieval.losses import Shared, bpr_loss, softmax_loss
 from bitfold.retrieval.measuring import item_vectors, measure, user_vectors
-from bitfold.retrieval.memory import Memory
+from bitfold.retrieval.memory import Memory, weighed
 from bitfold.retrieval.negatives import hard, nearest, unseen
 from bitfold.retrieval.options import RetrieveConfig
 from bitfold.retrieval.positives import Positives
@@ -189,10 +189,7 @@ class Trainer:
         held = self.memory.places.clone()
         found = []
         if self.position.epoch >= self.config.memory_after and len(held):
-            log_q = self._log_q(held)
-            if self.config.memory_share:
-                more = math.log(len(held) / (self.config.memory_share * len(places)))
-                log_q = torch.full((len(held),), more) if log_q is None else log_q + more
+            log_q = weighed(self._log_q(held), len(held), len(places), self.config.memory_share)
             found = [Shared(vectors.clone(), held, log_q, self.config.memory_hardest)]
         self.memory.put(items, places)
         return found

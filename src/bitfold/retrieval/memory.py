@@ -10,6 +10,8 @@ Kalman filter makes of all batches' so far.
 Shapes: `B` rows of a batch, `M` the memory's size, `D` the width.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -103,3 +105,22 @@ def made(kind: str, size: int, *, walk: float, noise: float, unit: bool) -> Memo
     if kind == "none":
         return None
     return Memory(size, kind, walk=walk, noise=noise, unit=unit)
+
+
+def weighed(log_q: Tensor | None, held: int, batch: int, share: float) -> Tensor | None:
+    """What is taken off the scores of a memory, so that all of it counts for `share` batches.
+
+    Args:
+        log_q: `[M]`, what is taken off anyway, or None.
+        held: M.
+        batch: rows of the batch.
+        share: 1 counts as much as the batch; 0 leaves each vector as one of the batch.
+
+    Example:
+        >>> weighed(None, 4, 2, 1.0)  # each counts half: log 2
+        tensor([0.6931, 0.6931, 0.6931, 0.6931])
+    """
+    if not share:
+        return log_q
+    more = torch.full((held,), math.log(held / (share * batch)))
+    return more if log_q is None else log_q + more
