@@ -18,6 +18,7 @@ PAGES = (
     "docs/folding.md",
     "docs/cookbook.md",
     "docs/implicit.md",
+    "docs/retrieval.md",
     "docs/page.md",
     "docs/streaming.md",
 )

@@ -12,7 +12,7 @@ from bitfold.planning.field import Field
 
 if TYPE_CHECKING:
     from bitfold import optim
-    from bitfold.api import compare, inspect, prepare, stream, train
+    from bitfold.api import compare, inspect, prepare, retrieve, stream, train
     from bitfold.embedder.memory import Memory, memory
     from bitfold.embedding import (
         Embedding,
@@ -74,6 +74,7 @@ __all__ = [
     "plan",
     "prepare",
     "resume",
+    "retrieve",
     "save",
     "serving",
     "stream",
@@ -82,7 +83,7 @@ __all__ = [
 
 
 _HOMES = {
-    "api": ("compare", "inspect", "prepare", "stream", "train"),
+    "api": ("compare", "inspect", "prepare", "retrieve", "stream", "train"),
     "embedder.memory": ("Memory", "memory"),
     "planning.budget": ("format_bytes",),
     "embedding": ("Embedding", "EmbeddingBag", "EmbeddingCollection", "Table", "TableCollection"),

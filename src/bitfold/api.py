@@ -1,4 +1,4 @@
-"""The public functions: `bitfold.prepare`, `train`, `stream`, `compare` and `inspect`.
+"""The public functions: `bitfold.prepare`, `train`, `retrieve`, `stream`, `compare` and `inspect`.
 
 They take files or rows in memory, and the options of the command of the same name as keyword
 arguments: `--vector-width 8` is `vector_width=8`, `--fields user,item` is `fields=["user", "item"]`
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from bitfold.data.inspected import Inspection
     from bitfold.data.schema import Schema
     from bitfold.progress import Progress
+    from bitfold.retrieval.retriever import Retriever
     from bitfold.runs.run import Run
     from bitfold.streaming.fit import Stream
     from bitfold.weights.inspected import CheckpointInspection
@@ -156,6 +157,62 @@ def train(
                     taught=taught,
                     progress=tell,
                 ).path
+            )
+        )
+
+
+def retrieve(
+    data: "Data | None",
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    progress: Drawing = None,
+    **options: Any,
+) -> "Retriever":
+    """Train two towers, of users and of items, and index the items' vectors.
+
+    Args:
+        data: as for `train`; a log of what users took, with the user as `group` and the `item`.
+            None loads the retriever that is in `out`.
+        out: the retriever's folder. Without one a temporary folder is used, which lives as long as
+            the retriever that is returned.
+        resume: go on with the training in `out` that was stopped; give the same data and options.
+        force: replace the retriever that is in `out`.
+        progress: as for `prepare`.
+        options: those of `bitfold retrieve`, such as `method`, `budget`, `width`, `memory`,
+            `index`, and those of `prepare`.
+
+    Returns:
+        The retriever: `.metrics`, `.search(users, k)`.
+
+    Raises:
+        BitfoldError: options, rows, a budget or an output that cannot be.
+
+    Example:
+        >>> rows = {"user": [u for u in range(20) for _ in range(6)], "item": list(range(8)) * 15}
+        >>> found = retrieve(
+        ...     rows, fields="user,item", group="user", item="item", split="last:1,1", width=4,
+        ...     method="full", epochs=1, batch_size=64,
+        ... )
+        >>> found.search([3, 4], 5)[0].shape
+        (2, 5)
+    """
+    from bitfold.retrieval.folder import load
+    from bitfold.retrieval.job import retrieve as job
+    from bitfold.retrieval.options import RetrieveConfig
+
+    if data is None:
+        if out is None:
+            raise BitfoldError("there is no retriever to load", got="no out", expected="its folder")
+        return load(out)
+    config, reading = configs((RetrieveConfig, DataConfig), options, {})
+    with listening(progress) as tell, _source(data) as source:
+        _check_settled(source, options)
+        folder = _Folder(out, "retriever", resume=resume, force=force)
+        return folder.made(
+            lambda place: job(
+                source, reading, config, place, resume=resume, force=force, progress=tell
             )
         )
 

@@ -77,6 +77,7 @@ TITLES = {
     "DataConfig": "How raw files are read",
     "TrainConfig": "Training",
     "CompareConfig": "Comparison",
+    "RetrieveConfig": "Two towers",
     "TeacherConfig": "Distillation",
     "StreamConfig": "The stream",
     "SynthConfig": "The log",
@@ -250,6 +251,7 @@ SECTIONS = (
     "taught",
     "compare",
     "stream",
+    "retrieve",
     "synth",
 )  # parts of a saved configuration
 NOTES = (
@@ -258,6 +260,7 @@ NOTES = (
     "digest",
     "bitfold",
     "paths",
+    "plugins",
     "kind",
     "from_run",
     "teacher_digest",

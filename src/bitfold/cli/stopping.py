@@ -12,7 +12,12 @@ from pathlib import Path
 from types import FrameType
 
 # The file that unfinished work of a command has from its first moment.
-BEGUN = {"train": "config.json", "stream": "stream.json", "compare": "compare.json"}
+BEGUN = {
+    "train": "config.json",
+    "stream": "stream.json",
+    "compare": "compare.json",
+    "retrieve": "config.json",
+}
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 

@@ -15,6 +15,8 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
+_FEW = 32  # relevant items that are held against all scores sooner than these are sorted
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -51,11 +53,16 @@ class Ranks:
             ([0, 1], [1, 2])
         """
         above, tied = [], []
-        ordered = np.sort(scores, axis=1)
-        for row, mine, places in zip(ordered, scores, relevant, strict=True):
-            right = np.searchsorted(row, mine[places], side="right")
+        for mine, places in zip(scores, relevant, strict=True):
+            wanted = mine[places]
+            if len(wanted) <= _FEW:
+                above.append((mine > wanted[:, None]).sum(1))
+                tied.append((mine == wanted[:, None]).sum(1))
+                continue
+            row = np.sort(mine)
+            right = np.searchsorted(row, wanted, side="right")
             above.append(len(row) - right)
-            tied.append(right - np.searchsorted(row, mine[places], side="left"))
+            tied.append(right - np.searchsorted(row, wanted, side="left"))
         counts = np.array([len(places) for places in relevant], np.int64)
         return Ranks(
             np.repeat(np.arange(len(counts)), counts),

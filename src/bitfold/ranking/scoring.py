@@ -1,6 +1,6 @@
 """Every item for every question: through a model, or by popularity."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +109,30 @@ class Ranking:
         finally:
             model.train(training)
 
+    def by_vectors(
+        self, users: "torch.Tensor", items: "torch.Tensor", *, progress: Progress = silent
+    ) -> dict[str, Any]:
+        """The figures of ranking by the product of a question's vector and an item's.
+
+        Args:
+            users: float32 `[Q, D]`, a vector of each question.
+            items: float32 `[I, D]`, one of each candidate.
+            progress: told of the questions done.
+
+        Raises:
+            BitfoldError: a score that is no number.
+        """
+        return self._measured(self._multiplied(users, items, progress))
+
+    def by_lists(self, places: Iterable[Ints]) -> dict[str, Any]:
+        """The figures of lists that a search found: what it did not find stands nowhere.
+
+        Args:
+            places: for each question the candidates found, the nearest first, each once; masked
+                ones left out.
+        """
+        return self._measured(self._listed(places))
+
     def by_popularity(self) -> dict[str, Any]:
         """The figures of ranking by the items' positives in training: a floor without training."""
         return self._measured(self._counted())
@@ -126,21 +150,50 @@ class Ranking:
                     batch = pairs.batch(start, first, last).to(device)
                     scores[first:last] = model(batch).cpu().numpy()
                     tell("ranking", start + last // count, total)
-            if not np.isfinite(scores).all():
-                raise BitfoldError(
-                    "the model gives scores that are no numbers",
-                    got=str(scores[~np.isfinite(scores)][0]),
-                    expected="finite scores",
-                    fix="train again with a lower --lr",
-                )
-            rows = scores.reshape(stop - start, count)
-            for row, question in zip(rows, range(start, stop), strict=True):
-                row[self.asked.masked(question)] = -np.inf
-            asked = range(start, stop)
-            yield Ranks.of(
-                rows, [self.asked.relevant(q) for q in asked], self.asked.absent[start:stop]
-            )
+            yield self._ranked(scores.reshape(stop - start, count), start, stop)
         tell("ranking", total, total)
+
+    def _multiplied(
+        self, users: "torch.Tensor", items: "torch.Tensor", tell: Progress
+    ) -> Iterator[Ranks]:
+        count, total = len(self.items.ids), len(self.asked)
+        for start, stop in blocks(total, max(SCORES // count, 1)):
+            rows = (users[start:stop] @ items.T).numpy()
+            yield self._ranked(rows, start, stop)
+            tell("ranking", stop, total)
+
+    def _listed(self, places: Iterable[Ints]) -> Iterator[Ranks]:
+        nowhere = len(self.items.ids)
+        for question, found in enumerate(places):
+            order = np.argsort(found, kind="stable")
+            mine = self.asked.relevant(question)
+            at = np.searchsorted(found, mine, sorter=order)
+            at[at == len(found)] = 0
+            which = order[at] if len(found) else at
+            met = found[which] == mine if len(found) else np.zeros(len(mine), bool)
+            above = np.where(met, which, nowhere)
+            yield Ranks(
+                np.zeros(len(mine), np.int64),
+                above,
+                np.ones(len(mine), np.int64),
+                np.array([len(mine) + self.asked.absent[question]]),
+            )
+
+    def _ranked(self, rows: npt.NDArray[Any], start: int, stop: int) -> Ranks:
+        """The ranks of the scores `[stop - start, I]` of some questions."""
+        if not np.isfinite(rows).all():
+            raise BitfoldError(
+                "the model gives scores that are no numbers",
+                got=str(rows[~np.isfinite(rows)][0]),
+                expected="finite scores",
+                fix="train again with a lower --lr",
+            )
+        for row, question in zip(rows, range(start, stop), strict=True):
+            row[self.asked.masked(question)] = -np.inf
+        asked = range(start, stop)
+        return Ranks.of(
+            rows, [self.asked.relevant(q) for q in asked], self.asked.absent[start:stop]
+        )
 
     def _counted(self) -> Iterator[Ranks]:
         """Ranks by counts; what is masked is taken off each item's rank among all."""

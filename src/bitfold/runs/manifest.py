@@ -5,7 +5,7 @@ have a digest over their own content; runs of format 1 are read without.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,21 +84,21 @@ class RunFiles:
         return self.folder / name
 
 
-def write_manifest(folder: Path, names: Iterable[str]) -> None:
-    """Write the manifest of a run; it comes last and makes the run one."""
+def write_manifest(folder: Path, names: Iterable[str], form: Form = FORM) -> None:
+    """Write the manifest of a run, of the kind that `form` says; it comes last and makes it one."""
     files = {
         name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
         for name in sorted(names)
     }
-    value = FORM.head() | {"bitfold": bitfold.__version__, "files": files}
+    value = form.head() | {"bitfold": bitfold.__version__, "files": files}
     write_json(folder / MANIFEST, sealed(value))
 
 
-def is_run(folder: Path) -> bool:
-    """Whether `folder` holds a run, finished or not."""
+def is_run(folder: Path, kind: str = KIND) -> bool:
+    """Whether `folder` holds a run of this kind, finished or not."""
     for name in (MANIFEST, CONFIG):
         try:
-            if read_object(folder / name).get("kind") == KIND:
+            if read_object(folder / name).get("kind") == kind:
                 return True
         except BitfoldError:
             continue
@@ -139,8 +139,16 @@ RUN = Kind(
 """A run's folder as an output: what may be in it, the work of a training that goes on included."""
 
 
-def verify(folder: Path) -> RunFiles:
+def verify(
+    folder: Path, form: Form = FORM, needed: Sequence[str] = NEEDED, command: str = "train"
+) -> RunFiles:
     """Check that a run is whole, every file against its manifest.
+
+    Args:
+        folder: the run.
+        form: its kind and format.
+        needed: files that it cannot do without.
+        command: what makes such a run.
 
     Raises:
         BitfoldError: not a run, not finished, of a newer format, truncated or changed.
@@ -156,12 +164,12 @@ def verify(folder: Path) -> RunFiles:
         raise BitfoldError(
             f"{folder} is not a finished run",
             got="a training that has not ended" if unfinished else "no manifest.json",
-            expected="a folder that train has finished",
+            expected=f"a folder that {command} has finished",
             fix="go on with --resume" if unfinished else "check the path",
         )
     path = folder / MANIFEST
-    manifest = record(checked(path, FORM), _Manifest, path, fix=AGAIN)
-    lacking = [name for name in NEEDED if name not in manifest.files]
+    manifest = record(checked(path, form), _Manifest, path, fix=AGAIN)
+    lacking = [name for name in needed if name not in manifest.files]
     if lacking:
         raise broken(
             f"the manifest of {folder}", f"no {lacking[0]}", "every file of the run", AGAIN

@@ -10,7 +10,7 @@ notes (XXH3-128); checkpoints of format 2 have none.
 import dataclasses
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -103,14 +103,8 @@ def save(
     such as a generator of targets, where there is one (its optimizer is among the others).
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    scalars: dict[str, Any] = {}
-    for which, optimizer in enumerate(optimizers):
-        for number, state in optimizer.state_dict()["state"].items():
-            for key, value in state.items():
-                if isinstance(value, Tensor):
-                    tensors[f"optimizer.{which}.{number}.{key}"] = value
-                else:
-                    scalars[f"{which}.{number}.{key}"] = value
+    held, scalars = states_of(optimizers)
+    tensors |= {f"optimizer.{name}": tensor for name, tensor in held.items()}
     tensors |= {f"random.{name}": state for name, state in random.items()}
     if beside is not None:
         tensors |= {f"targets.{name}": each for name, each in beside.state_dict().items()}
@@ -139,7 +133,7 @@ def load_best(folder: Path, position: Position, model: nn.Module) -> None:
     if position.best_file is not None:
         path = inside(folder, position.best_file, fix=ANEW)
         tensors, _ = read_tensors(path, sealed=position.sealed, shapes=shapes_of(model))
-        _load(model, tensors)
+        load_weights(model, tensors)
 
 
 def exists(folder: Path) -> bool:
@@ -202,23 +196,11 @@ def load(
     found = parse_object(notes.get("position", "").encode(), path, fix=ANEW)
     position = build(found, kind, path, fix=ANEW)
     position.sealed = position.sealed and version >= 3
-    _load(model, parts["model"])
+    load_weights(model, parts["model"])
     if beside is not None:
-        _load(beside, parts["targets"])
+        load_weights(beside, parts["targets"])
     scalars = parse_object(notes.get("optimizer", "").encode(), path, fix=ANEW)
-    states: list[dict[int, dict[str, Any]]] = [{} for _ in optimizers]
-    try:
-        for name, value in [*parts["optimizer"].items(), *scalars.items()]:
-            which, number, key = name.split(".", 2)
-            states[int(which)].setdefault(int(number), {})[key] = value
-        for optimizer, state in zip(optimizers, states, strict=True):
-            _check_state(optimizer, state)
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": state, "param_groups": groups})
-    except BitfoldError:
-        raise
-    except (ValueError, IndexError, KeyError, TypeError, RuntimeError, AttributeError) as error:
-        raise broken(path, error, "the optimizers' states", ANEW) from None
+    put_states(optimizers, parts["optimizer"], scalars, path)
     done = position.epoch
     if (
         done != len(position.valid)
@@ -231,7 +213,47 @@ def load(
     return position, parts["random"]
 
 
-def _load(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+def states_of(
+    optimizers: Sequence[torch.optim.Optimizer],
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What optimizers keep of their parameters, as `OPTIMIZER.PARAMETER.NAME`: tensors, numbers."""
+    tensors: dict[str, Tensor] = {}
+    scalars: dict[str, Any] = {}
+    for which, optimizer in enumerate(optimizers):
+        for number, state in optimizer.state_dict()["state"].items():
+            for key, value in state.items():
+                held = tensors if isinstance(value, Tensor) else scalars
+                held[f"{which}.{number}.{key}"] = value
+    return tensors, scalars
+
+
+def put_states(
+    optimizers: Sequence[torch.optim.Optimizer],
+    tensors: Mapping[str, Tensor],
+    scalars: Mapping[str, Any],
+    path: Path,
+) -> None:
+    """Give optimizers what `states_of` found; `path` is what an error calls it.
+
+    Raises:
+        BitfoldError: the states are of other optimizers or parameters.
+    """
+    states: list[dict[int, dict[str, Any]]] = [{} for _ in optimizers]
+    try:
+        for name, value in [*tensors.items(), *scalars.items()]:
+            which, number, key = name.split(".", 2)
+            states[int(which)].setdefault(int(number), {})[key] = value
+        for optimizer, state in zip(optimizers, states, strict=True):
+            _check_state(optimizer, state)
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
+    except BitfoldError:
+        raise
+    except (ValueError, IndexError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+        raise broken(path, error, "the optimizers' states", ANEW) from None
+
+
+def load_weights(model: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Put weights into the model."""
     try:
         model.load_state_dict(tensors)

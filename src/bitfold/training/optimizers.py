@@ -1,19 +1,30 @@
 """Which optimizers move a model, and the bytes that training it takes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from bitfold.embedder.contract import embedders
 from bitfold.embedder.memory import memory
-from bitfold.nets.model import ClickModel
 from bitfold.optim import OPTIMIZERS as ROW_KINDS
 from bitfold.optim.pending import bytes_beside
 from bitfold.runs.options import SAME, TrainConfig
 
 
-def make_optimizers(model: ClickModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
+class Embedded(Protocol):
+    """A model above embeddings: of clicks, or two towers."""
+
+    @property
+    def embeddings(self) -> nn.Module:
+        """The embeddings."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All parameters, those of the embeddings among them."""
+
+
+def make_optimizers(model: Embedded, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """The optimizers of `config`: of the embeddings' tables if they have one, then of the rest.
 
     What an embedding has beside tables - heads, decoders, thresholds - is moved as the network is:
@@ -52,7 +63,7 @@ def moves_rows(embeddings: nn.Module) -> bool:
     return any(table.rows for part in embedders(embeddings) for table in part.tables())
 
 
-def training_bytes(model: ClickModel, optimizers: Sequence[torch.optim.Optimizer]) -> int:
+def training_bytes(model: Embedded, optimizers: Sequence[torch.optim.Optimizer]) -> int:
     """Bytes of the embeddings while they are trained: weights, gradients, optimizer state."""
     tensors: list[Tensor] = []
     moved = 0

@@ -1,0 +1,106 @@
+"""Losses of two towers: sampled softmax over the batch, and pairs.
+
+Sources: Yi et al., Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations,
+RecSys 2019 (the correction); Rendle et al., BPR, UAI 2009.
+
+Shapes: `B` rows of a batch, each a user and an item that the user took; `N` further negatives of
+the whole batch, `H` of each row; `D` the width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Negatives that all rows of a batch share.
+
+    Args:
+        vectors: `[N, D]`.
+        places: int64 `[N]`, which items they are of.
+        log_q: `[N]`, the log of the chance to be drawn; None where it is not corrected for.
+        hardest: take only so many of each row, the nearest; 0 takes all.
+    """
+
+    vectors: Tensor
+    places: Tensor
+    log_q: Tensor | None = None
+    hardest: int = 0
+
+
+def softmax_loss(
+    users: Tensor,
+    items: Tensor,
+    places: Tensor,
+    temperature: float,
+    log_q: Tensor | None = None,
+    shared: tuple[Shared, ...] = (),
+    own: Tensor | None = None,
+    taken: tuple[Tensor, Tensor] | None = None,
+    prior: Tensor | None = None,
+) -> Tensor:
+    """Mean cross entropy of each row's item among those of the batch and further negatives.
+
+    A score is `u . v / temperature - log q`: an item that is drawn often is a negative often, and
+    the correction takes that back. A row's own item is no negative of the row, wherever it comes
+    again.
+
+    Args:
+        users: `[B, D]`.
+        items: `[B, D]`, what each row took.
+        places: int64 `[B]`, which items these are.
+        temperature: what scores are divided by.
+        log_q: `[B]`, the log of each item's share of the positives; None leaves it out.
+        shared: further negatives of all rows.
+        own: `[B, H, D]`, further negatives of each row.
+        taken: rows and columns, among the batch's items and then those of `shared`, that are no
+            negatives either: what the row's user took. A row's own column stays.
+        prior: `[B, H]`, what the scores of `own` have beside the vectors.
+
+    Example:
+        >>> one = torch.eye(2)
+        >>> softmax_loss(one, one, torch.tensor([0, 1]), 1.0)  # log(1 + e**-1)
+        tensor(0.3133)
+    """
+    every = (Shared(items, places, log_q), *shared)
+    out = places[:, None] == torch.cat([each.places for each in every])[None, :]
+    if taken is not None:
+        out[taken] = True
+    out.fill_diagonal_(False)
+    parts: list[Tensor] = []
+    widths = [len(each.places) for each in every]
+    for each, hidden in zip(every, torch.split(out, widths, dim=1), strict=True):
+        found = _scores(users, each, temperature).masked_fill(hidden, -torch.inf)
+        if 0 < each.hardest < found.shape[1]:
+            found = found.topk(each.hardest, dim=1).values
+        parts.append(found)
+    if own is not None:
+        found = (own @ users[:, :, None]).squeeze(2) / temperature
+        parts.append(found if prior is None else found + prior)
+    logits = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    return nn.functional.cross_entropy(logits, torch.arange(len(users), device=users.device))
+
+
+def _scores(users: Tensor, others: Shared, temperature: float) -> Tensor:
+    found = (users / temperature) @ others.vectors.T
+    return found if others.log_q is None else found - others.log_q
+
+
+def bpr_loss(users: Tensor, items: Tensor, own: Tensor, temperature: float) -> Tensor:
+    """Mean of `-log sigmoid((u . v - u . w) / temperature)` over each row's negatives w.
+
+    Args:
+        users: `[B, D]`.
+        items: `[B, D]`.
+        own: `[B, H, D]`.
+        temperature: what scores are divided by.
+
+    Example:
+        >>> one = torch.ones(1, 1)
+        >>> bpr_loss(one, one, torch.ones(1, 2, 1), 1.0)  # log 2
+        tensor(0.6931)
+    """
+    better = (users * items).sum(1, keepdim=True) - (own @ users[:, :, None]).squeeze(2)
+    return nn.functional.softplus(-better / temperature).mean()
