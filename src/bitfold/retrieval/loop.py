@@ -27,6 +27,7 @@ from bitfold.retrieval.memory import Memory
 from bitfold.retrieval.negatives import hard, nearest, unseen
 from bitfold.retrieval.options import RetrieveConfig
 from bitfold.retrieval.positives import Positives
+from bitfold.retrieval.remarnet import among, leaned, relation
 from bitfold.retrieval.towers import TwoTowers
 from bitfold.training.lifecycle import Lifecycle
 from bitfold.training.optimizers import training_bytes
@@ -135,9 +136,21 @@ class Trainer:
             columns = np.concatenate([places, *(each.places.numpy() for each in shared)])
             met = positives.met(owners, columns)
             taken = (torch.from_numpy(met[0]), torch.from_numpy(met[1]))
-        return softmax_loss(
-            users, items, where, config.temperature, log_q, tuple(shared), own, taken
+        cold = config.cold == "remarnet"
+        loss = softmax_loss(
+            users,
+            items,
+            where,
+            config.temperature,
+            log_q,
+            tuple(shared),
+            own,
+            taken,
+            config.margin if cold else 0.0,
         )
+        if cold and config.relation:
+            loss = loss + relation(users, positives, owners, places, log_q, config)
+        return loss
 
     def _vectors(
         self, rows: Ints, places: Ints, owners: Ints, draw: np.random.Generator
@@ -216,7 +229,11 @@ class Trainer:
         figures: dict[str, Any] = {"epoch": at.epoch, "loss": at.loss / max(at.rows, 1)}
         better = True
         if self.ranking is not None:
-            found = measure(self.model, self.positives, self.ranking, self.progress)
+            served = None
+            if config.cold == "remarnet":
+                items, _ = leaned(self.model, self.positives, self.ranking, config)
+                served = among(self.model, self.positives, self.ranking, items)
+            found = measure(self.model, self.positives, self.ranking, self.progress, served)
             figures |= {name: found[name] for name in self.ranking.config.names}
             better = at.best is None or figures[config.best_by] > at.best
             at.best = figures[config.best_by] if better else at.best

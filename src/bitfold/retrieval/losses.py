@@ -39,6 +39,7 @@ def softmax_loss(
     shared: tuple[Shared, ...] = (),
     own: Tensor | None = None,
     taken: tuple[Tensor, Tensor] | None = None,
+    margin: float = 0.0,
 ) -> Tensor:
     """Mean cross entropy of each row's item among those of the batch and further negatives.
 
@@ -56,6 +57,7 @@ def softmax_loss(
         own: `[B, H, D]`, further negatives of each row.
         taken: rows and columns, among the batch's items and then those of `shared`, that are no
             negatives either: what the row's user took. A row's own column stays.
+        margin: taken off each row's own `u . v`, which must be ahead by as much.
 
     Example:
         >>> one = torch.eye(2)
@@ -74,6 +76,8 @@ def softmax_loss(
         if 0 < each.hardest < found.shape[1]:
             found = found.topk(each.hardest, dim=1).values
         parts.append(found)
+    if margin:
+        parts[0] = parts[0] - margin / temperature * torch.eye(len(users), device=users.device)
     if own is not None:
         parts.append((own @ users[:, :, None]).squeeze(2) / temperature)
     logits = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)

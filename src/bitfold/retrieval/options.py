@@ -11,6 +11,7 @@ from bitfold.runs.options import MOST_SEED, OPTIMIZERS, ROW_OPTIMIZERS, SAME, Tr
 LOSSES = ("softmax", "bpr")
 SIMILARITIES = ("cosine", "dot")
 MEMORIES = ("none", "plain", "batch", "adaptive")
+COLDS = ("none", "remarnet")
 INDEXES = ("exact", "hnsw", "ivf")
 BITS = (32, 8, 4)
 
@@ -105,6 +106,18 @@ class RetrieveConfig:
     )
     walk: float = option(0.01, help="adaptive: variance that a step adds to the moments.")
     noise: float = option(0.1, help="adaptive: variance of a batch's moments.")
+    cold: str = option(
+        "none",
+        help="remarnet: items with few clicks lean on their prototypes, the mean of the users who "
+        "took them; needs a validation part.",
+        choices=COLDS,
+    )
+    margin: float = option(
+        0.1, help="remarnet: what a positive's similarity must be ahead by in the softmax."
+    )
+    relation: float = option(
+        0.3, help="remarnet: weight of the loss by similarity to prototypes; 0 leaves it out."
+    )
     epochs: int = option(20, help="Passes over the training positives at most.")
     batch_size: int = option(2048, help="Positives in a step; each is the others' negative.")
     lr: float = option(0.01, help="Learning rate.")
@@ -175,7 +188,8 @@ class RetrieveConfig:
             )
         for name in ("temperature", "lr", "noise"):
             self._number(name, above=True)
-        for name in ("correction", "lr_end", "walk", "weight_decay", "embedding_decay", "dropout"):
+        for name in ("correction", "lr_end", "walk", "weight_decay", "embedding_decay", "dropout",
+                     "margin", "relation"):  # fmt: skip
             self._number(name)
         if self.lr_end > 1:
             raise BitfoldError("lr_end is out of range", got=self.lr_end, expected="0 to 1")
@@ -195,6 +209,12 @@ class RetrieveConfig:
                 "a memory holds further negatives of a softmax",
                 got=f"loss bpr, memory {self.memory}",
                 expected="loss softmax, or no memory",
+            )
+        if self.loss == "bpr" and self.cold != "none":
+            raise BitfoldError(
+                "the margin of remarnet is one in a softmax",
+                got=f"loss bpr, cold {self.cold}",
+                expected="loss softmax, or cold none",
             )
         budget: object = self.budget
         if budget is not None:
