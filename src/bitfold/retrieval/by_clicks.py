@@ -27,7 +27,7 @@ class PairFigures:
     Args:
         users: int64 `[R]`, the user of each.
         range: int64 `[R]`, the range of its item's clicks, 0 to 4; -1 without any.
-        values: by name (`recall@k`, `ndcg@k`, `auc`) float64 `[R]`, each pair's own.
+        values: by name (`recall@k`, `ndcg@k`, `auc`, `auc_alike`) float64 `[R]`, each pair's own.
     """
 
     users: Ints
@@ -49,7 +49,8 @@ def pair_figures(ranking: Ranking, users: Tensor, items: Tensor, counts: Ints) -
     """Each pair ranked among all items that its user does not have.
 
     `recall@k` and `ndcg@k` are those of a list whose one relevant item is the pair's; `auc` is the
-    share of the other items below it, ties as halves.
+    share of the other items below it, ties as halves; `auc_alike` that of the items whose clicks
+    are of the same range: what it is worth without the level of cold items among warm ones.
 
     Args:
         ranking: the pairs, and the items.
@@ -58,12 +59,14 @@ def pair_figures(ranking: Ranking, users: Tensor, items: Tensor, counts: Ints) -
         counts: int64 `[I]`, the clicks of each item in training.
     """
     asked, count = ranking.asked, len(ranking.items.ids)
-    above, tied, ranked = [], [], []
+    kinds = np.where(counts > 0, ranges(counts), -1)
+    above, tied, ranked, alike = [], [], [], []
     for start, stop in blocks(len(asked), max(SCORES // count, 1)):
         rows = (users[start:stop] @ items.T).numpy()
         for row, question in zip(rows, range(start, stop), strict=True):
             out = asked.masked(question)
             row[out] = -np.inf
+            alike += [_alike(row, item, kinds) for item in asked.relevant(question)]
             ranked.append(np.full(len(asked.relevant(question)), count - len(out)))
         found = Ranks.of(rows, [asked.relevant(question) for question in range(start, stop)])
         above.append(found.above)
@@ -74,9 +77,16 @@ def pair_figures(ranking: Ranking, users: Tensor, items: Tensor, counts: Ints) -
     values = figures(alone, ranking.config.at)
     del values["mrr"]
     values["auc"] = 1 - (over + (same - 1) / 2) / np.maximum(among - 1, 1)
-    taken = counts[asked.items]
+    values["auc_alike"] = np.array(alike, np.float64)
     owner = np.repeat(asked.groups, np.diff(asked.starts))
-    return PairFigures(owner, np.where(taken > 0, ranges(taken), -1), values)
+    return PairFigures(owner, kinds[asked.items], values)
+
+
+def _alike(row: npt.NDArray[Any], item: int, kinds: Ints) -> float:
+    """The share of an item's kind that its score is above, ties as halves."""
+    others = row[(kinds == kinds[item]) & np.isfinite(row)]
+    above, tied = (others > row[item]).sum(), (others == row[item]).sum()
+    return float(1 - (above + (tied - 1) / 2) / max(len(others) - 1, 1))
 
 
 def by_clicks(

@@ -149,7 +149,7 @@ class Trainer:
             config.margin if cold else 0.0,
         )
         if cold and config.relation:
-            loss = loss + relation(users, positives, owners, places, log_q, config)
+            loss = loss + relation(users, positives, owners, places, log_q, config, taken)
         return loss
 
     def _vectors(

@@ -11,6 +11,7 @@ tower's vector can be trusted.
 Shapes: `I` items, `Q` questions, `P` held-out pairs, `D` the width.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +30,10 @@ from bitfold.retrieval.towers import TwoTowers
 
 ENDS = (1, 2, 4, 8)  # clicks of the ranges: 1, 2, 3-4, 5-8, more
 NAMES = ("1", "2", "3-4", "5-8", "more")
-PAIRS, NEGATIVES = 16384, 256  # held-out pairs that weights are learned on, items that each meets
+PAIRS, NEGATIVES = 8192, 256  # held-out pairs that weights are learned on, items that each meets
 PRIOR = 10.0  # pulls weights to (1, 0): about as much as three pairs do
-STEPS = 50
+STEPS = 30
+LEAST = 0.1  # the smallest scale that weights are divided by
 
 
 def ranges(counts: Ints) -> Ints:
@@ -112,7 +114,8 @@ def leaning(
 ) -> Weights:
     """Learn the weights on held-out pairs: cross entropy of each against items drawn alike.
 
-    It is convex in the weights, so they do not depend on where the search begins.
+    Weights are relative to those of items of many clicks, which stay (1, 0): the scale at which
+    scores are chances is found first, and is divided by at the end. Both problems are convex.
 
     Args:
         heads: of all items.
@@ -129,7 +132,7 @@ def leaning(
         users, owners, places = users[torch.from_numpy(some)], owners[some], places[some]
     size = len(heads.clicks)
     others = np.sort(draw.choice(size, min(NEGATIVES, size), replace=False))
-    middle, own, lean = heads.parts()
+    _, own, lean = heads.parts()  # what is the same for all items changes no softmax
     out = positives.has(owners[:, None], others[None]) | (places[:, None] == others[None])
     hidden = torch.from_numpy(np.pad(out, ((0, 0), (1, 0))))
     at, beside = torch.from_numpy(places), torch.from_numpy(others)
@@ -138,27 +141,51 @@ def leaning(
         mine = (users * rows[at]).sum(1, keepdim=True)
         return torch.cat([mine, users @ rows[beside].T], dim=1) / temperature
 
-    base = scores(middle.expand_as(own)).masked_fill(hidden, -torch.inf)
     first, second = scores(own), scores(lean)
     where = torch.from_numpy(ranges(heads.clicks))
-    column = torch.cat([where[at, None], where[beside].expand(len(at), -1)], dim=1)
-    plain = torch.stack([torch.ones(len(NAMES)), torch.zeros(len(NAMES))])
-    weights = plain.clone().requires_grad_()
+
+    def logits(weights: Tensor) -> Tensor:
+        mine, others = weights[:, where[at]], weights[:, where[beside]]
+        near = mine[0] * first[:, 0] + mine[1] * second[:, 0]
+        far = others[0] * first[:, 1:] + others[1] * second[:, 1:]
+        return torch.cat([near[:, None], far], dim=1).masked_fill(hidden, -torch.inf)
+
+    plain = torch.zeros(2, len(NAMES))
+    plain[0] = 1
+    # Vectors that cannot be trusted would make the scale too small: warm pairs, warm items.
+    some, cold = where[at] == len(NAMES) - 1, where[beside] < len(NAMES) - 1
+    cold = torch.cat([torch.zeros(1, dtype=torch.bool), cold])
+    scale = _least(
+        lambda found: _entropy(logits(found * plain)[some].masked_fill(cold, -torch.inf)),
+        torch.ones(1),
+        PRIOR,
+    )
+    free = torch.ones(2, len(NAMES))
+    free[1, -1] = 0  # an item of many clicks is what its tower makes of it
+    found = _least(lambda found: _entropy(logits(found * free)), scale * plain, PRIOR) * free
+    return Weights(*(found / found[0, -1].clamp_min(LEAST)))
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    return (logits.logsumexp(1) - logits[:, 0]).sum()
+
+
+def _least(loss: Callable[[Tensor], Tensor], begin: Tensor, prior: float) -> Tensor:
+    """Where a convex loss and a pull to where it begins are least together."""
+    found = begin.clone().requires_grad_()
     search = torch.optim.LBFGS(
-        [weights], max_iter=STEPS, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
+        [found], max_iter=STEPS, tolerance_grad=1e-3, line_search_fn="strong_wolfe"
     )
 
-    def loss() -> Tensor:
+    def whole() -> Tensor:
         search.zero_grad()
-        logits = base + weights[0][column] * first + weights[1][column] * second
-        found = (logits.logsumexp(1) - logits[:, 0]).sum()
-        found = (found + PRIOR / 2 * (weights - plain).square().sum()) / max(len(at), 1)
-        found.backward()  # type: ignore[no-untyped-call]
-        return found
+        value = loss(found) + prior / 2 * (found - begin).square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
 
     with torch.enable_grad():
-        search.step(loss)  # type: ignore[no-untyped-call]
-    return Weights(*weights.detach())
+        search.step(whole)  # type: ignore[no-untyped-call]
+    return found.detach()
 
 
 def held_out(positives: Positives, ranking: Ranking) -> tuple[Ints, Ints, Ints]:
@@ -192,13 +219,23 @@ def among(model: TwoTowers, positives: Positives, ranking: Ranking, items: Tenso
 
 
 def relation(
-    users: Tensor, positives: Positives, owners: Ints, places: Ints, log_q: Tensor | None,
+    users: Tensor,
+    positives: Positives,
+    owners: Ints,
+    places: Ints,
+    log_q: Tensor | None,
     config: RetrieveConfig,
-) -> Tensor:  # fmt: skip
-    """The relation head's share of the loss of some rows."""
-    took = torch.zeros(len(places), len(places), dtype=torch.bool)
-    rows, columns = positives.met(owners, places)
-    took[torch.from_numpy(rows), torch.from_numpy(columns)] = True
+    taken: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """The relation head's share of the loss of some rows; `taken` as `softmax_loss` has it."""
+    size = len(places)
+    if taken is None:
+        rows, columns = map(torch.from_numpy, positives.met(owners, places))
+    else:
+        inside = taken[1] < size
+        rows, columns = taken[0][inside], taken[1][inside]
+    took = torch.zeros(size, size, dtype=torch.bool)
+    took[rows, columns] = True
     unit = config.similarity == "cosine"
     who = torch.from_numpy(owners)
     loss = relation_loss(users, who, took, config.temperature, log_q, unit=unit)
