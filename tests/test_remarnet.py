@@ -26,6 +26,7 @@ from bitfold.retrieval.prototypes import batch_prototypes, clicks, prototypes, r
 from bitfold.retrieval.remarnet import Heads, Weights, among, leaned, leaning, ranges
 from bitfold.retrieval.retriever import Retriever
 from click_log import write
+from command import bitfold
 from retrieval_log import READING, TINY, taken
 
 COLD = replace(TINY, cold="remarnet", index_bits=32)
@@ -336,3 +337,21 @@ def test_what_cannot_be(tmp_path: Path) -> None:
         retrieve(own.path, None, COLD, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     assert retrieve(own.path, None, TINY, tmp_path / "plain").metrics["part"] == "test"
+
+
+def test_the_command(tmp_path: Path) -> None:
+    file = write(tmp_path / "taken.csv", taken())
+    got = bitfold(
+        "retrieve", str(file), "--fields", "user,item", "--group", "user", "--item", "item",
+        "--split", "last:1,1", "--method", "full", "--width", "8", "--epochs", "2",
+        "--cold", "remarnet", "--margin", "0.05", "--relation", "0.5",
+        "--out", str(tmp_path / "run"),
+    )  # fmt: skip
+    assert got.code == 0, got.err
+    assert "5-8 clicks: auc alike" in got.out
+    saved = load(tmp_path / "run")
+    assert (saved.config.cold, saved.config.margin, saved.config.relation) == (
+        "remarnet",
+        0.05,
+        0.5,
+    )

@@ -145,18 +145,18 @@ def leaning(
     where = torch.from_numpy(ranges(heads.clicks))
 
     def logits(weights: Tensor) -> Tensor:
-        mine, others = weights[:, where[at]], weights[:, where[beside]]
+        mine, theirs = weights[:, where[at]], weights[:, where[beside]]
         near = mine[0] * first[:, 0] + mine[1] * second[:, 0]
-        far = others[0] * first[:, 1:] + others[1] * second[:, 1:]
+        far = theirs[0] * first[:, 1:] + theirs[1] * second[:, 1:]
         return torch.cat([near[:, None], far], dim=1).masked_fill(hidden, -torch.inf)
 
     plain = torch.zeros(2, len(NAMES))
     plain[0] = 1
     # Vectors that cannot be trusted would make the scale too small: warm pairs, warm items.
-    some, cold = where[at] == len(NAMES) - 1, where[beside] < len(NAMES) - 1
+    warm, cold = where[at] == len(NAMES) - 1, where[beside] < len(NAMES) - 1
     cold = torch.cat([torch.zeros(1, dtype=torch.bool), cold])
     scale = _least(
-        lambda found: _entropy(logits(found * plain)[some].masked_fill(cold, -torch.inf)),
+        lambda found: _entropy(logits(found * plain)[warm].masked_fill(cold, -torch.inf)),
         torch.ones(1),
         PRIOR,
     )
