@@ -209,7 +209,7 @@ def tables(rows: Sequence[dict[str, Any]]) -> str:
         "NDCG@20",
         "AUC",
         "AUC, alike",
-        "the same, users",
+        "alike, seed 0's users",
     )
     lines += ["", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for name in NAMES:
@@ -241,6 +241,8 @@ def page(path: Path, records: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for name in LOGS:
         begin, end = MARK.format(name), MARK.format(f"end of {name}")
+        if begin not in text:
+            continue
         files = sorted(records.glob(f"cold-{name}-[0-9]*.json"))
         made = "Not measured yet."
         if files:
