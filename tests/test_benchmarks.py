@@ -1,8 +1,10 @@
 """The benchmarks' own working: turns, processes, what is said of a rival that is not there."""
 
+import gzip
 import importlib
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
@@ -163,3 +165,24 @@ def test_every_table_of_the_page_has_someone_who_fills_it(load) -> None:
     tables = load("tables")
     page = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert {match[2] for match in tables.PLACE.finditer(page)} == set(tables.TABLES)
+
+
+def test_the_board_of_cold_items_thins_training_alone(load, tmp_path: Path) -> None:
+    """Every kept count is among the drawn items, and held-out pairs are those of the whole log."""
+    cold = load("cold")
+    log = cold.Log("t", "log.csv.gz", "user", "item", "label", 100)
+    pairs = [(user, item) for user in range(100) for item in range(20) if (user + item) % 2]
+    lines = [f"u{user},i{item},{int(item != 19)}" for user, item in pairs]
+    with gzip.open(tmp_path / "log.csv.gz", "wt", encoding="utf-8") as stream:
+        stream.write("\n".join(["user,item,label", *lines]))
+    rows = cold.thinned(log, tmp_path, 0)
+    assert rows == cold.thinned(log, tmp_path, 0) != cold.thinned(log, tmp_path, 1)
+    counts = Counter(item for _, item, part in rows if part == "train")
+    assert sorted(counts.values())[:7] == [1, 1, 2, 2, 4, 4, 8]  # of 19 items, two in five
+    assert "i19" not in counts
+    assert sorted(counts.values())[7] >= cold.ENOUGH
+    held = {(user, item) for user, item, part in rows if part != "train"}
+    everything = {(f"u{user}", f"i{item}") for user, item in pairs if item != 19}
+    assert held < everything
+    whole = cold.told([0.5, None, None]), cold.told([0.5, 0.25, 0.75])
+    assert whole == ("+0.5000", "+0.5000 (+0.2500 to +0.7500)")

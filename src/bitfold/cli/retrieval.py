@@ -65,8 +65,10 @@ def retrieve(
     with drawing() as progress:
         found = run(data, reading, config, out, resume=resume, force=force, progress=progress)
     figures = found.metrics
+    few = [metrics_table("By clicks", _by_clicks(figures))] if "by_clicks" in figures else []
     show(
         metrics_table(f"{out}: {config.method}, two towers", _ranked(figures)),
+        *few,
         metrics_table("Sizes and speed", {name: figures.get(name) for name in SHOWN}),
     )
 
@@ -82,6 +84,15 @@ def _saved(out: str, known: list[str]) -> tuple[dict[str, Any], tuple[str, ...]]
         return {}, ()
     found = RunConfig.load(begun / CONFIG)
     return read_config(str(Path(begun / CONFIG)), known), found.paths
+
+
+def _by_clicks(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures of test pairs by the clicks of their items in training."""
+    return {
+        f"{clicks} clicks: {name}": value
+        for clicks, values in figures["by_clicks"].items()
+        for name, value in values.items()
+    }
 
 
 def _ranked(figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,9 @@ checkpoint  all that a training needs to go on
 lowbit      item vectors in few bits
 index       exact and approximate search, and what an index weighs
 measuring   recall and NDCG over all items, exact with ties
+prototypes  items as the mean of the users who took them; the relation loss
+remarnet    item vectors that lean on prototypes where clicks are few
+by_clicks   recall, NDCG and AUC by the clicks of an item
 retriever   a trained one: users in, items out
 folder      a trained one on the disk
 job         from a log to a retriever

@@ -31,6 +31,7 @@ from bitfold.progress import Progress, silent
 from bitfold.ranking.scoring import Ranking
 from bitfold.records import file_digest
 from bitfold.retrieval import checkpoint, folder
+from bitfold.retrieval.by_clicks import by_clicks
 from bitfold.retrieval.checkpoint import Position
 from bitfold.retrieval.folder import RETRIEVER, RunConfig, above, is_complete
 from bitfold.retrieval.index import Exact, build_index, faiss
@@ -47,6 +48,7 @@ from bitfold.retrieval.measuring import (
 from bitfold.retrieval.memory import Memory, made
 from bitfold.retrieval.options import RetrieveConfig
 from bitfold.retrieval.positives import Layout, Positives
+from bitfold.retrieval.remarnet import among, check_held_out, leaned
 from bitfold.retrieval.retriever import Retriever
 from bitfold.retrieval.towers import TwoTowers
 from bitfold.runs.manifest import CHECKPOINT, CONFIG, LOG
@@ -233,6 +235,7 @@ class _Job:
         ranking = self._ranking(log, "valid", valid=True)
         if ranking is None:
             note("the validation part is empty: all epochs are trained, the last weights are kept")
+        check_held_out(words, ranking)
         resumes, digest = checkpoint.exists(place), file_digest(log.path / MANIFEST_FILE)
         course = stages(plan, words.epochs)
         after = checkpoint.plan_of(place) if resumes else None
@@ -290,13 +293,22 @@ class _Job:
         words, collection = self.config.retrieve, _collection(model)
         served = TwoTowers(collection.serving(), model.user, model.item, model.prior).eval()
         items, users = item_vectors(served, positives), user_vectors(served, positives)
+        metrics: dict[str, Any] = {}
+        if words.cold == "remarnet":
+            held = self._ranking(log, "valid", valid=True)
+            assert held is not None
+            items, weights = leaned(served, positives, held, words)
+            metrics |= {"cold": weights.figures}
         rows = LowBit.of(items, words.index_bits)
         index = build_index(items, words.index, words.index_bits, words.index_effort)
-        metrics: dict[str, Any] = {}
         part = "test" if log.rows.get("test") else "valid"
         ranking = self._ranking(log, part, valid=False)
         if ranking is not None:
-            metrics |= measure(served, positives, ranking, self.progress)
+            ranked = None
+            if words.cold == "remarnet":
+                ranked = among(served, positives, ranking, items)
+                metrics["by_clicks"] = by_clicks(served, positives, ranking, ranked)
+            metrics |= measure(served, positives, ranking, self.progress, ranked)
             metrics["part"] = part
             if len(ranking.items.ids) == len(items):
                 questions, depth = asked_vectors(served, positives, ranking), max(words.rank_at)

@@ -27,6 +27,7 @@ from bitfold.retrieval.memory import Memory, weighed
 from bitfold.retrieval.negatives import hard, nearest, unseen
 from bitfold.retrieval.options import RetrieveConfig
 from bitfold.retrieval.positives import Positives
+from bitfold.retrieval.remarnet import among, leaned, relation
 from bitfold.retrieval.towers import TwoTowers
 from bitfold.training.lifecycle import Lifecycle
 from bitfold.training.optimizers import training_bytes
@@ -138,9 +139,22 @@ class Trainer:
         prior = None
         if config.popularity and negatives is not None:
             prior = config.popularity * self.log_q[negatives]
-        return softmax_loss(
-            users, items, where, config.temperature, log_q, tuple(shared), own, taken, prior
+        cold = config.cold == "remarnet"
+        loss = softmax_loss(
+            users,
+            items,
+            where,
+            config.temperature,
+            log_q,
+            tuple(shared),
+            own,
+            taken,
+            prior,
+            config.margin if cold else 0.0,
         )
+        if cold and config.relation:
+            loss = loss + relation(users, positives, owners, places, log_q, config, taken)
+        return loss
 
     def _vectors(
         self, rows: Ints, places: Ints, owners: Ints, draw: np.random.Generator
@@ -220,7 +234,11 @@ class Trainer:
         figures: dict[str, Any] = {"epoch": at.epoch, "loss": at.loss / max(at.rows, 1)}
         better = True
         if self.ranking is not None:
-            found = measure(self.model, self.positives, self.ranking, self.progress)
+            served = None
+            if config.cold == "remarnet":
+                items, _ = leaned(self.model, self.positives, self.ranking, config)
+                served = among(self.model, self.positives, self.ranking, items)
+            found = measure(self.model, self.positives, self.ranking, self.progress, served)
             figures |= {name: found[name] for name in self.ranking.config.names}
             better = at.best is None or figures[config.best_by] > at.best
             at.best = figures[config.best_by] if better else at.best

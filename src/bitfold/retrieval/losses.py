@@ -40,6 +40,7 @@ def softmax_loss(
     own: Tensor | None = None,
     taken: tuple[Tensor, Tensor] | None = None,
     prior: Tensor | None = None,
+    margin: float = 0.0,
 ) -> Tensor:
     """Mean cross entropy of each row's item among those of the batch and further negatives.
 
@@ -58,6 +59,7 @@ def softmax_loss(
         taken: rows and columns, among the batch's items and then those of `shared`, that are no
             negatives either: what the row's user took. A row's own column stays.
         prior: `[B, H]`, what the scores of `own` have beside the vectors.
+        margin: taken off each row's own `u . v`, which must be ahead by as much.
 
     Example:
         >>> one = torch.eye(2)
@@ -76,6 +78,8 @@ def softmax_loss(
         if 0 < each.hardest < found.shape[1]:
             found = found.topk(each.hardest, dim=1).values
         parts.append(found)
+    if margin:
+        parts[0] = parts[0] - margin / temperature * torch.eye(len(users), device=users.device)
     if own is not None:
         found = (own @ users[:, :, None]).squeeze(2) / temperature
         parts.append(found if prior is None else found + prior)

@@ -88,15 +88,26 @@ class _still:  # noqa: N801  (a context manager, as a function is)
 
 
 def measure(
-    model: TwoTowers, positives: Positives, ranking: Ranking, progress: Progress = silent
+    model: TwoTowers,
+    positives: Positives,
+    ranking: Ranking,
+    progress: Progress = silent,
+    served: Tensor | None = None,
 ) -> dict[str, Any]:
     """Recall, NDCG and MRR of a ranking of all items for each question.
+
+    Args:
+        model: the towers.
+        positives: what was taken in training.
+        ranking: the questions, and the items.
+        progress: told of the questions done.
+        served: vectors of the ranking's items, where they are not the tower's own.
 
     Returns:
         The figures of `Ranking.by_vectors`.
     """
     users = asked_vectors(model, positives, ranking)
-    items = ranked_vectors(model, positives, ranking)
+    items = ranked_vectors(model, positives, ranking) if served is None else served
     return ranking.by_vectors(users, items, progress=progress)
 
 

@@ -11,6 +11,7 @@ from bitfold.runs.options import MOST_SEED, OPTIMIZERS, ROW_OPTIMIZERS, SAME, Tr
 LOSSES = ("softmax", "bpr")
 SIMILARITIES = ("cosine", "dot")
 MEMORIES = ("none", "plain", "batch", "adaptive")
+COLDS = ("none", "remarnet")
 INDEXES = ("exact", "hnsw", "ivf")
 BITS = (32, 8, 4)
 
@@ -116,6 +117,18 @@ class RetrieveConfig:
     )
     walk: float = option(0.01, help="adaptive: variance that a step adds to the moments.")
     noise: float = option(0.1, help="adaptive: variance of a batch's moments.")
+    cold: str = option(
+        "none",
+        help="remarnet: items with few clicks lean on their prototypes, the mean of the users who "
+        "took them; needs a validation part.",
+        choices=COLDS,
+    )
+    margin: float = option(
+        0.1, help="remarnet: what a positive's similarity must be ahead by in the softmax."
+    )
+    relation: float = option(
+        0.3, help="remarnet: weight of the loss by similarity to prototypes; 0 leaves it out."
+    )
     epochs: int = option(20, help="Passes over the training positives at most.")
     batch_size: int = option(2048, help="Positives in a step; each is the others' negative.")
     lr: float = option(0.01, help="Learning rate.")
@@ -195,6 +208,8 @@ class RetrieveConfig:
             "weight_decay",
             "embedding_decay",
             "dropout",
+            "margin",
+            "relation",
         ):
             self._number(name)
         if self.lr_end > 1:
@@ -221,6 +236,12 @@ class RetrieveConfig:
                 "the share of popularity is of a softmax",
                 got=f"loss bpr, popularity {self.popularity:g}",
                 expected="loss softmax, or popularity 0",
+            )
+        if self.loss == "bpr" and self.cold != "none":
+            raise BitfoldError(
+                "the margin of remarnet is one in a softmax",
+                got=f"loss bpr, cold {self.cold}",
+                expected="loss softmax, or cold none",
             )
         budget: object = self.budget
         if budget is not None:
