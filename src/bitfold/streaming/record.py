@@ -22,6 +22,9 @@ FORM = Form("bitfold stream", 1, sealed_from=1, fix="go on with --resume, which 
 
 Figure = Annotated[float, Meta(ge=-1e300, le=1e300)] | None
 Share = Annotated[float, Meta(ge=0, le=1)] | None
+BYTES = (
+    "bytes", "training_bytes", "network_bytes", "copy_bytes", "row_bytes", "counted_bytes",
+)  # fmt: skip
 
 
 class Line(msgspec.Struct, forbid_unknown_fields=True):
@@ -40,6 +43,8 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
         churn: the share of owned rows that have another owner than at the window's beginning.
         bytes: to serve the embeddings at its end; `training_bytes` of their weights as they are
             trained, with the optimizers' state.
+        network_bytes: of the network, `copy_bytes` of the places for copies of its last layers,
+            `row_bytes` of stored rows; `counted_bytes` are those that the budget bounds.
         loss: the mean over its rows as they were trained on.
         steps: that the stream has made.
     """
@@ -62,16 +67,25 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
     churn: Share = None
     bytes: Count | None = None
     training_bytes: Count | None = None
+    network_bytes: Count | None = None
+    copy_bytes: Count | None = None
+    row_bytes: Count | None = None
+    counted_bytes: Count | None = None
     loss: Figure = None
     steps: Count | None = None
     rows_per_second: Figure = None
     scoring_seconds: Figure = None
 
+    @property
+    def counted(self) -> int | None:
+        """Bytes of what the budget bounds."""
+        return self.bytes if self.counted_bytes is None else self.counted_bytes
+
     @classmethod
     def of(cls, name: str, figures: Mapping[str, float | None]) -> "Line":
         """A line out of a checkpoint's figures, which are numbers alone."""
         plain = {key: value for key, value in figures.items() if not key.startswith(NEW_IN)}
-        for key in ("rows", "new_ids", "bytes", "training_bytes", "steps"):
+        for key in ("rows", "new_ids", "steps", *(name for name in plain if name in BYTES)):
             value = plain.get(key)
             if value is not None:
                 plain[key] = int(value)
@@ -87,6 +101,8 @@ class Course(msgspec.Struct, forbid_unknown_fields=True):
         budget: as it was said; `budget_bytes` in bytes. Without one the method chose its size.
         options: of the method.
         network_bytes: of the network above the embeddings.
+        strategy: what the stream does beside training on each window.
+        memory: what the budget bounds: `model`, the embeddings, or `aligned`, all that is kept.
         lines: the windows that are over.
     """
 
@@ -96,12 +112,16 @@ class Course(msgspec.Struct, forbid_unknown_fields=True):
     seed: int
     options: dict[str, str | int | float | bool | None] = {}
     network_bytes: Count | None = None
+    strategy: Name = "finetune"
+    memory: Name = "model"
     lines: list[Line] = []
 
     @property
     def title(self) -> str:
         """What tells it from others."""
-        return self.method if self.budget is None else f"{self.method} {self.budget}"
+        name = self.method if self.budget is None else f"{self.method} {self.budget}"
+        told = self.strategy != "finetune" or self.memory == "aligned"
+        return f"{name}, {self.strategy}" if told else name
 
     @property
     def scored(self) -> list[Line]:
@@ -123,8 +143,8 @@ class Course(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def most_bytes(self) -> int | None:
-        """The most bytes that serving took at the end of a window."""
-        return max((line.bytes for line in self.lines if line.bytes is not None), default=None)
+        """The most bytes of what the budget bounds at the end of a window."""
+        return max((line.counted for line in self.lines if line.counted is not None), default=None)
 
 
 class _Record(msgspec.Struct, forbid_unknown_fields=True):
@@ -138,6 +158,7 @@ class _Record(msgspec.Struct, forbid_unknown_fields=True):
     inputs: list[list[Any]]
     finished: bool
     courses: list[Course]
+    beside: dict[str, str | int | float] = {}
 
 
 @dataclass
@@ -151,6 +172,7 @@ class Record:
         inputs: name, size and time of each of its files.
         finished: whether the stream has ended.
         courses: methods, a line a window each.
+        beside: the options of the strategy, and of what the budget bounds.
     """
 
     window: str
@@ -160,6 +182,7 @@ class Record:
     inputs: Sequence[Sequence[Any]]
     finished: bool = False
     courses: list[Course] = field(default_factory=list)
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write stream.json, whole or not at all."""
@@ -178,5 +201,5 @@ def read(folder: Path) -> Record:
     found = record(checked(path, FORM), _Record, path, fix=FORM.fix)
     return Record(
         found.window, found.passes, found.time, found.paths, found.inputs, found.finished,
-        found.courses,
+        found.courses, found.beside,
     )  # fmt: skip

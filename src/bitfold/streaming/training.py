@@ -17,8 +17,10 @@ from bitfold.errors import BitfoldError
 from bitfold.files import without_nan
 from bitfold.records import Count, Number, file_digest
 from bitfold.runs.scoring import EVALUATION_ROWS, score
+from bitfold.streaming.aligned import Beside
 from bitfold.streaming.clock import Span
 from bitfold.streaming.seen import Newness
+from bitfold.streaming.strategy import Strategy
 from bitfold.streaming.watching import Watched
 from bitfold.streaming.windows import Window, other_log
 from bitfold.training.checkpoint import Position
@@ -54,6 +56,8 @@ class StreamTrainer(Trainer):
     position: StreamPosition
     watched: Watched | None = None
     schema: Schema | None = None
+    strategy: Strategy = field(default_factory=Strategy)
+    aligned: bool = False
     name: str = ""  # of the window at work
 
     @property
@@ -100,18 +104,21 @@ class StreamTrainer(Trainer):
         if not at.scored:
             watched.begin()
             at.scored = self._scored()
+            self.strategy.begin(at.epoch, self.model.network)
         with no_denormals():
             seconds, rows = at.step_seconds, at.rows
             while at.passed < self.config.epochs:
                 self._epoch()
                 at.passed += 1
                 at.batch = at.epoch_rows = 0
+        if self.strategy.reads:
+            self.strategy.ended(at.epoch, self.rows.batches("train", EVALUATION_ROWS))
         self.life.epoch_ended()
         trained = at.step_seconds - seconds
         return dict(at.scored) | {
             "loss": at.epoch_loss / at.epoch_weight if at.epoch_weight > 0 else None,
             "churn": watched.churn() if at.scored["scored"] else None,
-            "bytes": self._serving_bytes(),
+            **self._bytes(),
             "training_bytes": self._training_bytes(),
             "steps": at.step,
             "rows_per_second": (at.rows - rows) / trained if trained > 0 else None,
@@ -153,6 +160,23 @@ class StreamTrainer(Trainer):
         found["new_ids"] = newness.new_ids
         found["scoring_seconds"] = time.perf_counter() - began
         return {name: without_nan(value) for name, value in found.items()}
+
+    def _step(self, batch: "Batch", theirs: "Batch | None" = None) -> tuple[Tensor, Tensor | int]:
+        """One step, on what the strategy makes of the rows."""
+        return super()._step(self.strategy.mixed(batch, self.position.step), theirs)
+
+    def _bytes(self) -> dict[str, int]:
+        """What is held at the window's end, by kind.
+
+        Raises:
+            BitfoldError: it is more than the budget.
+        """
+        size = self._serving_bytes()
+        beside = Beside.of(self.model.network, self.strategy)
+        return beside.figures() | {
+            "bytes": size,
+            "counted_bytes": size + (beside.total if self.aligned else 0),
+        }
 
     def _serving_bytes(self) -> int:
         """Bytes of the embeddings as they would be served now, counted from the module itself.
