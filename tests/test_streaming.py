@@ -128,6 +128,31 @@ def test_a_training_is_no_stream(log: Path, tmp_path: Path) -> None:
         stream(log, tmp_path / "run", resume=True, **READ, **SMALL)
 
 
+def test_a_stream_is_no_training(log: Path, whole: Path, tmp_path: Path) -> None:
+    for out in (whole, tmp_path / "run"):
+        if out != whole:
+            with stopped_after(8):
+                stream(log, out, checkpoint_steps=3, **READ, **SMALL)
+        with pytest.raises(BitfoldError, match="is a stream"):
+            bitfold.train(log, out, resume=True, progress=False)
+    assert command("train", log, "--resume", "--out", tmp_path / "run").code == 2
+
+
+def test_what_is_not_said_is_as_it_was(log: Path, tmp_path: Path) -> None:
+    how = SMALL | {"window": "150r"}
+    whole = stream(log, tmp_path / "whole", **READ, **how)
+    with stopped_after(8):
+        stream(log, tmp_path / "run", checkpoint_steps=3, **READ, **how)
+    found = stream(log, tmp_path / "run", resume=True, progress=False)
+    assert figures(found.course) == figures(whole.course)
+
+
+def test_options_come_from_a_file(log: Path, whole: Path, tmp_path: Path) -> None:
+    done = command("stream", log, "--config", whole / "config.json", "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert outcome(tmp_path / "run") == outcome(whole)
+
+
 def test_a_finished_stream_is_given_back(log: Path, whole: Path) -> None:
     before = outcome(whole)
     stream(log, whole, resume=True, **READ, **SMALL)

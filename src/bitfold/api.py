@@ -199,19 +199,18 @@ def stream(
         [False, True, True, True]
     """
     from bitfold.report import stream_page_of
-    from bitfold.runs.config import RunConfig
-    from bitfold.runs.manifest import CONFIG
     from bitfold.streaming import StreamConfig
     from bitfold.streaming import stream as job
     from bitfold.streaming.config import check_none
+    from bitfold.streaming.folder import begun
     from bitfold.training import TrainConfig
 
     check_none(name for name, value in options.items() if value is not None)
     base: dict[str, Any] = {}
-    if resume and out is not None and (Path(out) / CONFIG).is_file():
-        found = RunConfig.load(Path(out) / CONFIG)
-        base = to_json(found.data) | to_json(found.train)
-    base |= {"passes": base.get("epochs")} if base else {}
+    before = begun(Path(out)) if resume and out is not None and not remote.is_remote(out) else None
+    if before is not None:
+        base = to_json(before[0].data) | to_json(before[0].train)
+        base |= {"window": before[1].window, "passes": before[1].passes}
     stream_config, train_config, data_config = configs(
         (StreamConfig, TrainConfig, DataConfig), options, base
     )

@@ -1,6 +1,7 @@
 """`bitfold stream`: a log in time order, each window scored before it is trained on."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -48,9 +49,10 @@ def stream(
     from bitfold.report import stream_page_of
     from bitfold.streaming import stream as run
 
-    known = [name for kind in KINDS for name in options_of(kind) if name not in WITHOUT]
+    known = [name for kind in KINDS for name in options_of(kind)]
     saved, paths = _saved(out, known) if resume else ({}, ())
     file = saved | file_options(config_file, known)
+    file = {name: value for name, value in file.items() if name not in WITHOUT}
     data = data or paths
     if not data:
         raise BitfoldError("there is no log to go through", expected="LOG: raw files, in order")
@@ -77,8 +79,6 @@ def stream(
 
 def _saved(out: str, known: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """What the stream to resume was begun with, and its log."""
-    from pathlib import Path
-
     from bitfold.runs.manifest import CONFIG
     from bitfold.streaming.folder import begun
     from bitfold.training.folder import under_way
@@ -87,8 +87,7 @@ def _saved(out: str, known: Sequence[str]) -> tuple[dict[str, Any], tuple[str, .
     if found is None:
         return {}, ()
     config, record = found
-    options = read_config(str(under_way(Path(out)) / CONFIG), [*known, *WITHOUT])
-    said = {name: value for name, value in options.items() if name in known}
+    said = read_config(str(under_way(Path(out)) / CONFIG), known)
     return said | {"window": record.window, "passes": record.passes}, config.paths
 
 

@@ -41,6 +41,7 @@ CONFIG, PLAN, WEIGHTS = "config.json", "plan.json", "weights.safetensors"
 METRICS, MANIFEST, DENSE = "metrics.json", "manifest.json", "dense.safetensors"
 PARTS = (CONFIG, SCHEMA_FILE, VOCABULARY_FILE, KNOWN_FILE, DENSE, PLAN, WEIGHTS, METRICS)
 CHECKPOINT, LOG, LOGS = "checkpoint", "log", "logs"
+STREAM = "stream.json"  # of a run that `bitfold stream` makes
 NEEDED = (CONFIG, PLAN, WEIGHTS, METRICS, SCHEMA_FILE)
 
 PlainName = Annotated[str, Meta(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,200}$")]
@@ -130,7 +131,7 @@ RUN = Kind(
         f"{LOGS}/*/events.out.tfevents.*",
         *PREPARED.within(LOG),
         # of a stream, whose log is prepared window by window
-        *("stream.json", "stream.html", "stream-*.png"),
+        *(STREAM, "stream.html", "stream-*.png"),
         *(f"{LOG}/window.arrow", *PREPARED.within(f"{LOG}/*")),
     ),
     is_run,

@@ -15,9 +15,10 @@ from msgspec import Meta
 import bitfold
 from bitfold.files import without_nan, write_json
 from bitfold.records import Count, Form, Name, checked, record, sealed
+from bitfold.runs.manifest import STREAM
 from bitfold.streaming.seen import NEW_IN
 
-FILE, PAGE = "stream.json", "stream.html"
+FILE, PAGE = STREAM, "stream.html"
 FORM = Form("bitfold stream", 1, sealed_from=1, fix="go on with --resume, which writes it again")
 
 Figure = Annotated[float, Meta(ge=-1e300, le=1e300)] | None

@@ -14,7 +14,14 @@ from bitfold.outputs import Work
 from bitfold.progress import Progress, silent
 from bitfold.runs import folder as runs
 from bitfold.runs.config import RunConfig
-from bitfold.runs.manifest import CHECKPOINT, METRICS, is_complete, read_metrics, verify
+from bitfold.runs.manifest import (
+    CHECKPOINT,
+    METRICS,
+    STREAM,
+    is_complete,
+    read_metrics,
+    verify,
+)
 from bitfold.runs.options import TrainConfig
 from bitfold.runs.run import Run
 from bitfold.runs.teaching import TeacherConfig
@@ -92,6 +99,7 @@ def train(
         config = None
         if group is None or group.is_global_zero:
             begun = folder.under_way(out) if resume else out
+            _refuse_stream(out, begun if resume else None)
             config = run_config(
                 data_paths, data_config, train_config, begun, resume, from_run, taught
             )
@@ -116,6 +124,17 @@ def train(
                 resume=resume, force=force,
             )  # fmt: skip
     return _finished(out)
+
+
+def _refuse_stream(out: Path, begun: Path | None) -> None:
+    """Raise if what would be gone on with is a stream."""
+    if begun is not None and (begun / STREAM).is_file():
+        raise BitfoldError(
+            f"{out} is a stream, which has no epochs",
+            got="what `bitfold stream` began",
+            expected="a training",
+            fix=f"go on with `bitfold stream --resume --out {out}`, or name another output",
+        )
 
 
 @contextmanager
