@@ -1,5 +1,6 @@
 """Expansion: every so many windows the network's head is copied, and the copy is trained."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from torch import nn
@@ -29,6 +30,11 @@ class Expand(Strategy):
         if window and window % self._every == 0:
             assert isinstance(network, ExpandingNetwork), "the stream's options make it one"
             network.expand()
+
+
+def without_heads(network_set: Mapping[str, str]) -> dict[str, str]:
+    """Options of a network as they were said, without the places that a strategy made."""
+    return {name: value for name, value in network_set.items() if name != HEADS}
 
 
 def expanding(train: TrainConfig, config: StreamConfig) -> TrainConfig:
