@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -119,15 +120,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )  # fmt: skip
         record = before
     began, rows = time.monotonic(), record["streams"]
-    for seed in range(words.seeds):
-        for name in NAMES:
-            if (name, seed) in {(row["strategy"], row["seed"]) for row in rows}:
-                continue
-            if time.monotonic() - began > words.minutes * 60:
-                print("out of time: the same command goes on", file=sys.stderr)
-                break
-            rows.append(streamed(name, seed, log, words.out, words))
-            write_json(file, record)
+    for seed, name in product(range(words.seeds), NAMES):
+        if (name, seed) in {(row["strategy"], row["seed"]) for row in rows}:
+            continue
+        if time.monotonic() - began > words.minutes * 60:
+            print("out of time: the same command goes on", file=sys.stderr)
+            break
+        rows.append(streamed(name, seed, log, words.out, words))
+        write_json(file, record)
     if not rows:
         return 1
     text = table(rows)
