@@ -99,7 +99,7 @@ def test_what_cannot_be_resumed_is_said_again(rows: Path, tmp_path: Path) -> Non
     words = ["prepare", str(rows), *READING, "--out", str(tmp_path / "log"), "--force"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "bitfold.data.prepare.fit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+            "bitfold.data.prepare.fit", lambda *_, **how: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         got = bitfold(*words)
     assert got.code == 130

@@ -68,9 +68,12 @@ def stream_page(records: Sequence[Record], name: str) -> str:
 
 def _courses(records: Sequence[Record]) -> dict[str, Course]:
     """The courses that have windows, by a name each."""
+    every = [course for record in records for course in record.courses if course.lines]
+    methods = [course.method for course in every]
+    plain = len(every) > 1 and len({*methods}) == len(methods)  # the method alone tells them apart
     found: dict[str, Course] = {}
-    for course in (course for record in records for course in record.courses if course.lines):
-        name, title = course.title, course.title
+    for course in every:
+        name = title = course.method if plain else course.title
         number = 2
         while name in found:
             name, number = f"{title} ({number})", number + 1
