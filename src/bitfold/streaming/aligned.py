@@ -18,7 +18,8 @@ from bitfold.planning.plan import Plan
 from bitfold.runs import folder as runs
 from bitfold.runs.options import TrainConfig
 from bitfold.streaming.config import StreamConfig
-from bitfold.streaming.strategy import Strategy, make_strategy
+from bitfold.streaming.strategies import make_strategy
+from bitfold.streaming.strategy import Strategy
 
 
 @dataclass(frozen=True)

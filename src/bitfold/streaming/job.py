@@ -29,7 +29,7 @@ from bitfold.streaming.aligned import Beside, plan_aligned
 from bitfold.streaming.config import StreamConfig
 from bitfold.streaming.cutting import Source
 from bitfold.streaming.record import Course, Line, Record
-from bitfold.streaming.strategy import make_strategy
+from bitfold.streaming.strategies import make_strategy
 from bitfold.streaming.training import StreamPosition, StreamTrainer
 from bitfold.streaming.watching import Watched
 from bitfold.streaming.windows import Window, Windows, other_log

@@ -1,4 +1,4 @@
-"""What a stream does beside training on each window as it comes: the strategies, by name.
+"""What a stream does beside training on each window as it comes.
 
 A strategy is a module: what it keeps is in its state dict, and so in every checkpoint.
 """
@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from bitfold.streaming.config import StreamConfig
-
 if TYPE_CHECKING:
     from bitfold.data.batch import Batch
-    from bitfold.data.schema import Schema
 
 
 class Strategy(nn.Module):
@@ -35,17 +32,3 @@ class Strategy(nn.Module):
 
     def ended(self, window: int, batches: "Iterable[Batch]") -> None:
         """The last step of a window was made; its rows come once, in the log's order."""
-
-
-def make_strategy(config: StreamConfig, schema: "Schema", seed: int) -> Strategy:
-    """The strategy of a stream.
-
-    Raises:
-        BitfoldError: one that the log's rows cannot have.
-    """
-    from bitfold.streaming.expand import Expand
-    from bitfold.streaming.replay import Replay
-
-    if config.strategy == "replay":
-        return Replay.of(config, schema, seed)
-    return Expand(config.expand_every) if config.strategy == "expand" else Strategy()
