@@ -23,9 +23,7 @@ FORM = Form("bitfold stream", 1, sealed_from=1, fix="go on with --resume, which 
 
 Figure = Annotated[float, Meta(ge=-1e300, le=1e300)] | None
 Share = Annotated[float, Meta(ge=0, le=1)] | None
-BYTES = (
-    "bytes", "training_bytes", "network_bytes", "copy_bytes", "row_bytes", "counted_bytes",
-)  # fmt: skip
+BESIDE = ("network_bytes", "copy_bytes", "row_bytes", "counted_bytes")
 
 
 class Line(msgspec.Struct, forbid_unknown_fields=True):
@@ -44,10 +42,10 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
         churn: the share of owned rows that have another owner than at the window's beginning.
         bytes: to serve the embeddings at its end; `training_bytes` of their weights as they are
             trained, with the optimizers' state.
-        network_bytes: of the network, `copy_bytes` of the places for copies of its last layers,
-            `row_bytes` of stored rows; `counted_bytes` are those that the budget bounds.
         loss: the mean over its rows as they were trained on.
         steps: that the stream has made.
+        network_bytes: of the network, `copy_bytes` of the places for copies of its last layers,
+            `row_bytes` of stored rows; `counted_bytes` are those that the budget bounds.
     """
 
     window: Name
@@ -86,10 +84,11 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
     def of(cls, name: str, figures: Mapping[str, float | None]) -> "Line":
         """A line out of a checkpoint's figures, which are numbers alone."""
         plain = {key: value for key, value in figures.items() if not key.startswith(NEW_IN)}
-        for key in ("rows", "new_ids", "steps", *(name for name in plain if name in BYTES)):
+        for key in ("rows", "new_ids", "bytes", "training_bytes", "steps"):
             value = plain.get(key)
             if value is not None:
                 plain[key] = int(value)
+        plain |= {key: int(plain[key] or 0) for key in BESIDE if key in plain}
         fields = {key[len(NEW_IN) :]: value for key, value in figures.items() if key not in plain}
         values: dict[str, Any] = plain | {"scored": bool(plain.get("scored")), "new_in": fields}
         return record(values | {"window": name}, cls, FILE)

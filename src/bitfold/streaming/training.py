@@ -118,10 +118,11 @@ class StreamTrainer(Trainer):
         return dict(at.scored) | {
             "loss": at.epoch_loss / at.epoch_weight if at.epoch_weight > 0 else None,
             "churn": watched.churn() if at.scored["scored"] else None,
-            **self._bytes(),
+            "bytes": self._serving_bytes(),
             "training_bytes": self._training_bytes(),
             "steps": at.step,
             "rows_per_second": (at.rows - rows) / trained if trained > 0 else None,
+            **self._beside_bytes(),
         }
 
     def _scored(self) -> dict[str, Any]:
@@ -165,18 +166,11 @@ class StreamTrainer(Trainer):
         """One step, on what the strategy makes of the rows."""
         return super()._step(self.strategy.mixed(batch, self.position.step), theirs)
 
-    def _bytes(self) -> dict[str, int]:
-        """What is held at the window's end, by kind.
-
-        Raises:
-            BitfoldError: it is more than the budget.
-        """
-        size = self._serving_bytes()
+    def _beside_bytes(self) -> dict[str, int]:
+        """What is held beside the tables at the window's end, and what the budget bounds."""
         beside = Beside.of(self.model.network, self.strategy)
-        return beside.figures() | {
-            "bytes": size,
-            "counted_bytes": size + (beside.total if self.aligned else 0),
-        }
+        counted = self._serving_bytes() + (beside.total if self.aligned else 0)
+        return beside.figures() | {"counted_bytes": counted}
 
     def _serving_bytes(self) -> int:
         """Bytes of the embeddings as they would be served now, counted from the module itself.
