@@ -268,6 +268,7 @@ def stream(
     if before is not None:
         base = to_json(before[0].data) | to_json(before[0].train)
         base |= {"window": before[1].window, "passes": before[1].passes}
+        base |= before[1].beside
     stream_config, train_config, data_config = configs(
         (StreamConfig, TrainConfig, DataConfig), options, base
     )

@@ -128,12 +128,19 @@ def report(out: str, kind: str) -> None:
     bitfold report board --format png
     """
     from bitfold.report import write_page, write_pictures
-    from bitfold.report.stream_page import write_stream_page, write_stream_pictures
+    from bitfold.report.stream_page import (
+        write_stream_page,
+        write_stream_pictures,
+        write_streams_page,
+    )
     from bitfold.streaming.record import FILE
+    from bitfold.streaming.several import runs_in
 
     folder = Path(out)
     if (folder / FILE).is_file():
         paths = [write_stream_page(folder)] if kind == "html" else write_stream_pictures(folder)
+    elif kind == "html" and runs_in(folder):
+        paths = [write_streams_page(runs_in(folder), folder)]
     else:
         paths = [write_page(folder)] if kind == "html" else write_pictures(folder)
     show(*(f"{'page' if kind == 'html' else 'picture'}: {path}" for path in paths))

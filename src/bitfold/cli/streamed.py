@@ -26,6 +26,11 @@ KINDS = (StreamConfig, TrainConfig, DataConfig)
 @click.option("--out", required=True, metavar="RUN", help="The run to write.")
 @click.option("--resume", is_flag=True, help="Go on with the stream in --out that was stopped.")
 @click.option("--force", is_flag=True, help="Replace the run in --out.")
+@click.option(
+    "--strategies",
+    metavar="A,B,...",
+    help="Go through the log once with each of these, into OUT/NAME, and draw one page of all.",
+)
 @options(*KINDS, without=WITHOUT)
 @plugins
 def stream(
@@ -33,6 +38,7 @@ def stream(
     out: str,
     resume: bool,
     force: bool,
+    strategies: str | None,
     config_file: str | None,
     **given: Any,
 ) -> None:
@@ -46,22 +52,29 @@ def stream(
     bitfold stream clicks/*.csv.gz --label clicked --fields user,item --time time --window 1d \\
         --method cafe --budget 10MiB --out RUN
     """
+    from bitfold.cli.strategies import names_of, run_strategies
     from bitfold.report import stream_page_of
     from bitfold.streaming import stream as run
 
     known = [name for kind in KINDS for name in options_of(kind)]
-    saved, paths = _saved(out, known) if resume else ({}, ())
+    names = None if strategies is None else names_of(strategies, given.get("strategy"))
+    place = out if names is None else str(Path(out) / names[0])
+    saved, paths = _saved(place, known) if resume else ({}, ())
     file = saved | file_options(config_file, known)
     file = {name: value for name, value in file.items() if name not in WITHOUT}
     data = data or paths
     if not data:
         raise BitfoldError("there is no log to go through", expected="LOG: raw files, in order")
+    words = build(DataConfig, given, file), build(TrainConfig, given, file)
+    stream_words = build(StreamConfig, given, file)
+    if names is not None:
+        run_strategies(names, data, (*words, stream_words), out, resume=resume, force=force)
+        return
     with drawing(keep=("windows",)) as progress:
         found = run(
             data,
-            build(DataConfig, given, file),
-            build(TrainConfig, given, file),
-            build(StreamConfig, given, file),
+            *words,
+            stream_words,
             out,
             resume=resume,
             force=force,
@@ -80,6 +93,7 @@ def stream(
 def _saved(out: str, known: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """What the stream to resume was begun with, and its log."""
     from bitfold.runs.manifest import CONFIG
+    from bitfold.streaming.expand import without_heads
     from bitfold.streaming.folder import begun
     from bitfold.training.folder import under_way
 
@@ -88,7 +102,9 @@ def _saved(out: str, known: Sequence[str]) -> tuple[dict[str, Any], tuple[str, .
         return {}, ()
     config, record = found
     said = read_config(str(under_way(Path(out)) / CONFIG), known)
-    return said | {"window": record.window, "passes": record.passes}, config.paths
+    said["network_set"] = without_heads(said["network_set"])
+    said |= {"window": record.window, "passes": record.passes}
+    return said | dict(record.beside), config.paths
 
 
 def stream_table(title: str, course: Course, *, narrow: bool = False) -> Table:
@@ -124,7 +140,8 @@ def _told(course: Course) -> list[str]:
     if course.auc is None or course.logloss is None or course.most_bytes is None:
         return ["no window was scored: a stream needs two, with clicks and without"]
     budget = "" if course.budget_bytes is None else f" of a budget of {course.budget_bytes:,}"
+    held = "in all" if course.memory == "aligned" else "to serve"
     return [
         f"mean AUC {course.auc:.4f} over {len(course.scored)} windows, log loss "
-        f"{course.logloss:.4f}; at most {course.most_bytes:,} bytes to serve{budget}"
+        f"{course.logloss:.4f}; at most {course.most_bytes:,} bytes {held}{budget}"
     ]

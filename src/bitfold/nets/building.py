@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from bitfold.errors import BitfoldError, unknown_name
+from bitfold.nets.expanding import ExpandingNetwork
 from bitfold.nets.layers import Network
 from bitfold.nets.networks import DLRM, DCNv2, DeepFM, LogisticRegression
 from bitfold.nets.sets import SetsNetwork
@@ -28,6 +29,7 @@ def build_network(
     *,
     seed: int = 0,
     sets: int = 1,
+    heads: int | str = 1,
     **options: Any,
 ) -> nn.Module:
     """A network that turns vectors `[B,M*F,D]` and numeric features `[B,N]` into logits `[B]`.
@@ -40,6 +42,7 @@ def build_network(
         seed: of the weights; the global random state is left as it was.
         sets: M, embedding sets, each with its own interaction; the network's class says what that
             is.
+        heads: more than one: places for so many heads, of which a stream copies one now and then.
         **options: of the network (its class names them), as values or as text (`"false"`,
             `"256,128"`).
 
@@ -66,7 +69,9 @@ def build_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = [kind(num_fields, embedding_dim, num_numeric, **values) for _ in range(sets)]
-    return made[0] if sets == 1 else SetsNetwork(made)
+    network = made[0] if sets == 1 else SetsNetwork(made)
+    count = _read_option("heads", heads, 1)
+    return network if count == 1 else ExpandingNetwork(network, count)
 
 
 def network_options(name: str) -> Mapping[str, Any]:

@@ -66,11 +66,11 @@ def auc(streams: Streams, look: Look) -> Spec | None:
 def sizes(streams: Streams, look: Look) -> Spec | None:
     """Bytes to serve at the end of each window, below the budget's line."""
     budgets = {course.budget_bytes for course in streams.courses.values()} - {None}
-    held = [line.bytes or 0 for course in streams.courses.values() for line in course.lines]
+    held = [line.counted or 0 for course in streams.courses.values() for line in course.lines]
     step = 1 << max(max(held, default=0) // 5, 1).bit_length()
     axis = {"labelExpr": BYTE_LABEL, "values": [step * each for each in range(6)]}
     return _by_window(
-        streams, look, lambda line: line.bytes, "bytes to serve", axis, zero=True,
+        streams, look, lambda line: line.counted, "bytes", axis, zero=True,
         rules=[float(each) for each in budgets if each is not None], said=size,
     )  # fmt: skip
 

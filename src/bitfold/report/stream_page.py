@@ -131,15 +131,17 @@ def sections(streams: Streams) -> list[Section]:
     weight = Section(
         "bytes",
         "Bytes by window",
-        ["Bytes to serve the embeddings at the end of each window, counted from the module itself. "
+        ["What the budget bounds at the end of each window, counted from the modules themselves: "
+         "the bytes to serve the embeddings, and with aligned memory those of the network, of "
+         "copies of its layers and of stored rows, too. "
          "The dashed line is the budget. Training holds the optimizer's state "
          "beside the weights, and a batch's gradients on top."],
         [
             Part(
                 _sizes(streams),
                 _chart(
-                    streams, stream_charts.sizes, "bytes", "Bytes to serve by window",
-                    "Lines of the bytes that serving takes at the end of each window.", many,
+                    streams, stream_charts.sizes, "bytes", "Bytes by window",
+                    "Lines of the bytes that are held at the end of each window.", many,
                 ),
                 open=True,
             )
@@ -215,10 +217,19 @@ def _sizes(streams: Streams) -> Table:
         rows.append(
             [name, "-" if course.budget_bytes is None else byte_count(course.budget_bytes),
              byte_count(course.most_bytes), size(max(training, default=None)),
-             size(course.network_bytes)]
+             *(size(_most(course, kind)) for kind in KINDS)]
         )  # fmt: skip
-    columns = ("method", "budget", "most bytes to serve", "most bytes to train", "network")
+    columns = ("method", "budget", "most bytes", "most bytes to train", *KINDS.values())
     return Table("Bytes", columns, rows)
+
+
+KINDS = {
+    "bytes": "tables", "network_bytes": "network", "copy_bytes": "copies", "row_bytes": "rows",
+}  # fmt: skip
+
+
+def _most(course: Course, kind: str) -> int | None:
+    return max((getattr(line, kind) for line in course.lines if line.bytes), default=None)
 
 
 def _new_in(streams: Streams) -> Table:

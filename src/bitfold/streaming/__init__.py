@@ -6,6 +6,12 @@ cutting     the raw rows of a log, window by window, in bounded memory
 windows     each window prepared: the first one fits the constants, the others take them
 seen        which ids were there before, in bounded memory
 watching    what is watched beside the model: ids that were seen, rows that changed their owners
+strategy    what is done beside training on a window: nothing, here
+replay      a reservoir of past rows, some of them in each step
+expand      last layers that are copied now and then
+strategies  these three by name
+aligned     one budget for tables, network, copies and stored rows
+several     a stream for each of several strategies
 training    one window: scored, then trained on
 record      stream.json: what was found, a line a window
 folder      the folder of a stream, claimed or gone on with

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bitfold.config import option
+from bitfold.config import check_choices, option, to_json
 from bitfold.data.config import DataConfig
 from bitfold.data.formats import with_defaults
 from bitfold.errors import BitfoldError
@@ -21,6 +21,9 @@ NOT_TRAINING = (
 NOT_READING = ("split", "ids", "min_count", "negatives", "negatives_by", "negatives_seed")
 WITHOUT = (*NOT_TRAINING, *NOT_READING)
 """Options of training and reading that a stream does not have."""
+
+STRATEGIES = ("finetune", "replay", "expand")
+MEMORIES = ("model", "aligned")
 
 UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
 MONDAY = 4 * UNITS["d"]  # 1970 began on a Thursday
@@ -90,12 +93,46 @@ class StreamConfig:
         metavar="WINDOW",
     )
     passes: int = option(1, help="How often a window is trained on, once it is scored.")
+    strategy: str = option(
+        "finetune",
+        help="What there is beside training on each window: nothing (finetune), rows of past "
+        "windows in every step (replay), or last layers that are copied now and then (expand).",
+        choices=STRATEGIES,
+    )
+    memory: str = option(
+        "model",
+        help="What the budget bounds: the embeddings (model), or the network, copies of its layers "
+        "and stored rows with them (aligned), so that the embeddings get what is left.",
+        choices=MEMORIES,
+    )
+    replay_rows: int = option(1000, help="Past rows that replay keeps.", metavar="ROWS")
+    replay_share: float = option(0.2, help="The share of a step's rows that are past ones.")
+    expand_every: int = option(1, help="Windows between two copies of the last layers.")
+    expand_heads: int = option(
+        4, help="Last layers side by side, the trained ones among them; then the oldest go."
+    )
 
     def __post_init__(self) -> None:
         _ = self.rule
-        passes: Any = self.passes
-        if isinstance(passes, bool) or not isinstance(passes, int) or passes < 1:
-            raise BitfoldError("passes is out of range", got=repr(passes), expected="1 or more")
+        check_choices(self)
+        least = {"passes": 1, "replay_rows": 1, "expand_every": 1, "expand_heads": 2}
+        for name, lowest in least.items():
+            value: Any = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+                raise BitfoldError(
+                    f"{name} is out of range", got=repr(value), expected=f"{lowest} or more"
+                )
+        share: Any = self.replay_share
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+            raise BitfoldError(
+                "replay_share is out of range", got=repr(share), expected="above 0, below 1"
+            )
+
+    @property
+    def beside(self) -> dict[str, Any]:
+        """The options of the strategy and of what is counted."""
+        said = to_json(self)
+        return {name: value for name, value in said.items() if name not in ("window", "passes")}
 
     @property
     def rule(self) -> WindowRule:

@@ -31,8 +31,10 @@ from bitfold.runs.plugins import check_plugins
 from bitfold.runs.run import Run
 from bitfold.showing import Shown
 from bitfold.streaming import folder
+from bitfold.streaming.aligned import check_aligned
 from bitfold.streaming.config import StreamConfig, reading_of, training_of
 from bitfold.streaming.cutting import Source
+from bitfold.streaming.expand import expanding
 from bitfold.streaming.job import StreamJob, check_method
 from bitfold.streaming.record import PAGE, Course, Record, read
 from bitfold.training import checkpoint
@@ -123,12 +125,16 @@ def stream(
     if isinstance(paths, str | Path):
         paths = [paths]
     data, train = reading_of(data, config.rule), training_of(train, config.passes)
+    train = expanding(train, config)
+    check_aligned(train, config)
     check_options(train)
     check_method(train.method, train.set)
     named = _named(paths, data)
     options = RunConfig(data, train, named, None, plugin_files())
     inputs = [list(each) for each in describe_inputs(paths, data)]
-    record = Record(config.window, config.passes, data.time, list(named), inputs)
+    record = Record(
+        config.window, config.passes, data.time, list(named), inputs, beside=config.beside
+    )
     before = folder.begun(out) if resume else None
     if before is not None:
         done = is_complete(trainings.under_way(out))

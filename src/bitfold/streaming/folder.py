@@ -67,6 +67,14 @@ def check_same(before: tuple[RunConfig, Record], config: RunConfig, asked: Recor
                 expected=getattr(was, name),
                 fix=f"say {name} as it was, or start anew with --force",
             )
+    for name, value in asked.beside.items():
+        if was.beside.get(name, value) != value:
+            raise BitfoldError(
+                f"the stream to resume was begun with another {name}",
+                got=value,
+                expected=was.beside[name],
+                fix=f"say {name} as it was, or start anew with --force",
+            )
     if [list(each) for each in was.inputs] != [list(each) for each in asked.inputs]:
         changed = [each for each in asked.inputs if list(each) not in map(list, was.inputs)]
         raise other_log(

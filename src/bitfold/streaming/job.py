@@ -26,9 +26,11 @@ from bitfold.progress import Progress
 from bitfold.runs import folder as runs
 from bitfold.runs.config import RunConfig
 from bitfold.runs.manifest import CHECKPOINT, LOG
+from bitfold.streaming.aligned import Beside, plan_aligned
 from bitfold.streaming.config import StreamConfig
 from bitfold.streaming.cutting import Source
 from bitfold.streaming.record import Course, Line, Record
+from bitfold.streaming.strategies import make_strategy
 from bitfold.streaming.training import StreamPosition, StreamTrainer
 from bitfold.streaming.watching import Watched
 from bitfold.streaming.windows import Window, Windows, other_log
@@ -119,12 +121,15 @@ class StreamJob:
             "method": words.method, "budget": words.budget, "seed": words.seed, **living,
             **words.set,
         }  # fmt: skip
-        plan = begun(
-            plan_sets(
-                schema.embedding_fields(), words.vector_width, words.embedding_sets, stats=stats,
-                **settled,
-            )
-        )  # fmt: skip
+        if self.stream.memory == "aligned":
+            plan = begun(plan_aligned(schema, words, self.stream, stats=stats, **settled))
+        else:
+            plan = begun(
+                plan_sets(
+                    schema.embedding_fields(), words.vector_width, words.embedding_sets,
+                    stats=stats, **settled,
+                )
+            )  # fmt: skip
         phases = stages(plan, SOME_EPOCHS)
         if len(phases) > 1:
             raise BitfoldError(
@@ -178,7 +183,14 @@ class StreamJob:
             life.prepare(stats)
         watched = Watched(life.embedders, sum(info.distinct for info in schema.fields))
         life.watch = watched.moved
-        self.record.courses = [_course(plan, words.budget, words.seed, model)]
+        strategy = make_strategy(self.stream, schema, words.seed)
+        watched.add_module("strategy", strategy)  # what it keeps goes into the checkpoint
+        course = _course(plan, words.budget, words.seed, model)
+        course.strategy, course.memory = self.stream.strategy, self.stream.memory
+        if course.memory == "aligned":
+            beside = Beside.of(model.network, strategy)
+            course.budget_bytes = None if plan.budget is None else plan.budget + beside.total
+        self.record.courses = [course]
         return StreamTrainer(
             fabric=fabric,
             model=model,
@@ -197,6 +209,8 @@ class StreamJob:
             negative_rate=schema.config.negative_rate,
             watched=watched,
             schema=schema,
+            strategy=strategy,
+            aligned=course.memory == "aligned",
         )
 
     def _check_trained(self, window: Window) -> None:

@@ -23,6 +23,7 @@ FORM = Form("bitfold stream", 1, sealed_from=1, fix="go on with --resume, which 
 
 Figure = Annotated[float, Meta(ge=-1e300, le=1e300)] | None
 Share = Annotated[float, Meta(ge=0, le=1)] | None
+BESIDE = ("network_bytes", "copy_bytes", "row_bytes", "counted_bytes")
 
 
 class Line(msgspec.Struct, forbid_unknown_fields=True):
@@ -44,6 +45,8 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
             state.
         loss: the mean over its rows as they were trained on.
         steps: that the stream has made.
+        network_bytes: of the network, `copy_bytes` of the places for copies of its last layers,
+            `row_bytes` of stored rows; `counted_bytes` are those that the budget bounds.
     """
 
     window: Name
@@ -65,10 +68,19 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
     bytes: Count | None = None
     used_bytes: Count | None = None
     training_bytes: Count | None = None
+    network_bytes: Count | None = None
+    copy_bytes: Count | None = None
+    row_bytes: Count | None = None
+    counted_bytes: Count | None = None
     loss: Figure = None
     steps: Count | None = None
     rows_per_second: Figure = None
     scoring_seconds: Figure = None
+
+    @property
+    def counted(self) -> int | None:
+        """Bytes of what the budget bounds."""
+        return self.bytes if self.counted_bytes is None else self.counted_bytes
 
     @classmethod
     def of(cls, name: str, figures: Mapping[str, float | None]) -> "Line":
@@ -78,6 +90,7 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
             value = plain.get(key)
             if value is not None:
                 plain[key] = int(value)
+        plain |= {key: int(plain[key] or 0) for key in BESIDE if key in plain}
         fields = {key[len(NEW_IN) :]: value for key, value in figures.items() if key not in plain}
         values: dict[str, Any] = plain | {"scored": bool(plain.get("scored")), "new_in": fields}
         return record(values | {"window": name}, cls, FILE)
@@ -90,6 +103,8 @@ class Course(msgspec.Struct, forbid_unknown_fields=True):
         budget: as it was said; `budget_bytes` in bytes. Without one the method chose its size.
         options: of the method.
         network_bytes: of the network above the embeddings.
+        strategy: what the stream does beside training on each window.
+        memory: what the budget bounds: `model`, the embeddings, or `aligned`, all that is kept.
         lines: the windows that are over.
     """
 
@@ -99,12 +114,16 @@ class Course(msgspec.Struct, forbid_unknown_fields=True):
     seed: int
     options: dict[str, str | int | float | bool | None] = {}
     network_bytes: Count | None = None
+    strategy: Name = "finetune"
+    memory: Name = "model"
     lines: list[Line] = []
 
     @property
     def title(self) -> str:
         """What tells it from others."""
-        return self.method if self.budget is None else f"{self.method} {self.budget}"
+        name = self.method if self.budget is None else f"{self.method} {self.budget}"
+        told = self.strategy != "finetune" or self.memory == "aligned"
+        return f"{name}, {self.strategy}" if told else name
 
     @property
     def scored(self) -> list[Line]:
@@ -126,8 +145,8 @@ class Course(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def most_bytes(self) -> int | None:
-        """The most bytes that serving took at the end of a window."""
-        return max((line.bytes for line in self.lines if line.bytes is not None), default=None)
+        """The most bytes of what the budget bounds at the end of a window."""
+        return max((line.counted for line in self.lines if line.counted is not None), default=None)
 
 
 class _Record(msgspec.Struct, forbid_unknown_fields=True):
@@ -141,6 +160,7 @@ class _Record(msgspec.Struct, forbid_unknown_fields=True):
     inputs: list[list[Any]]
     finished: bool
     courses: list[Course]
+    beside: dict[str, str | int | float] = {}
 
 
 @dataclass
@@ -154,6 +174,7 @@ class Record:
         inputs: name, size and time of each of its files.
         finished: whether the stream has ended.
         courses: methods, a line a window each.
+        beside: the options of the strategy, and of what the budget bounds.
     """
 
     window: str
@@ -163,6 +184,7 @@ class Record:
     inputs: Sequence[Sequence[Any]]
     finished: bool = False
     courses: list[Course] = field(default_factory=list)
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write stream.json, whole or not at all."""
@@ -181,5 +203,5 @@ def read(folder: Path) -> Record:
     found = record(checked(path, FORM), _Record, path, fix=FORM.fix)
     return Record(
         found.window, found.passes, found.time, found.paths, found.inputs, found.finished,
-        found.courses,
+        found.courses, found.beside,
     )  # fmt: skip

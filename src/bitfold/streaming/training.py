@@ -17,8 +17,10 @@ from bitfold.errors import BitfoldError
 from bitfold.files import without_nan
 from bitfold.records import Count, Number, file_digest
 from bitfold.runs.scoring import EVALUATION_ROWS, score
+from bitfold.streaming.aligned import Beside
 from bitfold.streaming.clock import Span
 from bitfold.streaming.seen import Newness
+from bitfold.streaming.strategy import Strategy
 from bitfold.streaming.watching import Watched
 from bitfold.streaming.windows import Window, other_log
 from bitfold.training.checkpoint import Position
@@ -54,6 +56,8 @@ class StreamTrainer(Trainer):
     position: StreamPosition
     watched: Watched | None = None
     schema: Schema | None = None
+    strategy: Strategy = field(default_factory=Strategy)
+    aligned: bool = False
     name: str = ""  # of the window at work
 
     @property
@@ -100,12 +104,15 @@ class StreamTrainer(Trainer):
         if not at.scored:
             watched.begin()
             at.scored = self._scored()
+            self.strategy.begin(at.epoch, self.model.network)
         with no_denormals():
             seconds, rows = at.step_seconds, at.rows
             while at.passed < self.config.epochs:
                 self._epoch()
                 at.passed += 1
                 at.batch = at.epoch_rows = 0
+        if self.strategy.reads:
+            self.strategy.ended(at.epoch, self.rows.batches("train", EVALUATION_ROWS))
         self.life.epoch_ended()
         trained = at.step_seconds - seconds
         return dict(at.scored) | {
@@ -116,6 +123,7 @@ class StreamTrainer(Trainer):
             "training_bytes": self._training_bytes(),
             "steps": at.step,
             "rows_per_second": (at.rows - rows) / trained if trained > 0 else None,
+            **self._beside_bytes(),
         }
 
     def _scored(self) -> dict[str, Any]:
@@ -154,6 +162,16 @@ class StreamTrainer(Trainer):
         found["new_ids"] = newness.new_ids
         found["scoring_seconds"] = time.perf_counter() - began
         return {name: without_nan(value) for name, value in found.items()}
+
+    def _step(self, batch: "Batch", theirs: "Batch | None" = None) -> tuple[Tensor, Tensor | int]:
+        """One step, on what the strategy makes of the rows."""
+        return super()._step(self.strategy.mixed(batch, self.position.step), theirs)
+
+    def _beside_bytes(self) -> dict[str, int]:
+        """What is held beside the tables at the window's end, and what the budget bounds."""
+        beside = Beside.of(self.model.network, self.strategy)
+        counted = self._serving_bytes() + (beside.total if self.aligned else 0)
+        return beside.figures() | {"counted_bytes": counted}
 
     def _serving_bytes(self) -> int:
         """Bytes of the embeddings as they would be served now, counted from the module itself.
