@@ -335,7 +335,7 @@ def test_bytes_beyond_the_budget_end_a_stream(
 def test_the_page(whole: Path) -> None:
     text = (whole / "stream.html").read_text()
     assert text.count('role="img"') == 8  # four charts, wide and narrow
-    for name in ("Quality by window", "Bytes to serve by window", "Churn by window", "11-18"):
+    for name in ("Quality by window", "Bytes by window", "Churn by window", "11-18"):
         assert name in text
     before = text
     done = command("report", whole)
