@@ -258,9 +258,8 @@ def run(
         time.sleep(seconds)
         os.kill(pid, signal.SIGKILL)  # of a child that has ended, too, until it is waited for
     _, status = os.waitpid(pid, 0)
-    return Ended(
-        os.waitstatus_to_exitcode(status), log.read_text(errors="replace"), int(tally.read_text())
-    )
+    counted = int(tally.read_text() or 0)  # nothing, if it was killed while it wrote
+    return Ended(os.waitstatus_to_exitcode(status), log.read_text(errors="replace"), counted)
 
 
 def listing(folder: Path) -> list[str]:

@@ -81,7 +81,7 @@ class Shape:
 
         Example:
             >>> Shape(inputs=24, actions=6, hidden=16, capacity=64).bytes
-            40208
+            49756
         """
         return sum(np.dtype(kind).itemsize * prod(shape) for kind, shape in self.layout.values())
 

@@ -119,7 +119,7 @@ def span_of(number: int, first: int, rule: WindowRule) -> Span:
 
     Example:
         >>> span_of(19_753, 19_750, WindowRule("time", 86_400))
-        Span(number=3, name='2024-01-31', start=1706659200, end=1706745600)
+        Span(number=3, name='2024-01-31', start=1706659200.0, end=1706745600.0)
         >>> span_of(2, 0, WindowRule("time", 86_400)).name
         'day 2'
     """
