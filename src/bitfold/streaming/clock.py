@@ -130,7 +130,7 @@ def span_of(number: int, first: int, rule: WindowRule) -> Span:
 def _name(start: float, number: int, rule: WindowRule) -> str:
     if start < _FIRST:
         unit = {_DAY: "day", 7 * _DAY: "week", 3600: "hour"}.get(int(rule.size))
-        return f"{unit} {number}" if unit and rule.size.is_integer() else f"from {start:g} s"
+        return f"{unit} {number}" if unit and rule.size % 1 == 0 else f"from {start:g} s"
     moment = datetime.fromtimestamp(start, UTC)
     if rule.size % _DAY == 0:
         return moment.strftime("%Y-%m-%d")
