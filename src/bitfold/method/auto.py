@@ -15,8 +15,8 @@ Hashed ids are given places of their own first, by a compact map, where statisti
 build it and it takes a small part of the budget; elsewhere their codes have digits.
 
 With `living=true` hashed ids arrive and leave, so that none can be given a place beforehand
-(`managed-collision`): all ids known have rows of their own while they come, where these fit, at the
-most bits that do; else those that come often have, at 4 bits, and the others share rows by digits.
+(`managed-collision`): all ids known have rows of their own while they come, where these fit whole
+or at 8 bits; else those that come often have, at 8 bits, and the others share rows by digits.
 """
 
 import math
@@ -41,6 +41,9 @@ WHOLE_BITS = (8, 4)
 """Bits of a number in which ids are kept whole, where they fit; the most that fit."""
 SHARED_BITS = 4
 """Bits of a number where ids share rows."""
+LIVING_BITS = 8
+"""Bits of a number where ids arrive and leave: rows have one pass to learn in, and few bits learn
+more slowly (docs/streaming.md)."""
 NARROW, ALPHA = 1 / 2, 0.15
 """The part of the width for which there must be room, if all ids have narrower rows, and how fast
 widths fall with a field's ids."""
@@ -131,13 +134,13 @@ class Auto(Method):
     def _living(self, ask: Ask) -> Iterator[tuple[Method, str]]:
         """What may be chosen where hashed ids arrive and leave, the best first."""
         words: dict[str, Any] = {"std": self.std, "scale": self.scale, "shared": "digits"}
-        for bits in (None, *WHOLE_BITS) if self.bits is None else (self.bits,):
+        for bits in (None, LIVING_BITS) if self.bits is None else (self.bits,):
             numbers = ask.dtype if bits is None else f"q{bits}"
             all_known = ManagedCollision(bits=bits, hot=ALL_SHARE, admit=1, evict="lru", **words)
             of_numbers = replace(ask, numbers=numbers, scale=self.scale)
             if _holds_all(all_known, of_numbers):
                 yield _lively(all_known, of_numbers), numbers
-        bits = self.bits or SHARED_BITS
+        bits = self.bits or LIVING_BITS
         often = ManagedCollision(bits=bits, hot=OWN_SHARE, **words)
         yield _lively(often, replace(ask, numbers=f"q{bits}", scale=self.scale)), f"q{bits}"
 
