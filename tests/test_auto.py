@@ -146,7 +146,7 @@ def test_living_is_for_hashed_ids_that_there_is_room_to_note():
     assert chosen(DENSE, "10x", living=True)[0].groups == chosen(DENSE, "10x")[0].groups
     unknown = [Field("user"), Field("item")]
     made, _, _ = chosen(unknown, 10_000_000, living=True)
-    assert made.groups[0].options["every"] == made.program.fields[0][0].source.ids // 1000 > 200
+    assert made.groups[0].options["every"] == made.program.fields[0][0].source.ids // 1000 > 100
     assert chosen(unknown, 20_000, living=True)[1] == "managed-collision"
     with pytest.raises(bitfold.BudgetTooSmall) as error:
         bitfold.plan(unknown, 16, budget=10, living=True)
