@@ -8,6 +8,8 @@ from .stages import BITS, families
 
 CODES = ("binary-code", "quotient-remainder")
 """Binary codes, and what is one of their forms by another name."""
+OWN_BITS = ("auto", "mpe")
+"""Methods that choose bits by themselves."""
 PAGE = "methods/table.md"
 HEAD = """# All methods in one table
 
@@ -42,7 +44,7 @@ def method_table(sitting: Sitting) -> str:
             for place, (each, budget) in enumerate(places)
         ]
         if any(cell != "-" for cell in cells):
-            kept = bits.partition("=")[2] or ("its own" if method == "auto" else "float32")
+            kept = bits.partition("=")[2] or ("its own" if method in OWN_BITS else "float32")
             rows.append([f"[{method}]({_page(method)}.md)", kept, *cells])
     if not rows:
         return ""

@@ -30,6 +30,11 @@ This page is written by `python -m benchmarks.results --write-docs` from the fil
 - Hashed boards are held against the full table and floors of the board with dense ids, which reads the same rows. Bytes leave out the map of a vocabulary.
 """.replace("PAPER", PAPER)  # noqa: E501
 
+ELSEWHERE = """## Streams, retrieval, cold ids
+
+Their figures stand on pages of their own, each made by one command that may be stopped and called again: [streams](streaming.md#our-figures) (`benchmarks/streams.py`), [two towers](retrieval.md) (`benchmarks/retrieval.py`), [ids with few clicks](cold-ids.md) (`benchmarks/cold.py`).
+"""  # noqa: E501
+
 
 def write_page(sitting: Sitting, path: Path) -> None:
     """Write the overview at `path`, and a page for each board in the folder of the same name."""
@@ -50,6 +55,7 @@ def write_page(sitting: Sitting, path: Path) -> None:
     )
     pages = {board.name: text for board in boards if (text := board_page(sitting, board))}
     parts = [HEAD, _overview(sitting, boards, set(pages)), *(text for text in claims if text)]
+    parts.append(ELSEWHERE)
     parts += [
         text
         for text in (
