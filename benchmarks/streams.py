@@ -173,9 +173,10 @@ def table(rows: Sequence[dict[str, Any]], log: Log) -> str:
         ]
         moved = [day["churn"] for row in found for day in row["days"] if day["churn"] is not None]
         aucs = [row["auc"] for row in found]
+        ratio = 1 if key[1] == GROWING else key[0]
         spread = f" ± {statistics.stdev(aucs):.4f}" if len(aucs) > 1 else ""
         lines.append(
-            f"| `{key[1]}` | {key[0]:g}x | {max(row['most_bytes'] for row in found):,} "
+            f"| `{key[1]}` | {ratio:g}x | {max(row['most_bytes'] for row in found):,} "
             f"| {means[key]:.4f}{spread} | {halves[0]:.4f} | {halves[1]:.4f} "
             f"| {statistics.fmean(row['logloss'] for row in found):.4f} "
             f"| {f'{statistics.fmean(moved):.1%}' if moved else '-'} "

@@ -229,7 +229,8 @@ KINDS = {
 
 
 def _most(course: Course, kind: str) -> int | None:
-    return max((getattr(line, kind) for line in course.lines if line.bytes), default=None)
+    told = (getattr(line, kind) for line in course.lines)
+    return max((size for size in told if size is not None), default=None)
 
 
 def _new_in(streams: Streams) -> Table:
