@@ -89,9 +89,24 @@ def _read(table: Any, generator: torch.Generator) -> Tensor:
     return table(ids, torch.tensor(ends))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-@given(tree=TREE, ratio=st.integers(2, 30), seed=st.integers(0, 2**20))
+HOW = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+DRAWN = {"tree": TREE, "ratio": st.integers(2, 30), "seed": st.integers(0, 2**20)}
+
+
+@settings(max_examples=25, **HOW)
+@given(**DRAWN)
 def test_any_tree_is_folded_runs_and_comes_back(tree: Any, ratio: int, seed: int) -> None:
+    comes_back(tree, ratio, seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=100, **HOW)
+@given(**DRAWN)
+def test_a_hundred_trees(tree: Any, ratio: int, seed: int) -> None:
+    comes_back(tree, ratio, seed)
+
+
+def comes_back(tree: Any, ratio: int, seed: int) -> None:
     torch.manual_seed(seed)
     model = Tree(tree)
     wanted = [each.shape for each in model(seed)]

@@ -36,7 +36,7 @@ def kill(folder: Path, scenario: str, *words: object) -> list[dict[str, object]]
         ("synth --force", "INT", 2, 5),
         ("train --force", "KILL", 20, 60),
         ("compare --force", "INT", 40, 200),
-        ("stream", "KILL", 12, 60),
+        ("stream", "KILL", 12, 150),
     ],
 )
 def test_a_sample_of_kills(
