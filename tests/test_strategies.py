@@ -21,7 +21,7 @@ from bitfold.streaming.replay import Replay
 from bitfold.streaming.training import StreamTrainer
 from command import bitfold as command
 from interrupting import stopped_after
-from streams import READ, SMALL, figures, outcome, rows_of, write_csv
+from stream_logs import READ, SMALL, figures, outcome, rows_of, write_csv
 
 HOW: dict[str, Any] = SMALL | {"method": "hash", "set": {}}
 ALIGNED: dict[str, Any] = HOW | {"memory": "aligned", "budget": "1100"}

@@ -13,7 +13,7 @@ from bitfold import BitfoldError, stream
 from bitfold.streaming.record import read
 from command import bitfold as command
 from interrupting import stopped_after
-from streams import MIDNIGHT, READ, SMALL, figures, outcome, rows_of, write_csv
+from stream_logs import MIDNIGHT, READ, SMALL, figures, outcome, rows_of, write_csv
 
 
 @pytest.fixture(scope="module")
