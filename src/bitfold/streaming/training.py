@@ -115,15 +115,16 @@ class StreamTrainer(Trainer):
             self.strategy.ended(at.epoch, self.rows.batches("train", EVALUATION_ROWS))
         self.life.epoch_ended()
         trained = at.step_seconds - seconds
+        size = self._serving_bytes()
         return dict(at.scored) | {
             "loss": at.epoch_loss / at.epoch_weight if at.epoch_weight > 0 else None,
             "churn": watched.churn() if at.scored["scored"] else None,
-            "bytes": self._serving_bytes(),
-            "used_bytes": self._used_bytes(),
+            "bytes": size,
+            "used_bytes": self._used_bytes(size),
             "training_bytes": self._training_bytes(),
             "steps": at.step,
             "rows_per_second": (at.rows - rows) / trained if trained > 0 else None,
-            **self._beside_bytes(),
+            **self._beside_bytes(size),
         }
 
     def _scored(self) -> dict[str, Any]:
@@ -167,10 +168,10 @@ class StreamTrainer(Trainer):
         """One step, on what the strategy makes of the rows."""
         return super()._step(self.strategy.mixed(batch, self.position.step), theirs)
 
-    def _beside_bytes(self) -> dict[str, int]:
-        """What is held beside the tables at the window's end, and what the budget bounds."""
+    def _beside_bytes(self, size: int) -> dict[str, int]:
+        """What is held beside tables of `size` bytes, and what the budget bounds."""
         beside = Beside.of(self.model.network, self.strategy)
-        counted = self._serving_bytes() + (beside.total if self.aligned else 0)
+        counted = size + (beside.total if self.aligned else 0)
         return beside.figures() | {"counted_bytes": counted}
 
     def _serving_bytes(self) -> int:
@@ -192,13 +193,15 @@ class StreamTrainer(Trainer):
             )
         return size
 
-    def _used_bytes(self) -> int | None:
-        """Serving bytes but for reserved rows that nobody owns yet; None where none are."""
+    def _used_bytes(self, size: int) -> int | None:
+        """Of `size` bytes to serve those but for reserved rows that nobody owns yet; None where
+        none are reserved.
+        """
         parts = [part for part in self.life.embedders if part.used_bytes() is not None]
         if not parts:
             return None
         free = sum(sum(part.bytes().values()) - (part.used_bytes() or 0) for part in parts)
-        return self._serving_bytes() - free
+        return size - free
 
     def _training_bytes(self) -> int:
         """Bytes of the embeddings as they are trained, with the optimizers' state of them.
