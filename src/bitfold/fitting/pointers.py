@@ -38,10 +38,13 @@ def point(
     most = max(lookup.radix for _, lookup in found)
     size = max(min(SAMPLED * most, MOST), most)
     points = _turned(sample(trained, size, generator), turn)
+    # What a pointer leaves is of use where another one of its chunk follows.
+    more = [any(c == other for other, _ in found[at:]) for at, (c, _) in enumerate(found, 1)]
     left, centroids = _chunks(points, width), []
-    for c, lookup in found:
+    for (c, lookup), goes_on in zip(found, more, strict=True):
         centroids.append(k_means(left[c], lookup.radix, generator))
-        left[c] = left[c] - centroids[-1][closest(left[c], centroids[-1])[0]]
+        if goes_on:
+            left[c] = left[c] - centroids[-1][closest(left[c], centroids[-1])[0]]
     sources: dict[str, Stored] = {}
     for _, lookup in found:
         assert isinstance(lookup.source, Stored)
@@ -53,10 +56,11 @@ def point(
     for chunk in trained.chunks(trained.at_once()):
         left = _chunks(_turned(chunk.vectors, turn).cpu(), width)
         codes = {name: torch.zeros(len(chunk.ids), dtype=torch.int64) for name in sources}
-        for (c, lookup), own in zip(found, centroids, strict=True):
+        for (c, lookup), own, goes_on in zip(found, centroids, more, strict=True):
             assert isinstance(lookup.source, Stored)
             nearest, _ = closest(left[c], own)
-            left[c] = left[c] - own[nearest]
+            if goes_on:
+                left[c] = left[c] - own[nearest]
             codes[lookup.source.table] += nearest * lookup.divisor
         for name, source in sources.items():
             pointers[name][source.of.code_torch(chunk.ids.cpu(), tables)] = codes[name]
