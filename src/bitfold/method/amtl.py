@@ -76,13 +76,7 @@ class Amtl(Method):
                 raise BitfoldError(
                     f"{name} is out of range", got=got, expected=f"{expected} {most}"
                 )
-        if self.map:
-            raise BitfoldError(
-                f"method {self.name!r} keeps a class for each dense id",
-                got="map=true",
-                expected="map=false",
-                fix="map the values to dense ids with a vocabulary, or choose cce or hot-cold",
-            )
+        self.refuse_map("a class for each dense id")
 
     def plan(self, ask: Ask) -> Group:
         """As many rows of each length as the budget buys, where ids are as frequent as Zipf says.

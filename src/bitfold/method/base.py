@@ -139,6 +139,16 @@ class Method(ABC):
         """Whether it may weigh more than the full table where no budget is said."""
         return self.map
 
+    def refuse_map(self, kept: str) -> None:
+        """Raise if places of a map were asked for; `kept` is what each dense id has."""
+        if self.map:
+            raise BitfoldError(
+                f"method {self.name!r} keeps {kept}",
+                got="map=true",
+                expected="map=false",
+                fix="map the values to dense ids with a vocabulary, or choose cce or hot-cold",
+            )
+
     @abstractmethod
     def plan(self, ask: Ask) -> Group:
         """How the fields' vectors are stored within the budget, as one group of all fields.

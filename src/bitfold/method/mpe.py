@@ -127,13 +127,7 @@ class Mpe(Method):
                 raise BitfoldError(f"{name} is out of range", got=got, expected=f"up to {most}")
         if not 0 <= self.search < 1:
             raise BitfoldError("search is out of range", got=self.search, expected="0 to below 1")
-        if self.map:
-            raise BitfoldError(
-                f"method {self.name!r} keeps a row for each dense id",
-                got="map=true",
-                expected="map=false",
-                fix="map the values to dense ids with a vocabulary, or choose cce or hot-cold",
-            )
+        self.refuse_map("a row for each dense id")
         unknown = set(self.chosen) - {*map(str, WIDTHS)}
         if unknown or (self.chosen and not self.chosen.strip("0")):
             raise BitfoldError(

@@ -76,13 +76,7 @@ class OptEmbed(Method):
             raise BitfoldError("search is out of range", got=self.search, expected="0 to 1, apart")
         if not 0 <= self.alpha <= 100:
             raise BitfoldError("alpha is out of range", got=self.alpha, expected="0 to 100")
-        if self.map:
-            raise BitfoldError(
-                f"method {self.name!r} keeps an index of dense ids",
-                got="map=true",
-                expected="map=false",
-                fix="map the values to dense ids with a vocabulary, or choose cce or hot-cold",
-            )
+        self.refuse_map("an index of dense ids")
 
     def plan(self, ask: Ask) -> Group:
         """As many rows as the budget buys beside the index of whose they are."""
