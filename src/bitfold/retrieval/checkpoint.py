@@ -4,8 +4,6 @@ As `bitfold.training.checkpoint`: one sealed file replaces the one before in one
 best weights so far lie in a file of their own that is written before the checkpoint that names it.
 """
 
-import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bitfold.files import check_seal, read_tensors, remove_parts, without_nan, write_tensors
+from bitfold.files import check_seal, read_tensors, remove_parts, write_tensors
 from bitfold.planning.plan import Plan
 from bitfold.records import Count, Number, broken, build, inside, parse_object
 from bitfold.retrieval.memory import Memory
@@ -26,7 +24,7 @@ from bitfold.training.checkpoint import (
     plan_of,
     put_states,
     shapes_of,
-    states_of,
+    write_parts,
 )
 
 __all__ = ["Position", "exists", "load", "load_best", "plan_of", "save", "save_best"]
@@ -68,24 +66,11 @@ def save(
     plan: Plan | None = None,
 ) -> None:
     """Write the checkpoint in `folder`, and remove what it no longer names."""
-    held, scalars = states_of(optimizers)
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"optimizer.{name}": tensor for name, tensor in held.items()}
-    tensors |= {
-        f"memory.{name}": each for name, each in (memory.tensors() if memory else {}).items()
+    more = {
+        "memory": memory.tensors() if memory else {},
+        "random": {"cpu": torch.get_rng_state()},
     }
-    tensors["random.cpu"] = torch.get_rng_state()
-    notes = {
-        "towers": FORMAT,
-        "position": json.dumps(without_nan(dataclasses.asdict(position))),
-        "optimizer": json.dumps(scalars),
-    }
-    if plan is not None:
-        notes["plan"] = json.dumps(plan.to_json())
-    write_tensors(folder / FILE, tensors, notes, seal=True)
-    for old in folder.glob("best-*.safetensors"):
-        if old.name != position.best_file:
-            old.unlink(missing_ok=True)
+    write_parts(folder, {"towers": FORMAT}, position, model, optimizers, more, plan)
 
 
 def save_best(folder: Path, position: Position, model: nn.Module) -> None:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import torch
 from msgspec import Meta
@@ -102,15 +102,44 @@ def save(
     A plan is kept where it is not the one that training began with; a module `beside` the model,
     such as a generator of targets, where there is one (its optimizer is among the others).
     """
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    held, scalars = states_of(optimizers)
-    tensors |= {f"optimizer.{name}": tensor for name, tensor in held.items()}
-    tensors |= {f"random.{name}": state for name, state in random.items()}
+    more = {"random": random}
     if beside is not None:
-        tensors |= {f"targets.{name}": each for name, each in beside.state_dict().items()}
+        more["targets"] = beside.state_dict()
+    write_parts(folder, {"format": str(FORMAT)}, position, model, optimizers, more, plan)
+
+
+class Standing(Protocol):
+    """What a position of any training tells a checkpoint."""
+
+    best_file: str | None
+
+
+def write_parts(
+    folder: Path,
+    kind: dict[str, str],
+    position: Standing,
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    more: Mapping[str, Mapping[str, Tensor]],
+    plan: Plan | None,
+) -> None:
+    """Write a checkpoint in `folder`, and remove the weights that it no longer names.
+
+    Args:
+        folder: of the training.
+        kind: the name of its format, and its version.
+        position: a dataclass.
+        model: its weights are the part `model`.
+        optimizers: their states are the part `optimizer`.
+        more: further parts.
+        plan: the model's, where it is kept.
+    """
+    held, scalars = states_of(optimizers)
+    parts = {"model": model.state_dict(), "optimizer": held, **more}
+    tensors = {f"{part}.{name}": each for part, own in parts.items() for name, each in own.items()}
     notes = {
-        "format": str(FORMAT),
-        "position": json.dumps(without_nan(dataclasses.asdict(position))),
+        **kind,
+        "position": json.dumps(without_nan(dataclasses.asdict(position))),  # type: ignore[call-overload]
         "optimizer": json.dumps(scalars),
     }
     if plan is not None:
