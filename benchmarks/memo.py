@@ -17,16 +17,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from streams import TRAINING, Log, board_parser, log_of, tell
+
 from bitfold.bars import drawing
 from bitfold.data.config import DataConfig
-from bitfold.data.synth.log import SynthConfig
 from bitfold.errors import BitfoldError
 from bitfold.files import read_json, write_json
-from bitfold.report import missing
-from bitfold.report.stream_page import write_streams_page
 from bitfold.runs.options import TrainConfig
 from bitfold.streaming import StreamConfig, stream
-from streams import RECORDS, TRAINING, Log, the_log, write_page
 
 NAMES = ("finetune", "replay", "expand")
 KINDS = ("bytes", "network_bytes", "copy_bytes", "row_bytes")
@@ -84,27 +82,15 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Go through what is not in the records yet, for so many minutes; then write the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="the log and the runs")
-    parser.add_argument("--records", type=Path, default=RECORDS)
-    parser.add_argument("--name", default="memo", help="of the board, and its file")
-    parser.add_argument("--rows", type=float, default=1e6)
-    parser.add_argument("--days", type=int, default=10)
-    parser.add_argument("--ids", type=float, default=200_000)
-    parser.add_argument("--fields", type=int, default=10)
+    parser = board_parser(__doc__, name="memo", rows=1e6, days=10, ids=200_000)
     parser.add_argument("--method", default="binary-code")
     parser.add_argument("--budget", default="1MiB", help="of all that is kept")
     parser.add_argument("--replay-rows", type=float, default=3000)
     parser.add_argument("--replay-share", type=float, default=0.2)
     parser.add_argument("--expand-every", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--minutes", type=float, default=1e9)
-    parser.add_argument("--page", type=Path, help="a page with the board's marks")
     words = parser.parse_args(arguments)
-    synth = SynthConfig(
-        rows=int(words.rows), days=words.days, ids=int(words.ids), fields=words.fields
-    )
-    log = the_log(words.out, synth)
+    log = log_of(words)
     asked = {
         name: getattr(words, name)
         for name in ("method", "budget", "replay_rows", "replay_share", "expand_every")
@@ -130,14 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_json(file, record)
     if not rows:
         return 1
-    text = table(rows)
-    print(text)
-    if words.page is not None:
-        write_page(words.page, words.name, text)
-    runs = [words.out / "runs" / f"{name}-0" for name in NAMES]
-    runs = [run for run in runs if (run / "manifest.json").is_file()]
-    if runs and not missing():
-        print(f"page: {write_streams_page(runs, words.out)}")
+    tell(words, table(rows), [f"{name}-0" for name in NAMES])
     return 0
 
 

@@ -204,27 +204,49 @@ def write_page(page: Path, name: str, text: str) -> None:
     page.write_text(f"{before}{mark}\n{text}\n{mark}\n{after}", encoding="utf-8")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Go through what is not in the records yet, for so many minutes; then write the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def board_parser(
+    doc: str | None, *, name: str, rows: float, days: int, ids: float
+) -> argparse.ArgumentParser:
+    """The options of a board on a synthetic log; a name and the log's size by default."""
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="the log and the runs")
     parser.add_argument("--records", type=Path, default=RECORDS)
-    parser.add_argument("--name", default="synthetic", help="of the board, and its file")
-    parser.add_argument("--rows", type=float, default=20e6)
-    parser.add_argument("--days", type=int, default=14)
-    parser.add_argument("--ids", type=float, default=2e6)
+    parser.add_argument("--name", default=name, help="of the board, and its file")
+    parser.add_argument("--rows", type=float, default=rows)
+    parser.add_argument("--days", type=int, default=days)
+    parser.add_argument("--ids", type=float, default=ids)
     parser.add_argument("--fields", type=int, default=10)
+    parser.add_argument("--minutes", type=float, default=1e9)
+    parser.add_argument("--page", type=Path, help="a page with the board's marks")
+    return parser
+
+
+def log_of(words: argparse.Namespace) -> Log:
+    """The log that a board's options ask for."""
+    size = {"rows": int(words.rows), "days": words.days, "ids": int(words.ids)}
+    return the_log(words.out, SynthConfig(**size, fields=words.fields))
+
+
+def tell(words: argparse.Namespace, text: str, names: Sequence[str]) -> None:
+    """Print a board's table, put it into the page that was named, and draw the finished runs."""
+    print(text)
+    if words.page is not None:
+        write_page(words.page, words.name, text)
+    runs = [words.out / "runs" / name for name in names]
+    runs = [run for run in runs if (run / "manifest.json").is_file()]
+    if runs and not missing():
+        print(f"page: {write_streams_page(runs, words.out)}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Go through what is not in the records yet, for so many minutes; then write the table."""
+    parser = board_parser(__doc__, name="synthetic", rows=20e6, days=14, ids=2e6)
     parser.add_argument("--methods", default=",".join(METHODS), help="with ; between them, if one "
                         "has options: 'cafe;cafe:hot=0.5,every=50'")  # fmt: skip
     parser.add_argument("--ratios", default="64")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--minutes", type=float, default=1e9)
-    parser.add_argument("--page", type=Path, help="a page with the board's marks")
     words = parser.parse_args(arguments)
-    synth = SynthConfig(
-        rows=int(words.rows), days=words.days, ids=int(words.ids), fields=words.fields
-    )
-    log = the_log(words.out, synth)
+    log = log_of(words)
     file = words.records / f"stream-{words.name}.json"
     record: dict[str, Any] = {"log": log.report["config"], "streams": []}
     if file.is_file():
@@ -253,14 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_json(file, record)
     if not rows:
         return 1
-    text = table(rows, log)
-    print(text)
-    if words.page is not None:
-        write_page(words.page, words.name, text)
-    runs = [words.out / "runs" / cell.name for cell in wanted if cell.seed == 0]
-    runs = [run for run in runs if (run / "manifest.json").is_file()]
-    if runs and not missing():
-        print(f"page: {write_streams_page(runs, words.out)}")
+    tell(words, table(rows, log), [cell.name for cell in wanted if cell.seed == 0])
     return 0
 
 
