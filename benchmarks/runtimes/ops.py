@@ -34,7 +34,7 @@ def _mixed(ids: Tensor) -> Tensor:
         return run_of(word ^ run_of(word, 32, 0xFFFFFFFF), 40, 0xFFFF)
 
 
-TABLE = torch.arange(1000)
+TABLE = torch.arange(8000).reshape(1000, 8)
 OPS: dict[str, Run] = {
     '`torch.div(ids, 1000, rounding_mode="floor")`': lambda ids: torch.div(
         ids, 1000, rounding_mode="floor"
@@ -60,7 +60,7 @@ class Op(nn.Module):
         self.run = run
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Of int64 `[B, 4]`, the same."""
+        """Of int64 `[B, 4]`, the results."""
         return self.run(ids)
 
 

@@ -36,7 +36,7 @@ class Format:
         needs: the packages that it is written and read with, as they are imported.
         install: what brings them.
         room: bytes that a file may have beside its weights and 64 a lookup: for the graph, and for
-            the constants of the address.
+            the constants of the address. None: as many as its graph takes.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Format:
     module: str
     needs: tuple[str, ...] = ()
     install: str = "pip install 'bitfold[export]'"
-    room: int = 16 << 10
+    room: int | None = 16 << 10
 
     def check(self) -> None:
         """Raise unless its packages are there."""
@@ -82,9 +82,9 @@ FORMATS = {
             "bitfold.exporting.executorch_file",
             ("executorch",),
             "pip install 'bitfold[executorch]'",
-            room=64 << 10,
+            room=None,
         ),
-        Format("pt2", ".pt2", "bitfold.exporting.pt2_file", room=1 << 20),
+        Format("pt2", ".pt2", "bitfold.exporting.pt2_file", room=None),
     )
 }
 

@@ -141,8 +141,8 @@ def _write(form: Format, graph: Graph, path: Path) -> None:
     """Write a file, and see that it is small and right."""
     with torch.inference_mode(False):
         form.write(graph, path)
-    size, most = path.stat().st_size, graph.weights + form.room + A_LOOKUP * graph.lookups
-    if graph.ours and size > most:
+    size, most = path.stat().st_size, graph.weights + (form.room or 0) + A_LOOKUP * graph.lookups
+    if graph.ours and form.room is not None and size > most:
         raise BitfoldError(
             f"{graph.methods} cannot be exported to {form.name} within its bytes",
             got=f"a file of {size:,} bytes",
