@@ -51,21 +51,26 @@ class Opened:
             self.bytes[runtime] = path.stat().st_size
             self.scorers[runtime] = form.opened(path)
 
-    def rows(self, count: int, generator: torch.Generator) -> Inputs:
-        """Rows: hashed ids of all bits; dense ones in range, and now and then any int64."""
-        ids, numbers = self.graph.draw(count, generator)
-        if self.graph.spoil is not None:
-            wild = torch.randint(-(2**63), 2**63 - 1, ids.shape, generator=generator)
-            ids = torch.where(torch.arange(count).unsqueeze(1) % WILD == 0, wild, ids)
-        return ids, numbers
+    def rows(self, generator: torch.Generator) -> tuple[Inputs, np.ndarray]:
+        """A batch and its scores: hashed ids of all bits; dense ones in range, and now and then
+        any int64, whose rows have no score."""
+        inputs = self.graph.draw(BATCH, generator)
+        wanted = self.graph.eager(inputs).numpy()
+        if self.graph.spoil is None:
+            return inputs, wanted
+        ids, numbers = inputs
+        wild = torch.randint(-(2**63), 2**63 - 1, ids.shape, generator=generator)
+        ids = torch.where(torch.arange(BATCH).unsqueeze(1) % WILD == 0, wild, ids)
+        sizes = torch.tensor([each.num_embeddings for each in self.program.fields])
+        outside = ((ids < 0) | (ids >= sizes)).any(1).numpy()
+        return (ids, numbers), np.where(outside, np.float32(np.nan), wanted)
 
     def chunk(self, number: int) -> dict[str, Any]:
         """Ids, wrong rows and the largest difference of a chunk, the same each time."""
         generator = torch.Generator().manual_seed(1000 + number)
         found: dict[str, Any] = {"ids": 0, "rows": 0, "wrong": {}, "largest": {}}
         for _ in range(SLICES):
-            inputs = self.rows(BATCH, generator)
-            wanted = self.graph.eager(inputs).numpy()
+            inputs, wanted = self.rows(generator)
             given = [each.numpy() for each in inputs]
             found["ids"] += inputs[0].numel()
             found["rows"] += BATCH
