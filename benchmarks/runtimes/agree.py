@@ -85,7 +85,9 @@ class Opened:
         eager: Callable[[Sequence[np.ndarray]], Any] = self._eager
         calls = {"eager": eager, **self.scorers}
         generator = torch.Generator().manual_seed(2)
-        one, many = ([each.numpy() for each in self.rows(rows, generator)] for rows in (1, BATCH))
+        one, many = (
+            [each.numpy() for each in self.graph.draw(rows, generator)] for rows in (1, BATCH)
+        )
         taken: dict[str, dict[str, list[float]]] = {name: {"one": [], "many": []} for name in calls}
         for _ in range(9):
             for name, call in calls.items():

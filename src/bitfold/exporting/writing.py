@@ -52,7 +52,7 @@ def export(
         what: a run, its folder, a `ClickModel`, an `EmbeddingCollection`, or any module that holds
             bitfold's embeddings, such as a folded model.
         out: the file.
-        to: its format, `"onnx"`.
+        to: its format: `"onnx"`, `"executorch"` or `"pt2"` (compiled by AOTInductor).
         inputs: of a module of somebody else's an example of each input, by name, in the order of
             its `forward`: two rows or more. Its output is called `scores`.
         numbers: N of a `ClickModel`; a run knows its own.
