@@ -44,6 +44,7 @@ OPS: dict[str, Run] = {
     "`ids >> 7`": lambda ids: ids >> 7,
     "`ids ^ SALT`": lambda ids: ids ^ SECOND,
     "`ids * ODD`": lambda ids: ids * SECOND,
+    "`ids.sum(1)`": lambda ids: ids.sum(1),
     "`table[((ids & MOST) * 12345 & MOST) % 1000]`": lambda ids: TABLE.to(ids.device)[
         ((ids & MOST) * 12345 & MOST) % 1000
     ],

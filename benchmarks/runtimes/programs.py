@@ -51,7 +51,7 @@ class Program:
                 each.prepare(counts(self.fields))
         network = build_network("deepfm", len(self.fields), WIDTH, NUMBERS, hidden=(32, 16))
         with torch.no_grad():  # rows that are told apart by their scores
-            for weight in (*made.parameters(), *network.parameters()):
+            for weight in made.parameters():
                 weight.normal_(0.0, 0.3)
             for each in made.modules():
                 if isinstance(each, LowBitPool):

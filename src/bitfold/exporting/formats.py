@@ -35,8 +35,8 @@ class Format:
         module: where its two functions are.
         needs: the packages that it is written and read with, as they are imported.
         install: what brings them.
-        room: bytes that a file may have beside its weights and 64 a lookup: for the graph, and for
-            the constants of the address. None: as many as its graph takes.
+        room: bytes that a file may have for its graph, beside its weights and the constants of the
+            address; None for as many as it takes.
     """
 
     name: str

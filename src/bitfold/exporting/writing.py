@@ -24,8 +24,6 @@ from bitfold.runs.folder import load
 from bitfold.runs.manifest import MANIFEST
 from bitfold.runs.run import Run
 
-A_LOOKUP = 64  # bytes of a lookup's constants, where an address has very many
-
 
 def export(
     what: "Run | nn.Module | str | Path",
@@ -141,7 +139,7 @@ def _write(form: Format, graph: Graph, path: Path) -> None:
     """Write a file, and see that it is small and right."""
     with torch.inference_mode(False):
         form.write(graph, path)
-    size, most = path.stat().st_size, graph.weights + (form.room or 0) + A_LOOKUP * graph.lookups
+    size, most = path.stat().st_size, graph.weights + (form.room or 0) + graph.address_bytes
     if graph.ours and form.room is not None and size > most:
         raise BitfoldError(
             f"{graph.methods} cannot be exported to {form.name} within its bytes",
