@@ -11,6 +11,9 @@
 #   make rivals      the libraries that `make bench` measures beside ours, in .rivals
 #   make frameworks  the frameworks of examples/frameworks, in .frameworks
 #   make test-frameworks  their integration tests on real rows: minutes
+#   make runtimes    ExecuTorch beside ONNX Runtime and AOTInductor, in .runtimes
+#   make test-runtimes  what is exported for it, held against torch: minutes
+#   make bench-runtimes  all runtimes on the same ids: an hour or more; docs/serving.md
 #   make integrations  each of them whole and folded: an hour or two; docs/integrations.md
 #   make docs        the site of the documentation, in docs/_build/html
 #   make picture     draw the README's pictures again, from the last demo
@@ -28,11 +31,12 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: demo test test-slow fuzz kill bench results rivals \
-	frameworks test-frameworks integrations lint types docs picture setup clean
+	frameworks test-frameworks runtimes test-runtimes bench-runtimes integrations lint types docs picture setup clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 FRAMEWORKS := .frameworks
+RUNTIMES := .runtimes
 WORKERS ?= 2
 DEMO_OUT ?= demo-out
 BENCH_OUT ?= bench-out
@@ -86,6 +90,14 @@ frameworks: $(FRAMEWORKS)/.ready
 test-frameworks: $(FRAMEWORKS)/.ready
 	OMP_NUM_THREADS=1 $(FRAMEWORKS)/bin/python -m pytest -p no:cacheprovider tests/frameworks
 
+runtimes: $(RUNTIMES)/.ready
+
+test-runtimes: $(RUNTIMES)/.ready
+	OMP_NUM_THREADS=1 $(RUNTIMES)/bin/python -m pytest -p no:cacheprovider tests/runtimes
+
+bench-runtimes: $(RUNTIMES)/.ready
+	$(RUNTIMES)/bin/python -m benchmarks.runtimes --page docs/serving.md
+
 integrations: $(VENV)/.dev-ready $(FRAMEWORKS)/.ready
 	$(BIN)/python benchmarks/integrations.py --data $(DATA) --out $(BENCH_OUT) --page docs/integrations.md
 
@@ -106,7 +118,7 @@ picture: $(VENV)/.dev-ready
 setup: $(VENV)/.dev-ready
 
 clean:
-	rm -rf $(VENV) docs/_build .rivals $(FRAMEWORKS) $(DEMO_OUT) $(BENCH_OUT) $(RESULTS_OUT) $(KILL_OUT) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) docs/_build .rivals $(FRAMEWORKS) $(RUNTIMES) $(DEMO_OUT) $(BENCH_OUT) $(RESULTS_OUT) $(KILL_OUT) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # torch first and alone: its build (CPU or GPU) is the machine's choice, and the constraint on
 # the rest accepts any build of the pinned version.
@@ -135,4 +147,14 @@ $(FRAMEWORKS)/.ready: constraints.txt examples/frameworks/requirements.txt
 	@test -x $(FRAMEWORKS)/bin/python || $(PYTHON) -m venv $(FRAMEWORKS)
 	@$(subst $(BIN),$(FRAMEWORKS)/bin,$(PIP)) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	@$(subst $(BIN),$(FRAMEWORKS)/bin,$(PIP)) --no-deps -r examples/frameworks/requirements.txt -e .
+	@touch $@
+
+# The package with what it needs to train and to export, and ExecuTorch without its dependencies.
+$(RUNTIMES)/.ready: constraints.txt pyproject.toml tests/runtimes/requirements.txt
+	@test -n "$(PYTHON)" || { echo "bitfold needs Python 3.11 or newer; say PYTHON=/path/to/python" >&2; exit 2; }
+	@echo "set-up: runtimes in $(RUNTIMES) ($(PYTHON), a few minutes, 2 GB)"
+	@test -x $(RUNTIMES)/bin/python || $(PYTHON) -m venv $(RUNTIMES)
+	@$(subst $(BIN),$(RUNTIMES)/bin,$(PIP)) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	@$(subst $(BIN),$(RUNTIMES)/bin,$(PIP)) -c constraints.txt -e '.[train,export,testing]' hypothesis
+	@$(subst $(BIN),$(RUNTIMES)/bin,$(PIP)) --no-deps -r tests/runtimes/requirements.txt
 	@touch $@

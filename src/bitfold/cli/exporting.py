@@ -8,7 +8,13 @@ from bitfold.cli.tables import show
 
 @click.command(short_help="Write a run as one file that another runtime scores.")
 @click.argument("run", metavar="RUN")
-@click.option("--to", default="onnx", metavar="FORMAT", show_default=True, help="onnx.")
+@click.option(
+    "--to",
+    default="onnx",
+    metavar="FORMAT",
+    show_default=True,
+    help="onnx, executorch, or pt2 (compiled by AOTInductor).",
+)
 @click.option("--out", required=True, metavar="FILE", help="The file to write: model.onnx.")
 @click.option(
     "--text",

@@ -4,6 +4,7 @@ graphs     a model as such a function, recorded by `torch.export` in the address
 clicks     the function of a click model: probabilities, and NaN for ids out of range
 formats    the kinds of files, by name
 onnx_file  ONNX: what `torch.onnx` writes, made small
+executorch_file, pt2_file   ExecuTorch's programs; AOTInductor's compiled packages
 checking   a file held against its model before it takes its place
 models     that of anybody's model
 beside     what turns raw values into the inputs

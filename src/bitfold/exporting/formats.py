@@ -35,6 +35,8 @@ class Format:
         module: where its two functions are.
         needs: the packages that it is written and read with, as they are imported.
         install: what brings them.
+        room: bytes that a file may have for its graph, beside its weights and the constants of the
+            address; None for as many as it takes.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Format:
     module: str
     needs: tuple[str, ...] = ()
     install: str = "pip install 'bitfold[export]'"
+    room: int | None = 16 << 10
 
     def check(self) -> None:
         """Raise unless its packages are there."""
@@ -73,6 +76,15 @@ FORMATS = {
             "bitfold.exporting.onnx_file",
             ("onnx", "onnxscript", "onnxruntime"),
         ),
+        Format(
+            "executorch",
+            ".pte",
+            "bitfold.exporting.executorch_file",
+            ("executorch",),
+            "pip install 'bitfold[executorch]'",
+            room=None,
+        ),
+        Format("pt2", ".pt2", "bitfold.exporting.pt2_file", room=None),
     )
 }
 

@@ -53,10 +53,14 @@ class Graph:
         Raises:
             BitfoldError: something in it cannot be recorded.
         """
+        return self.recorded(self.shapes)
+
+    def recorded(self, shapes: tuple[Any, ...]) -> "torch.export.ExportedProgram":
+        """As `program`, with other bounds of the dimensions that may differ."""
         with recording():
             try:
                 return torch.export.export(
-                    self.module, self.examples, dynamic_shapes=self.shapes, strict=False
+                    self.module, self.examples, dynamic_shapes=shapes, strict=False
                 )
             except Exception as error:
                 raise BitfoldError(

@@ -24,8 +24,6 @@ from bitfold.runs.folder import load
 from bitfold.runs.manifest import MANIFEST
 from bitfold.runs.run import Run
 
-ROOM = 16 << 10  # bytes of a file beside its weights: the graph, and constants of the address
-
 
 def export(
     what: "Run | nn.Module | str | Path",
@@ -52,7 +50,7 @@ def export(
         what: a run, its folder, a `ClickModel`, an `EmbeddingCollection`, or any module that holds
             bitfold's embeddings, such as a folded model.
         out: the file.
-        to: its format, `"onnx"`.
+        to: its format: `"onnx"`, `"executorch"` or `"pt2"` (compiled by AOTInductor).
         inputs: of a module of somebody else's an example of each input, by name, in the order of
             its `forward`: two rows or more. Its output is called `scores`.
         numbers: N of a `ClickModel`; a run knows its own.
@@ -141,8 +139,8 @@ def _write(form: Format, graph: Graph, path: Path) -> None:
     """Write a file, and see that it is small and right."""
     with torch.inference_mode(False):
         form.write(graph, path)
-    size, most = path.stat().st_size, graph.weights + ROOM + graph.address_bytes
-    if graph.ours and size > most:
+    size, most = path.stat().st_size, graph.weights + (form.room or 0) + graph.address_bytes
+    if graph.ours and form.room is not None and size > most:
         raise BitfoldError(
             f"{graph.methods} cannot be exported to {form.name} within its bytes",
             got=f"a file of {size:,} bytes",

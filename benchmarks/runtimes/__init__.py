@@ -1,0 +1,1 @@
+"""Do all runtimes of exported files compute what torch does?"""
