@@ -88,7 +88,7 @@ class Run(Shown):
         """What turns a few rows into ids, made once."""
         from bitfold.data.single import RowEncoder
 
-        return RowEncoder(self.schema)
+        return RowEncoder(self.schema.rules())
 
     @cached_property
     def device(self) -> torch.device:
