@@ -1,6 +1,8 @@
 """The cells of one column, value by value, to ids or numbers: what `single` is made of."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from itertools import repeat
 from math import inf, nan
 from typing import Any, Generic, TypeVar
 
@@ -16,6 +18,9 @@ T = TypeVar("T")
 
 _INTEGERS = ("int", "text:int", "cells:int")
 """Types in whose spelling an integer is written as ever."""
+
+_MANY = 16  # rows from which looking at all values first is worth it
+_SIMPLE = {str, int, float, type(None)}
 
 
 class Cells(Generic[T]):
@@ -53,7 +58,7 @@ class Cells(Generic[T]):
             ) from None
         return out
 
-    def into(self, out: list[T], values: Iterable[Any]) -> None:
+    def into(self, out: list[T], values: Sequence[Any]) -> None:
         """Append what each cell is, one by one, so that `out` tells how far it came."""
         raise NotImplementedError
 
@@ -70,8 +75,27 @@ class HashedIds(Cells[int]):
         self.seed, self.hash = rules.config.hash_seed, hasher()
         self.none = missing_id(self.seed) % 2**64
 
-    def into(self, out: list[int], values: Iterable[Any]) -> None:
+    def into(self, out: list[int], values: Sequence[Any]) -> None:
         """Append the id of each value; a missing one has an id, too."""
+        kinds = set(map(type, values)) if len(values) > _MANY else set()
+        if kinds == {str} and self.spell is None and not self.missing:
+            with suppress(UnicodeEncodeError):  # some rows came before the one to be named
+                out.extend(map(self.hash, map(str.encode, values), repeat(self.seed)))
+                return
+            del out[:]
+        elif kinds and len(kinds - {type(None)}) == 1 and kinds <= _SIMPLE:
+            # Values of one type that are equal have one text.
+            known = dict.fromkeys(values, 0)
+            found: list[int] = []
+            with suppress(BitfoldError):
+                self.one_by_one(found, known)
+                known.update(zip(known, found, strict=True))
+                out.extend(map(known.__getitem__, values))
+                return
+        self.one_by_one(out, values)
+
+    def one_by_one(self, out: list[int], values: Iterable[Any]) -> None:
+        """Append the id of each value, whatever its type."""
         append, hashed, seed, spell = out.append, self.hash, self.seed, self.spell
         for value in values:
             kind = type(value)
@@ -93,7 +117,7 @@ class HashedIds(Cells[int]):
 class DenseIds(Cells[int]):
     """Ids that the column holds already."""
 
-    def into(self, out: list[int], values: Iterable[Any]) -> None:
+    def into(self, out: list[int], values: Sequence[Any]) -> None:
         """Append each id."""
         out.extend(map(dense_id, values))
 
@@ -107,7 +131,7 @@ class Bag(Cells[list[int]]):
         self.dense = rules.config.ids == "dense"
         self.spell, self.hashed = speller(rules.types.get(name, "")), HashedIds(name, rules)
 
-    def into(self, out: list[list[int]], values: Iterable[Any]) -> None:
+    def into(self, out: list[list[int]], values: Sequence[Any]) -> None:
         """Append the ids of each row's bag."""
         for value in values:
             if isinstance(value, str) and value in self.missing:
@@ -124,15 +148,15 @@ class Bag(Cells[list[int]]):
 class Numbers(Cells[float]):
     """Finite numbers; NaN where they are missing."""
 
-    def into(self, out: list[float], values: Iterable[Any]) -> None:
+    def into(self, out: list[float], values: Sequence[Any]) -> None:
         """Append each number."""
+        floats = not self.missing and set(map(type, values)) == {float}
+        if floats and inf not in values and -inf not in values:
+            out.extend(values)
+            return
         for value in values:
-            if type(value) is float and not self.missing:
-                number = value
-            elif self.missing and text_of(value) in self.missing:
-                number = nan
-            else:
-                number = number_of(value)
+            lacking = self.missing and text_of(value) in self.missing
+            number = nan if lacking else number_of(value)
             if number in (inf, -inf):
                 raise BitfoldError(
                     "the numeric column holds what is no number",

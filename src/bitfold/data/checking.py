@@ -1,7 +1,7 @@
-"""One row in memory: whether it is a dictionary of the columns that are wanted."""
+"""Rows in memory: whether they are dictionaries of the columns that are wanted."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bitfold.errors import BitfoldError
@@ -34,3 +34,21 @@ def check_row(row: Any, wanted: Sequence[str], index: int) -> None:
                 if near
                 else "give the row's values by column name",
             )
+
+
+def rows_of(rows: Any) -> Sequence[Any]:
+    """Several rows as a sequence; the rows themselves are looked at by `check_row`.
+
+    Raises:
+        BitfoldError: it is one row, columns by name, or nothing that has rows.
+    """
+    if isinstance(rows, list | tuple):
+        return rows
+    if isinstance(rows, Mapping | str | bytes) or not isinstance(rows, Iterable):
+        raise BitfoldError(
+            "these are no rows",
+            got=f"a {type(rows).__name__}",
+            expected="a list of dictionaries, one a row",
+            fix="give one row to score(), columns by name or a frame to scores_of()",
+        )
+    return list(rows)
