@@ -139,8 +139,10 @@ class Run(Shown):
             >>> rows = {"user": [1, 2, 3, 4] * 50, "clicked": [0, 1, 1, 0] * 50}
             >>> run = bitfold.train(rows, label="clicked", fields="user", method="full", width=4)
             >>> scorer = run.scorer()
-            >>> scorer.columns, scorer.score({"user": 1}) == run.predict({"user": 1})[0]
-            (('user',), True)
+            >>> scorer.columns
+            ('user',)
+            >>> scorer.score({"user": 1}) == float(run.predict({"user": 1})[0])
+            True
         """
         from bitfold.runs.scorer import Scorer
 
