@@ -103,7 +103,7 @@ def _cut(text: object) -> str:
     return plain if len(plain) <= _LONGEST else plain[: _LONGEST - 3] + "..."
 
 
-_PATH = re.compile(r"(?:~|\.{1,2}|\b[A-Za-z]:)?[/\\](?:[^\s'\"/\\:,]+[/\\])*([^\s'\"/\\:,]*)")
+_PATH = re.compile(r"(?:[A-Za-z]:|[^\s'\"/\\:,]+)?[/\\](?:[^\s'\"/\\:,]+[/\\])*([^\s'\"/\\:,]*)")
 
 
 def without_paths(error: BitfoldError, *known: str) -> BitfoldError:
@@ -123,6 +123,7 @@ def without_paths(error: BitfoldError, *known: str) -> BitfoldError:
             return None
         said = str(text)
         for path in sorted(filter(None, known), key=len, reverse=True):
+            said = re.sub(re.escape(path) + r"[/\\]", "", said)
             said = said.replace(path, re.split(r"[/\\]", path.rstrip("/\\"))[-1])
         return _PATH.sub(lambda match: match[1], said)
 

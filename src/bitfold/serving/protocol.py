@@ -38,6 +38,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_asked", "_begun", "_blocked", "_body", "_busy", "_closed",
+        "_ended",
         "_got", "_head", "_held", "_job",
         "_keep", "_lingering", "_parser", "_progress", "_queue", "_running", "_server", "_since",
         "_size", "_transport", "_unread", "_url", "deadline",
@@ -49,7 +50,9 @@ class Connection(asyncio.Protocol):
         self._queue: deque[tuple[Request, bool]] = deque()
         self._busy: Request | None = None
         self._job: Job | None = None
-        self._begun = self._closed = self._lingering = self._blocked = self._running = False
+        self._begun = self._closed = self._ended = self._lingering = self._blocked = (
+            self._running
+        ) = False
         self._keep = True
         self._since = 0.0
         self._held = 0  # bytes of bodies
@@ -99,14 +102,13 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request."""
-        if self._lingering or self._closed:
+        if self._over() or self._ended:
             return
         before = self._progress
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._keep = False  # nothing is upgraded to; the request was whole, and is answered
-            self._queue = deque((request, False) for request, _ in self._queue)
+            self._ended = True  # nothing is upgraded to; the request was whole, and is answered
         except httptools.HttpParserError as error:
             if not self._over():
                 self._refuse(
@@ -124,7 +126,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client sends no more; it may still wait for answers."""
-        self._keep = False
+        self._ended = True
         return self._busy is not None or bool(self._queue)
 
     def pause_writing(self) -> None:
@@ -246,7 +248,7 @@ class Connection(asyncio.Protocol):
         self._running = True
         while self._queue and self._busy is None and not self._closed and not self._blocked:
             request, keep = self._queue.popleft()
-            self._busy, self._keep = request, keep and self._keep
+            self._busy, self._keep = request, keep
             self._since = time.perf_counter()
             job = self._server.app.handle(request, self._answer)
             if self._busy is request:
@@ -263,7 +265,8 @@ class Connection(asyncio.Protocol):
         size = len(request.body)
         self._held -= size
         server.held -= size
-        keep = self._keep and not server.stopping
+        last = not self._queue and (self._ended or server.stopping)
+        keep = self._keep and not last
         self._write(response, keep=keep, bare=request.method == "HEAD")
         server.answered(request, response, time.perf_counter() - self._since)
         if not keep:
