@@ -2,22 +2,15 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
 
 from bitfold.errors import BitfoldError
 from bitfold.files import sha256
 from bitfold.records import inside
 from bitfold.runs.manifest import MANIFEST
 from bitfold.serving.models import Scorer
-
-if TYPE_CHECKING:
-    from bitfold.runs.run import Run
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}")
 """Names of runs that a client may ask for."""
@@ -97,33 +90,8 @@ def _digest(folder: Path) -> str | None:
 def _run(folder: Path) -> Scorer:
     from bitfold.runs.folder import load
 
-    return RunScorer(load(folder))
+    return load(folder).scorer()
 
 
 def _exported(path: Path) -> Scorer:
     raise BitfoldError("exported files are not served yet", got=path.name, expected="a run")
-
-
-class RunScorer:
-    """Scores of a run.
-
-    Args:
-        run: a loaded one.
-    """
-
-    def __init__(self, run: "Run") -> None:
-        self.digest = sha256(run.path / MANIFEST)
-        self.columns: tuple[str, ...] = run._encoder.columns
-        self._run = run
-
-    def score(self, row: Mapping[str, Any]) -> float:
-        """The probability of one row."""
-        return float(self.scores([row])[0])
-
-    def scores(self, rows: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.float32]:
-        """The probabilities `[B]` of rows."""
-        return self._run.predict(list(rows))
-
-    def scores_of(self, data: Any) -> npt.NDArray[np.float32]:
-        """The probabilities `[B]` of a table in memory."""
-        return self._run.predict(data)
