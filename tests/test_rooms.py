@@ -54,7 +54,7 @@ COMMON = {
     *("settings", "showing", "terminal", "threads"),
 }
 # What stands on all rooms: the public functions. Nothing imports them.
-FACES = {"", "__main__", "api", "extending", "listening", "sklearn"}
+FACES = {"", "__main__", "api", "extending", "listening", "lite", "sklearn"}
 
 
 def room_of(module: str) -> str:
