@@ -5,11 +5,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from bitfold.errors import BitfoldError
 from bitfold.files import sha256
 from bitfold.records import inside
-from bitfold.runs.manifest import MANIFEST
 from bitfold.serving.models import Scorer
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}")
@@ -57,7 +60,7 @@ class Source:
 
     def signature(self) -> tuple[object, ...]:
         """What changes when another model lies there; links are followed."""
-        files = [self.path, Path(f"{self.path}.json")] if self.is_file else [self.path / MANIFEST]
+        files = [self.path, Path(f"{self.path}.json")] if self.is_file else [_manifest(self.path)]
         found: list[object] = [os.path.realpath(self.path)]
         for file in files:
             try:
@@ -82,7 +85,7 @@ class Source:
 
 def _digest(folder: Path) -> str | None:
     try:
-        return sha256(folder / MANIFEST)
+        return sha256(_manifest(folder))
     except (OSError, BitfoldError):
         return None
 
@@ -93,5 +96,30 @@ def _run(folder: Path) -> Scorer:
     return load(folder).scorer()
 
 
+def _manifest(folder: Path) -> Path:
+    from bitfold.runs.manifest import MANIFEST  # here: an exported file needs nothing of runs
+
+    return folder / MANIFEST
+
+
 def _exported(path: Path) -> Scorer:
-    raise BitfoldError("exported files are not served yet", got=path.name, expected="a run")
+    from bitfold.lite import load
+
+    return ExportedScorer(load(path))
+
+
+class ExportedScorer:
+    """The scores of an exported file, also of Arrow tables.
+
+    Args:
+        scorer: of `bitfold.lite`, which reads tables as columns by name.
+    """
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.digest, self.columns = scorer.digest, scorer.columns
+        self.score, self.scores = scorer.score, scorer.scores
+        self._scores_of = scorer.scores_of
+
+    def scores_of(self, data: Any) -> npt.NDArray[np.float32]:
+        """The probabilities `[B]` of an Arrow table."""
+        return self._scores_of({name: data.column(name) for name in data.schema.names})
