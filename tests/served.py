@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import re
 import socket
 import threading
 import time
@@ -94,22 +95,37 @@ class Served:
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
 
-    def raw(self, sent: bytes, *, end: bool = True) -> bytes:
-        """All that the server says to some bytes until it closes."""
+    def raw(self, sent: bytes, answers: int = 1) -> bytes:
+        """What the server says to some bytes: so many answers, or less if it closes."""
         with self.connect() as sock:
-            sock.sendall(sent)
-            if end:
-                sock.shutdown(socket.SHUT_WR)
-            return until_closed(sock)
+            got = b""
+            with contextlib.suppress(ConnectionError):
+                sock.sendall(sent)
+                while len(bodies(got)) < answers and (part := sock.recv(65536)):
+                    got += part
+            return got
 
     def settled(self) -> bool:
         """Whether, after a moment, nothing is held and nothing waits."""
         return eventually(
             lambda: (
-                self.server.held == 0 == self.app.batcher.waiting
-                and len(self.server.connections) == 0
+                self.server.requests.held == 0 == self.app.batcher.waiting
+                and self.server.requests.open == 0
             )
         )
+
+
+def bodies(got: bytes) -> list[bytes]:
+    """The bodies of the whole answers in some bytes."""
+    found = []
+    while (end := got.find(b"\r\n\r\n")) >= 0:
+        length = re.search(rb"\r\ncontent-length: (\d+)", got[:end])
+        size = end + 4 + (int(length[1]) if length else 0)
+        if len(got) < size:
+            break
+        found.append(got[end + 4 : size])
+        got = got[size:]
+    return found
 
 
 def until_closed(sock: socket.socket) -> bytes:
@@ -145,11 +161,12 @@ def serving(
         app.models.swap(lambda: scorer)
     sock = bound("127.0.0.1", 0)
     loop = asyncio.new_event_loop()
-    server = Server(app, access_log=access_log)
+    port = sock.getsockname()[1]
+    server = Server(app, sock, access_log=access_log)
     begun, ended = threading.Event(), asyncio.Event()
 
     async def main() -> None:
-        await server.listen(sock)
+        server.start()
         begun.set()
         await ended.wait()
         await server.stop()
@@ -158,10 +175,9 @@ def serving(
     thread.start()
     try:
         assert begun.wait(10)
-        yield Served(app, server, sock.getsockname()[1], loop)
+        yield Served(app, server, port, loop)
     finally:
         loop.call_soon_threadsafe(ended.set)
         thread.join(30)
         loop.close()
-        sock.close()
     assert not thread.is_alive()

@@ -229,12 +229,18 @@ def test_a_server_that_stops_finishes_what_it_took() -> None:
     body = json.dumps({"rows": [{"user": 1}]}).encode()
     sent = b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
     sent += b"content-length: %d\r\n\r\n%b" % (len(body), body)
+    ends = [20, len(sent) - 9, *[len(sent)] * 5]  # within the head, within the body, whole
     with serving(Fake(seconds=0.3)) as served:
-        socks = [served.connect() for _ in range(6)]
-        assert eventually(lambda: len(served.server.connections) == 6)
-        for sock in socks[1:]:
-            sock.sendall(sent)
-        time.sleep(0.05)
+        socks = [served.connect() for _ in range(8)]
+        for sock, end in zip(socks[1:], ends, strict=True):
+            sock.sendall(sent[:end])
+        assert eventually(lambda: served.server.requests.open == 6)
+
+        def late() -> None:
+            for sock, end in zip(socks[1:], ends, strict=True):
+                sock.sendall(sent[end:])
+
+        threading.Timer(1.5, late).start()  # the server is asked to stop before
     for sock in socks[1:]:
         assert until_closed(sock).startswith(b"HTTP/1.1 200 ")
     assert until_closed(socks[0]) == b""
@@ -247,7 +253,7 @@ def test_a_server_that_stops_tells_who_asks_again() -> None:
         client = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
         client.request("GET", "/ready")
         assert client.getresponse().read()
-        served.server.stopping = served.app.stopping = True
+        served.app.stopping = True
         client.request("GET", "/ready")
         got = client.getresponse()
         assert (got.status, got.headers["connection"]) == (503, "close")

@@ -33,10 +33,10 @@ _SHORTEST = 8
 )  # fmt: skip
 @click.option("--body-bytes", type=int, help="The largest body.  [default: 8388608]")
 @click.option("--rows", type=int, help="The most rows of a request.  [default: 10000]")
-@click.option("--read-seconds", type=float, help="For a request to come whole.  [default: 10]")
+@click.option("--read-seconds", type=float, help="For a request to come.  [default: 10]")
 @click.option("--answer-seconds", type=float, help="For an answer.  [default: 10]")
 @click.option("--waiting-rows", type=int, help="Rows that may wait; 429 beyond.  [default: 100000]")
-@click.option("--connections", type=int, help="Open connections; 503 beyond.  [default: 10000]")
+@click.option("--connections", type=int, help="Open connections; more wait.  [default: 10000]")
 @click.option(
     "--stop-seconds", type=float, help="To finish what was accepted at the end.  [default: 20]"
 )
@@ -63,7 +63,7 @@ def serve(
         -d '{"rows": [{"user": 7, "item": "a"}]}'
     """
     try:
-        import httptools  # noqa: F401
+        import granian  # noqa: F401
         import prometheus_client  # noqa: F401
     except ImportError as error:
         raise BitfoldError(

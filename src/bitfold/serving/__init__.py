@@ -12,8 +12,8 @@ measuring     what `/metrics` shows
 openapi       the description of the server
 page          the page at `/`
 app           requests to answers
-protocol      one connection
+rsgi          one request, as the library hands it over
 watching      a model that changes on the disk
 logs          structured logs
-server        the socket, signals, the end
+server        the socket, the library, signals, the end
 """

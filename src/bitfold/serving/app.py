@@ -66,7 +66,7 @@ class App:
     token: str | None = None
     metrics: Metrics = field(default_factory=Metrics)
     stopping: bool = False
-    connections: Callable[[], int] = lambda: 0
+    open_requests: Callable[[], int] = lambda: 0
 
     def __post_init__(self) -> None:
         self.models = Models(self.metrics.swapped)
@@ -134,7 +134,7 @@ class App:
         except Refused as error:
             reply(error.response())
         except Exception as error:  # ours: the client gets no traceback, the log does
-            reply(_fault(error))
+            reply(fault(error))
         return None
 
     def counted(self, path: str, status: int) -> None:
@@ -211,7 +211,7 @@ class App:
 
     def _metrics(self, request: Request, reply: Reply) -> None:
         self.metrics.waiting.set(self.batcher.waiting)
-        self.metrics.connections.set(self.connections())
+        self.metrics.open.set(self.open_requests())
         reply(Response(200, self.metrics.text(), CONTENT_TYPE))
 
     def _openapi(self, request: Request, reply: Reply) -> None:
@@ -310,10 +310,11 @@ def _failed(error: Exception) -> Response:
         return error.response()
     if isinstance(error, BitfoldError):
         return Refused(422, error).response()
-    return _fault(error)
+    return fault(error)
 
 
-def _fault(error: Exception) -> Response:
+def fault(error: Exception) -> Response:
+    """The answer to what is no client's mistake; the log says more."""
     log("fault", problem=repr(error))
     return refused(500, "a fault of the server's own", fix="its log says more").response()
 

@@ -12,11 +12,12 @@ class Limits:
     Args:
         body_bytes: the largest body of a request (413).
         rows: the most rows of a request (413).
-        read_seconds: a request is read whole in this time (408), and an answer taken.
+        read_seconds: a head is read in this time (else the connection is closed), then a body in
+            as much (408), and an answer taken; a connection on which nothing is asked for so long
+            is closed.
         answer_seconds: an answer is there in this time after its request (503).
         waiting_rows: rows that may wait for the model (429 with Retry-After).
-        connections: open connections (503 beyond).
-        idle_seconds: a connection without a request is closed after so long.
+        connections: open connections; more wait until one is closed.
         stop_seconds: what was accepted is finished within this time when the server stops.
     """
 
@@ -26,7 +27,6 @@ class Limits:
     answer_seconds: float = 10.0
     waiting_rows: int = 100_000
     connections: int = 10_000
-    idle_seconds: float = 75.0
     stop_seconds: float = 20.0
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ class Limits:
 
 
 HEAD_BYTES = 32 << 10
-"""The request line and the headers of a request (431)."""
+"""About the most of a request line and its headers (431)."""
 
 LINGER_SECONDS = 2.0
 """How long a refused client may go on sending before it is cut off: so it reads its answer."""

@@ -39,7 +39,7 @@ class Metrics:
             "bitfold_batch_rows", "Rows scored together", buckets=_ROWS, registry=of
         )
         self.waiting = Gauge("bitfold_waiting_rows", "Rows that wait for the model", registry=of)
-        self.connections = Gauge("bitfold_connections", "Open connections", registry=of)
+        self.open = Gauge("bitfold_open_requests", "Requests that have no answer yet", registry=of)
         self._model = Gauge(
             "bitfold_model_info", "The run that answers, by its digest", ["run"], registry=of
         )

@@ -1,4 +1,8 @@
-"""The server: a socket, its connections, signals, and an end that loses no request."""
+"""The server: a socket, the library that speaks HTTP on it, signals, and an end that loses nothing.
+
+HTTP is Granian's, within this process: Hyper parses and writes in a thread without the
+interpreter, and requests reach the loop of this one.
+"""
 
 import asyncio
 import contextlib
@@ -6,92 +10,90 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from email.utils import formatdate
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.net import SocketHolder  # type: ignore[attr-defined]
+from granian.server.embed import Server as Embedded
 
 from bitfold.errors import BitfoldError
 from bitfold.serving.app import App
-from bitfold.serving.limits import Limits
+from bitfold.serving.limits import HEAD_BYTES, Limits
 from bitfold.serving.logs import log, notes_to_log
-from bitfold.serving.protocol import Connection
+from bitfold.serving.rsgi import Requests
 from bitfold.serving.tables import warm_tables
 from bitfold.serving.watching import watch
 
-if TYPE_CHECKING:
-    from bitfold.serving.messages import Request, Response
-
-_LOOK = 0.25  # seconds between two looks at deadlines
+_BACKLOG = 4096  # connections that the kernel holds for us
 _GRACE = 0.5  # seconds in which a client that asks again is still answered at the end
-_OTHER_FILES = 192  # descriptors that are no connections
+_OTHER_FILES = 256  # descriptors that are no connections
 _SWITCH = 0.0005  # seconds that a thread keeps the interpreter while another waits
 
 
+class _Granian(Embedded):
+    """Granian on a socket of ours, so that its port is known and what it has is as we want it."""
+
+    def __init__(self, requests: Requests, sock: socket.socket, limits: Limits) -> None:
+        super().__init__(
+            requests,
+            interface=Interfaces.RSGI,
+            http=HTTPModes.http1,
+            http1_settings=HTTP1Settings(
+                header_read_timeout=max(1, round(limits.read_seconds * 1000)),
+                max_buffer_size=HEAD_BYTES,
+            ),
+            websockets=False,
+            backlog=_BACKLOG,
+            backpressure=limits.connections,
+            log_enabled=False,
+            log_dictconfig={"incremental": True, "handlers": {}, "loggers": {}},
+        )
+        self._sock = sock
+
+    def _init_shared_socket(self) -> None:
+        self._shd: Any = SocketHolder(self._sock.detach(), False, _BACKLOG)  # type: ignore[call-arg]
+
+
 class Server:
-    """Connections of one application.
+    """One application on one socket.
 
     Args:
         app: what answers.
+        sock: a listening socket, which is the server's from now on.
         access_log: write a line for each request.
     """
 
-    def __init__(self, app: App, *, access_log: bool = False) -> None:
+    def __init__(self, app: App, sock: socket.socket, *, access_log: bool = False) -> None:
         self.app = app
-        self.limits: Limits = app.limits
-        self.connections: set[Connection] = set()
-        self.held = 0
-        self.stopping = False
-        self.date = formatdate(usegmt=True).encode()
-        self._access = access_log
-        room = _descriptors(self.limits.connections + 2 * _OTHER_FILES) - 2 * _OTHER_FILES
-        self.most_connections = max(1, min(self.limits.connections, room))
-        self.spare_connections = _OTHER_FILES
-        app.connections = self.connections.__len__
+        self.requests = Requests(app, access_log=access_log)
+        room = _descriptors(app.limits.connections + _OTHER_FILES) - _OTHER_FILES
+        self.connections = max(1, min(app.limits.connections, room))
+        _set_up(sock, app.limits.read_seconds)
+        self._granian = _Granian(
+            self.requests, sock, replace(app.limits, connections=self.connections)
+        )
 
-    def answered(self, request: "Request", response: "Response", seconds: float) -> None:
-        """An answer was written."""
-        self.app.counted(request.path, response.status)
-        if self._access:
-            log(
-                "request", method=request.method, path=request.path[:200],
-                status=response.status, bytes=len(request.body), seconds=round(seconds, 6),
-            )  # fmt: skip
-
-    async def listen(self, sock: socket.socket) -> None:
-        """Begin to take connections."""
-        loop = asyncio.get_running_loop()
-        self.now: Callable[[], float] = loop.time
-        self.app.start(loop)
-        self._listener = await loop.create_server(lambda: Connection(self), sock=sock, backlog=4096)
+    def start(self) -> None:
+        """Begin to take requests, in the running loop."""
+        self.app.start(asyncio.get_running_loop())
         self.app.batcher.worker(warm_tables)
-        self._sweeper = asyncio.ensure_future(self._sweep())
-
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(_LOOK)
-            self.date = formatdate(usegmt=True).encode()
-            now = self.now()
-            for each in [each for each in self.connections if each.deadline < now]:
-                each.expire()
+        self.ended = asyncio.ensure_future(self._granian.serve())
 
     async def stop(self) -> None:
-        """Take no more connections, finish what was accepted, then close.
+        """Finish what was accepted, then end.
 
         A client that asks again and again may be about to: for a moment it still gets its answer,
         with the word that the connection ends, where a closed connection would lose a request.
         """
-        self.stopping = self.app.stopping = True
-        self._listener.close()
-        begun = self.now()
-        await asyncio.sleep(0.02)  # what the listener took reaches its connection
-        while self.connections and self.now() < begun + self.limits.stop_seconds:
-            for each in list(self.connections):
-                if each.idle and self.now() > begun + min(_GRACE, self.limits.stop_seconds / 2):
-                    each.close()
-            await asyncio.sleep(0.02)
-        for each in list(self.connections):
-            each.abort()
-        self._sweeper.cancel()
+        seconds = self.app.limits.stop_seconds
+        grace = min(_GRACE, seconds / 2)
+        self.app.stopping = True
+        await asyncio.sleep(grace)
+        self._granian.stop()  # type: ignore[no-untyped-call]
+        await asyncio.wait([self.ended], timeout=seconds - grace)
         self.app.close()
 
 
@@ -113,7 +115,7 @@ def bound(host: str, port: int) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
-        sock.listen(4096)
+        sock.listen(_BACKLOG)
     except OSError as error:
         sock.close()
         raise BitfoldError(
@@ -146,17 +148,15 @@ def run(
     sys.setswitchinterval(_SWITCH)
     notes_to_log()
     with asyncio.Runner(loop_factory=_loop()) as runner:
-        runner.run(_serve(Server(app, access_log=access_log), sock, watching, ready))
+        runner.run(_serve(Server(app, sock, access_log=access_log), watching, ready))
 
 
-async def _serve(
-    server: Server, sock: socket.socket, watching: bool, ready: Callable[[], None]
-) -> None:
+async def _serve(server: Server, watching: bool, ready: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     asked: asyncio.Queue[int] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.put_nowait, number)
-    await server.listen(sock)
+    server.start()
     app = server.app
 
     async def reload() -> object:
@@ -164,20 +164,32 @@ async def _serve(
 
     watcher = asyncio.ensure_future(watch(app.source, reload)) if watching else None
     model = app.models.current
-    log("serving", run=model.digest if model else None, connections=server.most_connections)
+    log("serving", run=model.digest if model else None, connections=server.connections)
     ready()
-    await asked.get()
-    log("stopping", connections=len(server.connections))
+    await _first(asked.get(), server.ended)
+    log("stopping", requests=server.requests.open)
     if watcher is not None:
         watcher.cancel()
-    stopped = asyncio.ensure_future(server.stop())
-    again = asyncio.ensure_future(asked.get())
-    await asyncio.wait([stopped, again], return_when=asyncio.FIRST_COMPLETED)
-    again.cancel()
-    stopped.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await stopped
+    await _first(server.stop(), asked.get())
     log("stopped")
+
+
+async def _first(*awaited: Awaitable[object]) -> None:
+    """Wait for one of them, and let go of the others."""
+    tasks = [asyncio.ensure_future(each) for each in awaited]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        if task.done():
+            task.result()
+        else:
+            task.cancel()
+
+
+def _set_up(sock: socket.socket, seconds: float) -> None:
+    """Options that connections get from the socket on which they come."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux: cut off who takes no answers
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(seconds * 1000)))
 
 
 def _descriptors(wanted: int) -> int:
