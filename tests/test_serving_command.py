@@ -214,7 +214,8 @@ def test_a_link_is_watched_and_a_token_asked_for(runs: Path, tmp_path: Path) -> 
     link.symlink_to(runs / "a")
     token = tmp_path / "token"
     token.write_text("a-token-of-ours\n")
-    with serve(link, "--watch", "--token-file", token, BITFOLD_TOKEN="another-token") as served:
+    options = ("--watch", "--token-file", token, "--read-seconds", 600, "--stop-seconds", 1)
+    with serve(link, *options, BITFOLD_TOKEN="another-token") as served:
         assert served.score(ROWS[:1])[0] == 401
         right = {"authorization": "Bearer a-token-of-ours"}
         first = served.score(ROWS[:1], **right)[1]["run"]
@@ -226,7 +227,16 @@ def test_a_link_is_watched_and_a_token_asked_for(runs: Path, tmp_path: Path) -> 
                 break
             time.sleep(0.1)
         assert now != first
-        assert "a-token-of-ours" not in json.dumps(stopped(served, signal.SIGINT))
+        # A client that sends half a request does not hold up the end.
+        with socket.create_connection(("127.0.0.1", served.port)) as half:
+            half.sendall(
+                b"POST /score HTTP/1.1\r\nhost: x\r\nauthorization: Bearer a-token-of-ours\r\n"
+                b"content-type: application/json\r\ncontent-length: 9\r\n\r\n{"
+            )
+            time.sleep(0.2)
+            log = stopped(served, signal.SIGINT)
+        assert log[-1]["event"] == "stopped"
+        assert "a-token-of-ours" not in json.dumps(log)
 
 
 def test_mistakes_are_told_before_anything_is_served(runs: Path, tmp_path: Path) -> None:

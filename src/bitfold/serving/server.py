@@ -166,7 +166,9 @@ async def _serve(server: Server, watching: bool, ready: Callable[[], None]) -> N
     model = app.models.current
     log("serving", run=model.digest if model else None, connections=server.connections)
     ready()
-    await _first(asked.get(), server.ended)
+    await _first(asked.get(), asyncio.shield(server.ended))
+    if server.ended.done():
+        raise BitfoldError("the server ended by itself", fix="start it again; its log may say why")
     log("stopping", requests=server.requests.open)
     if watcher is not None:
         watcher.cancel()
