@@ -33,6 +33,7 @@ COMMANDS = {
     "evaluate": ("runs", "Measure a run on a log."),
     "predict": ("runs", "Score raw rows with a run, in their order."),
     "export": ("exporting", "Write a run as one file that another runtime scores."),
+    "serve": ("serving", "Score rows over HTTP: JSON, Arrow or Parquet in, probabilities out."),
     "retrieve": ("retrieval", "Train two towers, index the items, rank them for each user."),
     "compare": ("boards", "Train methods at equal bytes on your log, and table the results."),
     "report": ("boards", "Make the page of a comparison again, or pictures for slides."),

@@ -1,0 +1,19 @@
+"""Scores over HTTP: `bitfold serve`.
+
+limits        what a server takes on
+messages      a request, an answer, a refusal
+bodies        JSON to rows
+tables        Arrow and Parquet to tables, and scores back to Arrow
+arrow_frames  whether an Arrow stream is compressed
+models        the model that answers, and how another takes its place
+sources       where models come from
+batching      requests that wait are scored together
+measuring     what `/metrics` shows
+openapi       the description of the server
+page          the page at `/`
+app           requests to answers
+rsgi          one request, as the library hands it over
+watching      a model that changes on the disk
+logs          structured logs
+server        the socket, the library, signals, the end
+"""

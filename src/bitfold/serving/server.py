@@ -1,0 +1,213 @@
+"""The server: a socket, the library that speaks HTTP on it, signals, and an end that loses nothing.
+
+HTTP is Granian's, within this process: Hyper parses and writes in a thread without the
+interpreter, and requests reach the loop of this one.
+"""
+
+import asyncio
+import contextlib
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.net import SocketHolder  # type: ignore[attr-defined]
+from granian.server.embed import Server as Embedded
+
+from bitfold.errors import BitfoldError
+from bitfold.serving.app import App
+from bitfold.serving.limits import HEAD_BYTES, Limits
+from bitfold.serving.logs import log, notes_to_log
+from bitfold.serving.rsgi import Requests
+from bitfold.serving.tables import warm_tables
+from bitfold.serving.watching import watch
+
+_BACKLOG = 4096  # connections that the kernel holds for us
+_GRACE = 0.5  # seconds in which a client that asks again is still answered at the end
+_OTHER_FILES = 256  # descriptors that are no connections
+_SWITCH = 0.0005  # seconds that a thread keeps the interpreter while another waits
+
+
+class _Granian(Embedded):
+    """Granian on a socket of ours, so that its port is known and what it has is as we want it."""
+
+    def __init__(self, requests: Requests, sock: socket.socket, limits: Limits) -> None:
+        super().__init__(
+            requests,
+            interface=Interfaces.RSGI,
+            http=HTTPModes.http1,
+            http1_settings=HTTP1Settings(
+                header_read_timeout=max(1, round(limits.read_seconds * 1000)),
+                max_buffer_size=HEAD_BYTES,
+            ),
+            websockets=False,
+            backlog=_BACKLOG,
+            backpressure=limits.connections,
+            log_enabled=False,
+            log_dictconfig={"incremental": True, "handlers": {}, "loggers": {}},
+        )
+        self._sock = sock
+
+    def _init_shared_socket(self) -> None:
+        self._shd: Any = SocketHolder(self._sock.detach(), False, _BACKLOG)  # type: ignore[call-arg]
+
+
+class Server:
+    """One application on one socket.
+
+    Args:
+        app: what answers.
+        sock: a listening socket, which is the server's from now on.
+        access_log: write a line for each request.
+    """
+
+    def __init__(self, app: App, sock: socket.socket, *, access_log: bool = False) -> None:
+        self.app = app
+        self.requests = Requests(app, access_log=access_log)
+        room = _descriptors(app.limits.connections + _OTHER_FILES) - _OTHER_FILES
+        self.connections = max(1, min(app.limits.connections, room))
+        _set_up(sock, app.limits.read_seconds)
+        self._granian = _Granian(
+            self.requests, sock, replace(app.limits, connections=self.connections)
+        )
+
+    def start(self) -> None:
+        """Begin to take requests, in the running loop."""
+        self.app.start(asyncio.get_running_loop())
+        self.app.batcher.worker(warm_tables)
+        self.ended = asyncio.ensure_future(self._granian.serve())
+
+    async def stop(self) -> None:
+        """Finish what was accepted, then end.
+
+        A client that asks again and again may be about to: for a moment it still gets its answer,
+        with the word that the connection ends, where a closed connection would lose a request.
+        """
+        seconds = self.app.limits.stop_seconds
+        grace = min(_GRACE, seconds / 2)
+        self.app.stopping = True
+        await asyncio.sleep(grace)
+        self._granian.stop()  # type: ignore[no-untyped-call]
+        await asyncio.wait([self.ended], timeout=seconds - grace)
+        self.app.close()
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        BitfoldError: the port is in use, or the address is none of this machine's.
+    """
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise BitfoldError(
+            "there is no such address", got=host, expected="such as 127.0.0.1 or 0.0.0.0"
+        ) from error
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise BitfoldError(
+            f"the server cannot listen at {host}:{port}",
+            got=error.strerror or str(error),
+            expected="a free port",
+            fix="name another one with --port; --port 0 finds one",
+        ) from error
+    sock.setblocking(False)
+    return sock
+
+
+def run(
+    app: App,
+    sock: socket.socket,
+    *,
+    watching: bool = False,
+    access_log: bool = False,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C, whose second one cuts it short.
+
+    Args:
+        app: what answers; its model is loaded.
+        sock: a listening socket.
+        watching: load what changes at the model's path.
+        access_log: write a line for each request.
+        ready: called once connections are taken.
+    """
+    sys.setswitchinterval(_SWITCH)
+    notes_to_log()
+    with asyncio.Runner(loop_factory=_loop()) as runner:
+        runner.run(_serve(Server(app, sock, access_log=access_log), watching, ready))
+
+
+async def _serve(server: Server, watching: bool, ready: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    asked: asyncio.Queue[int] = asyncio.Queue()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.put_nowait, number)
+    server.start()
+    app = server.app
+
+    async def reload() -> object:
+        return await loop.run_in_executor(None, app.reload_changed)
+
+    watcher = asyncio.ensure_future(watch(app.source, reload)) if watching else None
+    model = app.models.current
+    log("serving", run=model.digest if model else None, connections=server.connections)
+    ready()
+    await _first(asked.get(), asyncio.shield(server.ended))
+    if server.ended.done():
+        raise BitfoldError("the server ended by itself", fix="start it again; its log may say why")
+    log("stopping", requests=server.requests.open)
+    if watcher is not None:
+        watcher.cancel()
+    await _first(server.stop(), asked.get())
+    log("stopped")
+
+
+async def _first(*awaited: Awaitable[object]) -> None:
+    """Wait for one of them, and let go of the others."""
+    tasks = [asyncio.ensure_future(each) for each in awaited]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        if task.done():
+            task.result()
+        else:
+            task.cancel()
+
+
+def _set_up(sock: socket.socket, seconds: float) -> None:
+    """Options that connections get from the socket on which they come."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux: cut off who takes no answers
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(seconds * 1000)))
+
+
+def _descriptors(wanted: int) -> int:
+    """How many files this process may have open, after asking for as many as wanted."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def _loop() -> "Callable[[], Any] | None":
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    found: Callable[[], Any] = uvloop.new_event_loop
+    return found
