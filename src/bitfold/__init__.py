@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from bitfold.nets.distilling import distill
     from bitfold.planning.budget import format_bytes
     from bitfold.planning.plan import Plan
+    from bitfold.runs.delta import apply, delta
     from bitfold.runs.folder import load
     from bitfold.runs.run import Run
 
@@ -58,7 +59,9 @@ __all__ = [
     "Table",
     "TableCollection",
     "UnknownName",
+    "apply",
     "compare",
+    "delta",
     "distill",
     "fold",
     "folding",
@@ -93,6 +96,7 @@ _HOMES = {
     "planning.plan": ("Plan",),
     "method.planner": ("plan",),
     "nets.distilling": ("distill",),
+    "runs.delta": ("apply", "delta"),
     "runs.folder": ("load",),
     "runs.run": ("Run",),
 }
