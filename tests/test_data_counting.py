@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from bitfold.data.batch import Batch
 from bitfold.data.config import DataConfig
+from bitfold.data.field_map import MISSING, UNSEEN, FieldMap
 from bitfold.data.hashing import hash_values, missing_id, mix
 from bitfold.data.prepare import prepare
 from bitfold.data.raw import read_batches
 from bitfold.data.schema import Schema
 from bitfold.data.statistics import IdCounter, Moments, Sample, hold_to
-from bitfold.data.vocabulary import MISSING, UNSEEN, FieldMap, Vocabulary
+from bitfold.data.vocabulary import Vocabulary
 from bitfold.errors import BitfoldError
 
 IDS = st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(0, 9), max_size=50)

@@ -14,7 +14,8 @@ from bitfold.data.hashing import hash_text
 from bitfold.data.prepare import prepare
 from bitfold.data.prepared import PreparedLog
 from bitfold.data.raw import read_batches
-from bitfold.data.schema import LARGEST, Schema
+from bitfold.data.schema import Schema
+from bitfold.data.standard import LARGEST
 from bitfold.data.statistics import Moments
 from bitfold.errors import BitfoldError
 from bitfold.planning.field import Field
@@ -90,7 +91,7 @@ def test_prepare_tells_of_parts_without_figures(tmp_path, caplog, options, chang
 @pytest.mark.parametrize("transform", ["log", "standard"])
 @pytest.mark.parametrize("rows", [1, 3, 240, 10_007])
 def test_equal_numbers_have_a_deviation_of_one(value, transform, rows):
-    from bitfold.data.schema import shape
+    from bitfold.data.standard import shape
 
     for cuts in (1, 7):
         moments = Moments()

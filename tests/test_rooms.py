@@ -40,11 +40,12 @@ ROOMS = {
     "streaming": "outputs planning pool kernels optim embedder method embedding data nets runs"
     " training",
     "retrieval": "outputs planning kernels optim method embedding data nets ranking runs training",
+    "exporting": "outputs address planning kernels fuse embedder embedding data folded nets runs",
     "testing": "planning fuse pool kernels optim embedder fitting method embedding training",
     "comparison": "outputs address planning optim method embedding data ranking runs training",
     "report": "outputs planning data runs streaming comparison",
     "cli": "outputs remote planning method data weights runs training streaming retrieval"
-    " comparison report",
+    " exporting comparison report",
 }
 # What every room may import. These files import each other alone.
 COMMON = {

@@ -124,8 +124,8 @@ def test_a_row_has_the_score_that_it_has_alone(run, some):
 
 @given(rows)
 def test_value_by_value_or_by_columns_the_ids_are_the_same(run, some):
-    encoder = single.RowEncoder(run.schema)
-    one = encoder.table(some).batch()
+    encoder = single.RowEncoder(run.schema.rules())
+    one = encoder.batch(some)
     frames = in_memory(iter(some))  # rows that are not counted go by columns
     [other] = read_batches(frames, run.schema, 100, fields_only=True)
     assert ids_of(one) == ids_of(other)

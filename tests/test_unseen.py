@@ -15,9 +15,10 @@ from bitfold import BitfoldError, Field
 from bitfold.address import Lookup, Program, Raw
 from bitfold.cli.compared import unseen_note
 from bitfold.data.config import DataConfig
+from bitfold.data.field_map import MISSING, UNSEEN
 from bitfold.data.prepare import prepare
 from bitfold.data.prepared import PreparedLog
-from bitfold.data.vocabulary import MISSING, UNSEEN, Vocabulary
+from bitfold.data.vocabulary import Vocabulary
 from bitfold.embedding import EmbeddingCollection
 from bitfold.files import read_tensors
 from bitfold.planning.statistics import Counted

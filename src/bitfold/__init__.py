@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Table,
         TableCollection,
     )
+    from bitfold.exporting import export
     from bitfold.folded import (
         FoldReport,
         fold,
@@ -63,6 +64,7 @@ __all__ = [
     "compare",
     "delta",
     "distill",
+    "export",
     "fold",
     "folding",
     "format_bytes",
@@ -90,6 +92,7 @@ _HOMES = {
     "embedder.memory": ("Memory", "memory"),
     "planning.budget": ("format_bytes",),
     "embedding": ("Embedding", "EmbeddingBag", "EmbeddingCollection", "Table", "TableCollection"),
+    "exporting": ("export",),
     "folded": ("FoldReport", "fold", "folding", "load_model", "resume", "save", "serving"),
     "kernels.choice": ("plain_torch",),
     "method": ("Method", "MethodInfo", "load_plugin", "methods"),

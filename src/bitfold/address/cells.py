@@ -19,6 +19,7 @@ from bitfold.address.mixing import int64, mix_torch, shift_of
 from bitfold.address.picking import picks, that_read_tables
 from bitfold.address.program import Program
 from bitfold.address.source import Mixed
+from bitfold.address.words import quotient, remainder, run_of, up
 
 HALF = 0xFFFFFFFF
 
@@ -105,7 +106,7 @@ class Address(WithConstants):
         of = self._constants_of(ids, field)
         code = ids.unsqueeze(-1)
         if self.mixed:
-            mixed = (self._mix(ids, of) >> of("drop")) & of("keep")
+            mixed = run_of(self._mix(ids, of), of("drop"), of("keep"))
             code = mixed if self.all_mixed else torch.where(of("is_mixed"), mixed, code)
         if self.dealt:
             code = self._deal(code, of)
@@ -113,7 +114,7 @@ class Address(WithConstants):
             code = self._look_up(code, ids, field, tables or {})
         digit = self._digit(code, of)
         if self.rotated:
-            digit = (digit + of("offset")) % of("span")
+            digit = remainder(digit + of("offset"), of("span"))
         cells = digit + of("base")
         return cells.reshape(*cells.shape[:-1], self.chunks, self.most_terms)
 
@@ -168,28 +169,28 @@ class Address(WithConstants):
 
     def _leading_digit(self, code: Tensor, of: Callable[[str], Tensor]) -> Tensor:
         """The upper 64 bits of (code as a fraction of 2**64) * divisor * radix, from halves."""
-        code = code << of("align")
+        code = up(code, of("align"))
         if self.divided:
             code = code * of("multiplier")
-        high, low, radix = (code >> 32) & HALF, code & HALF, of("radix")
+        high, low, radix = run_of(code, 32, HALF), code & HALF, of("radix")
         if not self.wide:
-            return ((high * radix + ((low * radix >> 32) & HALF)) >> 32) & HALF
-        upper, radix = (radix >> 32) & HALF, radix & HALF
-        middle = high * radix + ((low * radix >> 32) & HALF)
-        carry = ((low * upper + (middle & HALF)) >> 32) & HALF
-        return high * upper + ((middle >> 32) & HALF) + carry
+            return run_of(high * radix + run_of(low * radix, 32, HALF), 32, HALF)
+        upper, radix = run_of(radix, 32, HALF), radix & HALF
+        middle = high * radix + run_of(low * radix, 32, HALF)
+        carry = run_of(low * upper + (middle & HALF), 32, HALF)
+        return high * upper + run_of(middle, 32, HALF) + carry
 
     def _trailing_digit(self, code: Tensor, of: Callable[[str], Tensor]) -> Tensor:
         if self.powers_of_two:
-            return (code >> of("divisor_shift")) & of("radix_mask")
-        digit = (code // of("divisor") if self.divided else code) % of("radix")
+            return run_of(code, of("divisor_shift"), of("radix_mask"))
+        digit = remainder(quotient(code, of("divisor")) if self.divided else code, of("radix"))
         if self.unsigned:  # torch divides signed numbers only: a 64-bit code needs shifts
-            shifted = (code >> of("divisor_shift")) & of("radix_mask")
+            shifted = run_of(code, of("divisor_shift"), of("radix_mask"))
             digit = torch.where(of("is_power"), shifted, digit)
         return digit
 
     def _deal(self, code: Tensor, of: Callable[[str], Tensor]) -> Tensor:
-        index = (code.unsqueeze(-1) >> self.byte_shift) & 255
+        index = run_of(code.unsqueeze(-1), self.byte_shift, 255)
         index = index + self.byte_start + of("table_start").unsqueeze(-1)
         return self.tables[index].sum(-1)
 

@@ -17,7 +17,6 @@ no solution), then the pilots, then the fingerprints: its size follows from the 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bitfold.address.mixing import WORD, mix_int, mix_numpy, mix_torch, signed
+from bitfold.address.words import Word, down, run_of
 from bitfold.errors import BitfoldError
 
 MAP_VERSION = 1
@@ -33,7 +33,6 @@ MOST_ATTEMPTS = 256
 PILOTS_AT = 1  # the first byte of the pilots
 STEP, SPREAD = 0x9E3779B97F4A7C15, 0xA0761D6478BD642F
 _HALF = 0xFFFFFFFF
-Word = TypeVar("Word", int, Tensor)
 _SIGNED_STEP, _SIGNED_SPREAD = signed(STEP), signed(SPREAD)
 
 
@@ -98,10 +97,10 @@ class CompactMap:
         """The places of int64 ids of any shape, on any device; -1 for those not of the set."""
         salt = table[0].long() * _SIGNED_STEP + signed(self.salt)
         h = mix_torch(ids, salt, 32, -1, _HALF)
-        bucket = _skewed((h >> 32) & _HALF) * self.buckets >> 32
+        bucket = down(_skewed(run_of(h, 32, _HALF)) * self.buckets, 32)
         pilot = table[PILOTS_AT + bucket].long()
         spread = (h ^ pilot * _SIGNED_STEP) * _SIGNED_SPREAD
-        place = ((spread >> 32) & _HALF) * self.capacity >> 32
+        place = down(run_of(spread, 32, _HALF) * self.capacity, 32)
         hit = table[self.fingerprints_at + place] == (h & 255)
         return torch.where(hit, place, -1)
 
@@ -129,6 +128,6 @@ class CompactMap:
 
 def _skewed(x: Word) -> Word:
     """(x**2 + x**3) / 2 of a fraction of 2**32, but for a 256th of x itself."""
-    square = (x * x >> 32) & _HALF
-    y = (square + ((square * x >> 32) & _HALF)) >> 1
-    return y - (y >> 8) + (x >> 8)
+    square = run_of(x * x, 32, _HALF)
+    y = down(square + run_of(square * x, 32, _HALF), 1)
+    return y - down(y, 8) + down(x, 8)

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bitfold.address.words import run_of
+
 MIX_VERSION = 1
 WORD = (1 << 64) - 1
 _FIRST = 0xD6E8FEB86659FD93
@@ -86,11 +88,11 @@ def mix_torch(
         high: `2**(bits - shift) - 1`, what is left of a word after a logical right shift.
     """
     x = (ids ^ salt) & mask
-    x = x ^ ((x >> shift) & high)
+    x = x ^ run_of(x, shift, high)
     x = (x * FIRST) & mask
-    x = x ^ ((x >> shift) & high)
+    x = x ^ run_of(x, shift, high)
     x = (x * SECOND) & mask
-    return x ^ ((x >> shift) & high)
+    return x ^ run_of(x, shift, high)
 
 
 def mix_numpy(ids: NDArray[np.int64], salt: int, bits: int = 64) -> NDArray[np.uint64]:

@@ -25,6 +25,7 @@ from bitfold.address.codes import deal_skip
 from bitfold.address.compact_map import MAP_VERSION, MOST_IDS, CompactMap
 from bitfold.address.mixing import WORD, mix_int, mix_torch, shift_of, signed
 from bitfold.address.stored import MOST_BITS, bits_int, gather_bits, stored_bytes
+from bitfold.address.words import run_of, up
 from bitfold.errors import BitfoldError
 
 MOST_MISSES = 1 << 31
@@ -117,7 +118,7 @@ class Mixed:
         bits, shift = self.mix_bits, shift_of(self.mix_bits)
         high, mask = (1 << bits - shift) - 1, signed((1 << bits) - 1)
         mixed = mix_torch(ids, ids.new_full((), signed(self.salt)), shift, mask, high)
-        return mixed >> bits - self.code_bits & signed(self.codes - 1)
+        return run_of(mixed, bits - self.code_bits, signed(self.codes - 1))
 
     def scaled_int(self, value: int, size: int) -> int:
         """The code as a number below `size`: even shares for every size."""
@@ -125,7 +126,7 @@ class Mixed:
 
     def scaled_torch(self, ids: Tensor, size: int) -> Tensor:
         """As `scaled_int`, of sizes below 2**32, from halves: torch has no upper product."""
-        return _scaled(self.code_torch(ids, {}) << 64 - self.code_bits, size)
+        return _scaled(up(self.code_torch(ids, {}), 64 - self.code_bits), size)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -295,7 +296,7 @@ class Salted:
     def code_torch(self, ids: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
         """The codes of int64 ids, of any shape."""
         shifts = torch.arange(0, 64, 8, device=ids.device)
-        salt = (tables[self.table].long() << shifts).sum() + signed(self.salt)
+        salt = up(tables[self.table].long(), shifts).sum() + signed(self.salt)
         return _scaled(mix_torch(ids, salt, shift_of(64), -1, _HALF), self.places)
 
     def to_json(self) -> dict[str, Any]:
@@ -310,8 +311,8 @@ Source = Raw | Mixed | Reader
 
 def _scaled(word: Tensor, size: int) -> Tensor:
     """Words of 64 bits as numbers below a size under 2**32: torch has no upper product."""
-    low = (word & _HALF) * size >> 32 & _HALF
-    return (word >> 32 & _HALF) * size + low >> 32 & _HALF
+    low = run_of((word & _HALF) * size, 32, _HALF)
+    return run_of(run_of(word, 32, _HALF) * size + low, 32, _HALF)
 
 
 def senseless(got: object, expected: str) -> BitfoldError:

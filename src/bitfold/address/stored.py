@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bitfold.address.words import down, up
 from bitfold.errors import BitfoldError
 
 MOST_BITS = 40
@@ -83,13 +84,13 @@ def unpack_bits(table: Tensor, bits: int, length: int) -> Tensor:
 def gather_bits(table: Tensor, bits: int, index: Tensor) -> Tensor:
     """Some of a table's integers, int64, in the shape of `index` (int64, within the table)."""
     start = index * bits
-    first, shift = start >> 3, start & 7
+    first, shift = down(start, 3), start & 7
     word = table[first].long()
     for more in range(1, bytes_of_one(bits)):
         # What lies beyond the last byte is masked off: any byte will do.
         byte = table[(first + more).clamp(max=table.shape[0] - 1)].long()
-        word = word | byte << 8 * more
-    return word >> shift & (1 << bits) - 1
+        word = word + up(byte, 8 * more)
+    return down(word, shift) & (1 << bits) - 1
 
 
 def bits_int(table: Sequence[int], bits: int, index: int) -> int:

@@ -12,6 +12,7 @@ compared    differences and grids as tables
 logs        prepare, synth
 inspection  inspect
 runs        train, evaluate, predict
+exporting   export
 boards      compare, report
 budgets     methods, plan
 demo        three commands that show the way

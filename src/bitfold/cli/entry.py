@@ -34,6 +34,7 @@ COMMANDS = {
     "predict": ("runs", "Score raw rows with a run, in their order."),
     "delta": ("deltas", "Write what changed between two runs as one small file."),
     "apply": ("deltas", "Make the new run of an old one and a delta."),
+    "export": ("exporting", "Write a run as one file that another runtime scores."),
     "retrieve": ("retrieval", "Train two towers, index the items, rank them for each user."),
     "compare": ("boards", "Train methods at equal bytes on your log, and table the results."),
     "report": ("boards", "Make the page of a comparison again, or pictures for slides."),

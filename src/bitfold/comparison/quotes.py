@@ -6,7 +6,8 @@ from typing import Any
 
 from bitfold.comparison.config import FULL, FULL_BUDGET, CompareConfig, cell_options
 from bitfold.comparison.planned import option_names
-from bitfold.data.vocabulary import FIRST, KEY_BYTES
+from bitfold.data.field_map import FIRST
+from bitfold.data.vocabulary import KEY_BYTES
 from bitfold.errors import BudgetTooSmall
 from bitfold.method.sets import plan_sets
 from bitfold.optim import OPTIMIZERS

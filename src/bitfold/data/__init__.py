@@ -6,12 +6,14 @@
 - `config`, `syntax`, `formats`: what the user says.   - `reading`: raw rows, out of
 - `files`, `logfile`, `sources` (bytes), `parquet`,
 - `lines`, `quotes`, `header`, `text`, `ragged` (text).
-- `frames`, `memory_log`, `columns_of`, `records`, `single`: rows in memory.
-- `canonical`, `hashing`: values to ids.   - `types`, `spellers`: how values were spelt.
+- `frames`, `memory_log`, `columns_of`, `records`: rows in memory.
+- `single`, `cells`, `checking`, `rules`: a few rows, value by value, without Polars.
+- `canonical`, `hashing`, `xxh64`: values to ids.   - `types`, `spellers`: how values were spelt.
 - `columns`, `fields`, `labels`, `times`, `rows`: chunks to ids and numbers.
 - `splits`: train, valid, test.
 - `dealing`, `fitting`, `writing`, `prepare`: the three passes.   - `spill`: rows on the disk.
-- `statistics`, `frequent`, `balance`, `vocabulary`, `schema`, `manifest`: what is learned and kept.
+- `statistics`, `frequent`, `balance`, `vocabulary` (`field_map`), `standard`, `schema`, `manifest`:
+  what is learned and kept.
 - `table`, `finishing`, `batch`, `prepared`, `raw`: rows as tensors.   - `synth`: a log made up.
 
 `bitfold.data.prepare.prepare` is the way in. Nothing here imports torch before the first batch is

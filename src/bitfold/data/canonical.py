@@ -9,7 +9,7 @@ import datetime as dt
 import math
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -39,6 +39,22 @@ def text_of(value: Any) -> str | None:
     """
     known = _TEXTS.get(type(value))
     return known(value) if known is not None else _other_text(value)
+
+
+def bag_of(value: Any, separator: str) -> list[str]:
+    """The texts of one row's bag: of a list, or of text with separators."""
+    if isinstance(value, str):
+        return value.split(separator)
+    if isinstance(value, set | frozenset):
+        return sorted(text for text in map(text_of, value) if text is not None)
+    if (
+        isinstance(value, Iterable)
+        and getattr(value, "ndim", 1) == 1
+        and not isinstance(value, bytes | dict)
+    ):
+        return [text for text in map(text_of, value) if text is not None]
+    text = text_of(value)
+    return [] if text is None else text.split(separator)
 
 
 def number_of(value: Any) -> float:

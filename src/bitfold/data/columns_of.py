@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bitfold.data.canonical import number_of, text_of, utf8
+from bitfold.data.canonical import bag_of, number_of, text_of, utf8
 from bitfold.data.config import DataConfig
 from bitfold.data.records import unmasked
 from bitfold.errors import BitfoldError
@@ -170,22 +170,6 @@ def _bags(values: Sequence[Any], name: str, config: DataConfig) -> "pl.Series":
         for text in texts:
             utf8(text)
     return pl.Series(name, lists, pl.List(pl.String))
-
-
-def bag_of(value: Any, separator: str) -> list[str]:
-    """The texts of one row's bag: of a list, or of text with separators."""
-    if isinstance(value, str):
-        return value.split(separator)
-    if isinstance(value, set | frozenset):
-        return sorted(text for text in map(text_of, value) if text is not None)
-    if (
-        isinstance(value, Iterable)
-        and getattr(value, "ndim", 1) == 1
-        and not isinstance(value, bytes | dict)
-    ):
-        return [text for text in map(text_of, value) if text is not None]
-    text = text_of(value)
-    return [] if text is None else text.split(separator)
 
 
 def _in_column(error: BitfoldError, name: str) -> BitfoldError:

@@ -12,14 +12,16 @@ import numpy.typing as npt
 from bitfold.data.balance import Balance
 from bitfold.data.config import DataConfig
 from bitfold.data.dealing import Dealt
+from bitfold.data.field_map import FieldMap
 from bitfold.data.fields import FieldSpec
 from bitfold.data.hashing import missing_id
 from bitfold.data.reading import Progress
-from bitfold.data.schema import FieldInfo, NumericInfo, Schema, shape
+from bitfold.data.schema import FieldInfo, NumericInfo, Schema
 from bitfold.data.spill import read_frames
 from bitfold.data.splits import Parts, marks, time_parts
+from bitfold.data.standard import shape
 from bitfold.data.statistics import TOTAL_CAP, IdCounter, Moments, Sample, hold_to
-from bitfold.data.vocabulary import FieldMap, vocabulary_of
+from bitfold.data.vocabulary import vocabulary_of
 from bitfold.errors import BitfoldError
 
 if TYPE_CHECKING:

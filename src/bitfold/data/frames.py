@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from bitfold.data.checking import check_row
 from bitfold.data.columns_of import column_of, frame_column
 from bitfold.data.config import DataConfig
-from bitfold.data.memory_log import MemoryLog, check_row
+from bitfold.data.memory_log import MemoryLog
 from bitfold.data.records import cut, fits, records_of
 from bitfold.errors import BitfoldError
 

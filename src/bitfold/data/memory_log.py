@@ -1,6 +1,5 @@
 """Rows in memory that are read as a file is."""
 
-import difflib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from bitfold.data.config import DataConfig
 from bitfold.data.files import pick
 from bitfold.data.rows import Rows
-from bitfold.errors import BitfoldError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -98,32 +96,3 @@ class MemoryLog:
         for rows in self.read(config, columns):
             digest.update(rows.frame.write_ipc(None, compression="uncompressed").getbuffer())
         return f"memory:{digest.hexdigest()}"
-
-
-def check_row(row: Any, wanted: Sequence[str], index: int) -> None:
-    """Refuse what is no dictionary, or a name that is none of the columns but nearly one.
-
-    A key that a row lacks is a missing value. A row is judged by itself: which keys the other
-    rows have changes nothing.
-    """
-    if not isinstance(row, Mapping):
-        raise BitfoldError(
-            f"row {index + 1} is no dictionary",
-            got=f"a {type(row).__name__}",
-            expected="a value by column name, such as {'user': 5}",
-        )
-    lacking = [name for name in wanted if name not in row]
-    if not lacking:
-        return
-    others = [str(name) for name in row if name not in wanted]
-    for name in lacking:
-        near = difflib.get_close_matches(name, others, n=1, cutoff=0.75)
-        if near or len(lacking) == len(wanted):
-            raise BitfoldError(
-                f"row {index + 1} has no column {name!r}",
-                got=", ".join(str(key) for key in row) or "an empty row",
-                expected=", ".join(wanted),
-                fix=f"did you mean {near[0]!r}?"
-                if near
-                else "give the row's values by column name",
-            )

@@ -66,14 +66,14 @@ def read_batches(
     else:
         source = memory
         if fields_only and memory.is_few(FEW):
-            encoder = encoder or RowEncoder(schema)
+            encoder = encoder or RowEncoder(schema.rules())
             records = memory.records(encoder.columns, batch_size)
             if records is not None:
                 return _by_rows(records, encoder)
     if polars_is_lost():
         if not fields_only:
             need_polars("reading labels")
-        encoder = encoder or RowEncoder(schema)
+        encoder = encoder or RowEncoder(schema.rules())
         return _without_polars(source, encoder, schema.config, min(batch_size, PLAIN_ROWS))
     tables = read_tables(
         source, schema, schema.config, progress, fields_only=fields_only, rows=batch_size
@@ -84,7 +84,7 @@ def read_batches(
 def _by_rows(records: Iterator[list[Mapping[str, Any]]], encoder: RowEncoder) -> Iterator[Batch]:
     done = 0
     for rows in records:
-        yield encoder.table(rows, done).batch()
+        yield encoder.batch(rows, done)
         done += len(rows)
 
 
@@ -107,7 +107,7 @@ def _without_polars(
                 dict(zip(encoder.columns, values, strict=True))
                 for values in zip(*lists, strict=True)
             ]
-            yield encoder.table(dictionaries, rows.first + start).batch()
+            yield encoder.batch(dictionaries, rows.first + start)
 
 
 def read_tables(

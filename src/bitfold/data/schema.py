@@ -16,6 +16,8 @@ from bitfold.config import from_json, to_json
 from bitfold.data.config import DataConfig
 from bitfold.data.hashing import HASH_VERSION, missing_id
 from bitfold.data.newness import KNOWN_FILE, Known
+from bitfold.data.rules import RowRules
+from bitfold.data.standard import Standard
 from bitfold.data.vocabulary import Vocabulary
 from bitfold.errors import BitfoldError
 from bitfold.planning.field import Field
@@ -24,9 +26,6 @@ from bitfold.records import Count, Form, Name, Number, broken, build, checked, r
 AGAIN = "prepare the log again"
 SCHEMA = Form("bitfold.schema", 2, "format", "version", fix=AGAIN)
 """Version 2 added the types of columns; a schema of version 1 knows none."""
-
-LARGEST = 1000.0
-"""Standardised numbers are clipped to this: finite in float32, through every layer of a network."""
 
 SCHEMA_FILE = "schema.json"
 VOCABULARY_FILE = "vocabulary.safetensors"
@@ -134,20 +133,30 @@ class Schema:
         """Transformed numbers: N columns of B raw ones (NaN is missing) to float32 `[B, N]`."""
         if not columns:
             return np.zeros((0, 0), np.float32)
-        kind, means, deviations = self._constants
-        # All columns at once: for one row, what counts is the number of calls.
-        shaped = shape(np.stack(columns, axis=1), kind)
-        with np.errstate(over="ignore", under="ignore"):
-            standard = (shaped - means) / deviations
-        standard[np.isnan(standard)] = 0.0
-        return np.clip(standard, -LARGEST, LARGEST).astype(np.float32)
+        return self.standard.apply(np.stack(columns, axis=1))
 
     @cached_property
-    def _constants(self) -> tuple[str, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """The transform, and the mean and deviation of each column."""
+    def standard(self) -> Standard:
+        """The transform of the numeric columns."""
         means = np.array([info.mean for info in self.numeric])
         deviations = np.array([info.deviation for info in self.numeric])
-        return self.config.transform.kind, means, deviations
+        return Standard(self.config.transform.kind, means, deviations)
+
+    def rules(self, dense: Vocabulary | None = None) -> RowRules:
+        """What decides the ids and numbers of a row.
+
+        Args:
+            dense: a further map of the fields' ids, as some methods need one.
+        """
+        vocabularies = [each for each in (self.vocabulary, dense) if each is not None]
+        found = [[each.maps[place] for each in vocabularies] for place in range(len(self.fields))]
+        return RowRules(
+            self.config,
+            self.types,
+            tuple(info.edges for info in self.fields if info.kind == "bucket"),
+            tuple(tuple(fmap for fmap in maps if fmap is not None) for maps in found),
+            self.standard,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The schema as JSON values, the vocabulary left out."""
@@ -256,11 +265,3 @@ class Schema:
             if fmap is not None and fmap.missing != missing_id(self.config.hash_seed):
                 return f"another id for missing values of {info.name!r}"
         return None
-
-
-def shape(column: npt.NDArray[np.float64], kind: str) -> npt.NDArray[np.float64]:
-    """The numbers before they are standardised: sign-aware log1p, or themselves."""
-    if kind != "log":
-        return column
-    logs: npt.NDArray[np.float64] = np.sign(column) * np.log1p(np.abs(column))
-    return logs

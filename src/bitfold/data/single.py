@@ -2,63 +2,88 @@
 
 Polars takes about a millisecond a query, whatever its size, and its threads do not survive a fork.
 Here each value goes through `bitfold.data.canonical` and XXH64 by itself. The ids are those of
-`columns`, bit for bit.
+`columns`, bit for bit. What is done to each column is decided once, when the encoder is made.
+Nothing is imported but NumPy and, where it is installed, xxhash.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from bitfold.data.canonical import NUMBER, number_of, text_of, utf8
-from bitfold.data.columns_of import bag_of
+from bitfold.data.cells import Bag, Cells, DenseIds, HashedIds, Numbers
+from bitfold.data.checking import check_row
+from bitfold.data.field_map import FieldMap
 from bitfold.data.fields import FieldSpec, field_specs
-from bitfold.data.finishing import assemble
-from bitfold.data.hashing import missing_id
-from bitfold.data.memory_log import check_row
-from bitfold.data.schema import Schema
-from bitfold.data.table import Bags, Table
-from bitfold.data.types import speller
-from bitfold.data.vocabulary import FieldMap
-from bitfold.errors import BitfoldError
+from bitfold.data.rules import RowRules
+
+if TYPE_CHECKING:
+    from bitfold.data.batch import Batch
 
 FEW = 64
 """Up to so many rows go this way."""
 
 _WHOLE = 2**64 - 1
 _ODD_1, _ODD_2, _ODD_3 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
 Ids = npt.NDArray[np.int64]
+Columns = Sequence[Sequence[Any]]
+Field = Callable[[Columns, Columns, int], list[Any]]
+"""The raw columns, the hashes of those that are hashed, and the first row's number, to the ids (or
+lists of ids) of one field."""
+
+
+class Encoded(NamedTuple):
+    """B rows of F fields and N numbers, as a `Batch` has them.
+
+    Args:
+        ids: int64 `[B, F]`, or of bags `[T]`.
+        offsets: None, or of bags int64 `[F*B + 1]`.
+        numbers: float32 `[B, N]`.
+    """
+
+    ids: Ids
+    offsets: Ids | None
+    numbers: npt.NDArray[np.float32]
 
 
 class RowEncoder:
-    """Turns dictionaries into rows ready for a batch.
+    """Turns dictionaries into rows ready for a batch. Any number of threads may use one.
 
     Args:
-        schema: how rows become ids and numbers.
+        rules: how rows become ids and numbers.
     """
 
-    def __init__(self, schema: Schema) -> None:
-        from xxhash import xxh64_intdigest
-
-        config = schema.config
-        self._schema, self._config = schema, config
-        self._hash = xxh64_intdigest
-        self._seed, self._missing_id = config.hash_seed, missing_id(config.hash_seed)
-        self._missing = frozenset(config.missing)
-        self._specs = [spec for spec in field_specs(config) if spec.kind != "bucket"]
-        parts = [part for spec in self._specs for part in spec.parts]
-        self.columns = tuple(dict.fromkeys([*parts, *config.numeric]))
-        self._spell = {name: speller(schema.types.get(name, "")) for name in parts}
+    def __init__(self, rules: RowRules) -> None:
+        config = rules.config
+        specs = field_specs(config)
+        counted = [spec for spec in specs if spec.kind != "bucket"]
+        parts = [part for spec in counted for part in spec.parts]
+        self.columns: tuple[str, ...] = tuple(dict.fromkeys([*parts, *config.numeric]))
+        self._pick = itemgetter(*self.columns) if len(self.columns) > 1 else None
+        place = {name: index for index, name in enumerate(self.columns)}
+        whole = config.ids == "dense"
         hashed = [
             part
-            for spec in self._specs
-            if spec.kind == "cross" or (spec.kind == "plain" and config.ids != "dense")
+            for spec in counted
+            if spec.kind == "cross" or (spec.kind == "plain" and not whole)
             for part in spec.parts
         ]
-        self._hashed = tuple(dict.fromkeys(hashed))
+        names = list(dict.fromkeys(hashed))
+        self._hashed = [(place[name], HashedIds(name, rules)) for name in names]
+        self._numbers = [(place[name], Numbers(name, rules)) for name in config.numeric]
+        self._fields = [_field(spec, rules, place, names) for spec in counted]
+        self._maps = rules.maps
+        self._edges = rules.edges
+        self._standard = rules.standard
+        self._numeric = bool(config.numeric) and not rules.edges
+        self._bags = [spec.kind == "bag" for spec in specs]
 
-    def table(self, rows: Sequence[Mapping[str, Any]], first: int = 0) -> Table:
+    def encode(self, rows: Sequence[Mapping[str, Any]], first: int = 0) -> Encoded:
         """The rows, in their order.
 
         Args:
@@ -66,134 +91,108 @@ class RowEncoder:
             first: the number of the first row, for messages.
 
         Raises:
-            BitfoldError: naming the column, for a value that cannot be read.
+            BitfoldError: naming the row and the column, for a value that cannot be read.
         """
+        return self.encode_columns(self._columns(rows, first), len(rows), first)
+
+    def batch(self, rows: Sequence[Mapping[str, Any]], first: int = 0) -> "Batch":
+        """The rows as tensors; arguments and errors are those of `encode`."""
+        import torch
+
+        from bitfold.data.batch import Batch
+
+        found = self.encode(rows, first)
+        offsets = None if found.offsets is None else torch.from_numpy(found.offsets)
+        return Batch(torch.from_numpy(found.ids), offsets, torch.from_numpy(found.numbers))
+
+    def encode_columns(self, columns: Columns, rows: int, first: int = 0) -> Encoded:
+        """Rows given as the values of each of `self.columns`; as `encode` otherwise."""
+        hashed = [cells.read(columns[place], first) for place, cells in self._hashed]
+        fields = [field(columns, hashed, first) for field in self._fields]
+        numbers = [cells.read(columns[place], first) for place, cells in self._numbers]
+        for edges, values in zip(self._edges, numbers, strict=False):
+            fields.append([0 if v != v else 1 + bisect_right(edges, v) for v in values])
+        if self._numeric:
+            shaped = self._standard.apply(_matrix(numbers, rows, np.float64))
+        else:
+            shaped = np.zeros((rows, 0), np.float32)
+        if any(self._bags):
+            return Encoded(*self._joined(fields, rows), shaped)
+        mapped = [_mapped(ids, maps) for ids, maps in zip(fields, self._maps, strict=True)]
+        return Encoded(_matrix(mapped, rows, np.uint64).view(np.int64), None, shaped)
+
+    def _columns(self, rows: Sequence[Mapping[str, Any]], first: int) -> Columns:
+        if self._pick is not None and rows:
+            try:
+                taken = [self._pick(row) if type(row) is dict else _slowly() for row in rows]
+                return list(zip(*taken, strict=True))
+            except KeyError:  # a key that is not there, or a mapping of another kind
+                pass
         for index, row in enumerate(rows):
             check_row(row, self.columns, first + index)
-        hashed = {name: [self._id(name, row.get(name)) for row in rows] for name in self._hashed}
-        ids: list[Ids | Bags] = []
-        for index, spec in enumerate(self._specs):
-            ids.append(self._field(spec, rows, hashed, self._map(index)))
-        numbers = [
-            np.array([self._number(name, row.get(name)) for row in rows], np.float64)
-            for name in self._config.numeric
+        return [[row.get(name) for row in rows] for name in self.columns]
+
+    def _joined(self, fields: list[list[Any]], rows: int) -> tuple[Ids, Ids]:
+        """Bags after bags, field after field, and their bounds."""
+        values: list[int] = []
+        lengths = np.ones((len(fields), rows), np.int64)
+        for index, (ids, maps) in enumerate(zip(fields, self._maps, strict=True)):
+            if self._bags[index]:
+                lengths[index] = [len(each) for each in ids]
+                ids = [value for each in ids for value in each]
+            values += _mapped(ids, maps)
+        offsets = np.zeros(lengths.size + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        return np.array(array("Q", values)).view(np.int64), offsets
+
+
+def _slowly() -> Any:
+    raise KeyError
+
+
+def _field(
+    spec: FieldSpec, rules: RowRules, place: Mapping[str, int], hashed: Sequence[str]
+) -> Field:
+    """What reads one field of the raw columns."""
+    if spec.kind == "cross":
+        slots = [hashed.index(part) for part in spec.parts]
+        return lambda _, hashes, first: [
+            _cross(parts) for parts in zip(*(hashes[slot] for slot in slots), strict=True)
         ]
-        schema = self._schema
-        buckets = [info for info in schema.fields if info.kind == "bucket"]
-        for info, values in zip(buckets, numbers, strict=False):
-            place = 1 + np.searchsorted(np.array(info.edges), values, side="right")
-            ids.append(np.where(np.isnan(values), 0, place).astype(np.int64))
-        none = np.zeros((len(rows), 0), np.float32)
-        matrix = schema.numbers(numbers) if schema.numeric else none
-        return assemble(ids, matrix, {}, None)
+    if spec.kind == "plain" and rules.config.ids != "dense":
+        slot = hashed.index(spec.name)
+        return lambda _, hashes, first: list(hashes[slot])
+    at = place[spec.name]
+    cells: Cells[Any] = (Bag if spec.kind == "bag" else DenseIds)(spec.name, rules)
+    return lambda columns, _, first: cells.read(columns[at], first)
 
-    def _map(self, index: int) -> FieldMap | None:
-        vocabulary = self._schema.vocabulary
-        return None if vocabulary is None else vocabulary.maps[index]
 
-    def _field(
-        self,
-        spec: FieldSpec,
-        rows: Sequence[Mapping[str, Any]],
-        hashed: Mapping[str, list[int]],
-        fmap: FieldMap | None,
-    ) -> Ids | Bags:
-        dense = self._config.ids == "dense"
-        if spec.kind == "bag":
-            lists = [self._bag(spec.name, row.get(spec.name), dense) for row in rows]
-            values = np.array([value for each in lists for value in each], np.int64)
-            offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
-            return Bags(values if fmap is None else fmap.apply(values), offsets)
-        if spec.kind == "cross":
-            found = [_cross(parts) for parts in zip(*(hashed[p] for p in spec.parts), strict=True)]
-        elif dense:
-            found = [dense_id(spec.name, row.get(spec.name)) for row in rows]
+def _mapped(ids: list[int], maps: Iterable[FieldMap]) -> list[int]:
+    for fmap in maps:
+        if len(ids) <= FEW:
+            ids = fmap.places(ids)
         else:
-            found = hashed[spec.name]
-        ids = np.array(found, np.int64)
-        return ids if fmap is None else fmap.apply(ids)
-
-    def _text(self, name: str, value: Any) -> str | None:
-        try:
-            text = text_of(value)
-        except BitfoldError as error:
-            raise _in_column(error, name) from None
-        if text is None or text in self._missing:
-            return None
-        return self._spell[name](text)
-
-    def _id(self, name: str, value: Any) -> int:
-        text = self._text(name, value)
-        return self._missing_id if text is None else self._hashed_text(name, text)
-
-    def _hashed_text(self, name: str, text: str) -> int:
-        try:
-            unsigned = self._hash(text.encode(), self._seed)
-        except UnicodeEncodeError:
-            try:
-                utf8(text)
-            except BitfoldError as error:
-                raise _in_column(error, name) from None
-            raise
-        return unsigned - 2**64 if unsigned >= 2**63 else unsigned
-
-    def _bag(self, name: str, value: Any, dense: bool) -> list[int]:
-        try:
-            if isinstance(value, str) and value in self._missing:
-                return []
-            texts = bag_of(value, self._config.multi[name])
-        except BitfoldError as error:
-            raise _in_column(error, name) from None
-        if dense:
-            return [dense_id(name, text) for text in texts if text != ""]
-        spelt = [self._spell[name](text) for text in texts if text not in self._missing]
-        return [self._hashed_text(name, text) for text in spelt if text]
-
-    def _number(self, name: str, value: Any) -> float:
-        try:
-            if self._missing and text_of(value) in self._missing:
-                return float("nan")
-            number = number_of(value)
-        except BitfoldError as error:
-            raise _in_column(error, name) from None
-        if number in (float("inf"), float("-inf")):
-            raise BitfoldError(
-                f"the numeric column holds what is no number: column {name!r}",
-                got=repr(value),
-                expected="finite numbers, or nothing where they are missing",
-            )
-        return number
+            ids = fmap.apply(np.array(array("Q", ids)).view(np.int64)).tolist()
+    return ids
 
 
-def dense_id(name: str, value: Any) -> int:
-    """An id that the column holds already.
-
-    Raises:
-        BitfoldError: it is missing, fractional or negative.
-    """
-    text = text_of(value)
-    found = -1
-    if text is not None and NUMBER.fullmatch(text):
-        if text.lstrip("+-").isdigit():
-            found = int(text)
-        elif float(text).is_integer():
-            found = int(float(text))
-    if not 0 <= found < 2**63:
-        raise BitfoldError(
-            f"the column holds what is no dense id: column {name!r}",
-            got="nothing (a missing value)" if text is None else repr(value),
-            expected="whole numbers 0, 1, 2, ... in every row",
-            fix="train with --ids hashed (any value works) or --ids vocabulary",
-        )
-    return found
+def _matrix(columns: Columns, rows: int, kind: type[Any]) -> npt.NDArray[Any]:
+    """Columns of so many rows as a matrix whose rows lie in one piece."""
+    if rows == 1:
+        return np.array([[column[0] for column in columns]], kind)
+    code = "d" if kind is np.float64 else "Q"
+    made = np.empty((rows, len(columns)), kind)
+    for index, column in enumerate(columns):
+        made[:, index] = array(code, column)  # quicker than NumPy from a list
+    return made
 
 
 def _cross(parts: Sequence[int]) -> int:
-    """`bitfold.data.hashing.cross_ids` of one row."""
+    """`bitfold.data.hashing.cross_ids` of one row, without a sign."""
     folded = _mix(parts[0], 0)
     for index, part in enumerate(parts[1:], start=1):
         folded = _mix(folded + part, index)
-    return folded - 2**64 if folded >= 2**63 else folded
+    return folded
 
 
 def _mix(value: int, salt: int) -> int:
@@ -202,9 +201,3 @@ def _mix(value: int, salt: int) -> int:
     z = ((z ^ (z >> 30)) * _ODD_2) & _WHOLE
     z = ((z ^ (z >> 27)) * _ODD_3) & _WHOLE
     return z ^ (z >> 31)
-
-
-def _in_column(error: BitfoldError, name: str) -> BitfoldError:
-    return BitfoldError(
-        f"{error.problem}: column {name!r}", got=error.got, expected=error.expected, fix=error.fix
-    )

@@ -1,4 +1,4 @@
-"""The map from 64-bit ids to dense ones, by falling frequency."""
+"""The maps of all fields from 64-bit ids to dense ones."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from bitfold.data.field_map import FIRST, FieldMap
 from bitfold.errors import BitfoldError
 from bitfold.planning.field import Field
 from bitfold.records import Form, broken, check_form, file_size, unreadable
@@ -16,69 +17,10 @@ if TYPE_CHECKING:
     from bitfold.data.batch import Batch
     from bitfold.data.prepared import PreparedLog
 
-UNSEEN = 0
-"""The dense id of a value that the training part does not hold (or holds too rarely)."""
-
-MISSING = 1
-"""The dense id of a missing value."""
-
-FIRST = 2
-"""The dense id of the most frequent value."""
-
 KEY_BYTES = 12
 """Bytes of one value in the map: a 64-bit key and a 32-bit id."""
 
 Ids = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class FieldMap:
-    """One field's map: `keys` int64 `[n]` sorted, `ids` int32 `[n]`; V = 2 + n.
-
-    Example:
-        >>> field = FieldMap.fit(np.array([7, -3, 9]), np.array([5, 8, 1]), missing=9)
-        >>> field.apply(np.array([-3, 7, 9, 12345]))
-        array([2, 3, 1, 0])
-    """
-
-    keys: Ids
-    ids: npt.NDArray[np.int32]
-    missing: int
-
-    @classmethod
-    def fit(
-        cls, keys: Ids, counts: npt.NDArray[np.int64], *, missing: int, min_count: int = 1
-    ) -> "FieldMap":
-        """A map of the ids met `min_count` times or more, the most frequent first."""
-        kept = (counts >= min_count) & (keys != missing)
-        keys, counts = keys[kept], counts[kept]
-        order = np.lexsort((keys, -counts))
-        ranks = np.empty(len(keys), np.int64)
-        ranks[order] = np.arange(len(keys))
-        by_key = np.argsort(keys)
-        if len(keys) + FIRST > np.iinfo(np.int32).max:
-            raise BitfoldError(
-                "the vocabulary is too large",
-                got=f"{len(keys):,} ids in one field",
-                expected="at most 2**31 - 3",
-                fix="raise min_count, or use hashed ids, which need no map",
-            )
-        return cls(keys[by_key], (ranks[by_key] + FIRST).astype(np.int32), missing)
-
-    @property
-    def num_embeddings(self) -> int:
-        """Dense ids there are, unseen and missing included."""
-        return len(self.keys) + FIRST
-
-    def apply(self, ids: Ids) -> Ids:
-        """Dense ids of 64-bit ones."""
-        if len(self.keys) == 0:
-            return np.where(ids == self.missing, MISSING, UNSEEN).astype(np.int64)
-        place = np.searchsorted(self.keys, ids)
-        place[place == len(self.keys)] = 0
-        dense = np.where(self.keys[place] == ids, self.ids[place], UNSEEN).astype(np.int64)
-        dense[ids == self.missing] = MISSING
-        return dense
 
 
 @dataclass(frozen=True)

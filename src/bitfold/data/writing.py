@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitfold.data.dealing import Dealt
+from bitfold.data.field_map import UNSEEN
 from bitfold.data.finishing import id_columns, number_matrix
 from bitfold.data.fitting import FieldFit, Fitted, Shard, read_shard
 from bitfold.data.manifest import PARTS, Manifest, ShardInfo, write_json
@@ -18,7 +19,6 @@ from bitfold.data.schema import Schema
 from bitfold.data.statistics import IdCounter
 from bitfold.data.stats import REPORT_FILE, STATS, STATS_FILE
 from bitfold.data.table import Bags
-from bitfold.data.vocabulary import UNSEEN
 from bitfold.records import file_digest
 
 Column = npt.NDArray[np.int64] | Bags

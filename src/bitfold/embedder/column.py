@@ -16,7 +16,7 @@ from bitfold.embedder.contract import Embedder
 from bitfold.embedder.corridor import Corridor
 from bitfold.embedder.grouped import Grouped
 from bitfold.embedder.head import Head
-from bitfold.embedder.ranges import as_int64, guarded
+from bitfold.embedder.ranges import as_int64, guarded, spoiled
 from bitfold.fuse.bags import bags_of, check_bags, check_offsets, pool
 from bitfold.kernels.choice import recorded, transformed
 from bitfold.planning.field import check_columns
@@ -148,7 +148,8 @@ class _Column(Embedder):
         whole: Any = self.whole[0]
         field = torch.full_like(ids, self.field)
         whole.check_maps()
-        found: Tensor = whole.vectors(guarded(ids, whole.bad(ids, field)), field)
+        bad = whole.bad(ids, field)
+        found: Tensor = spoiled(whole.vectors(guarded(ids, bad), field), bad)
         untold = torch.compiler.is_compiling() or transformed()  # as in `watching.watch`
         if whole.observes and found.requires_grad and not untold:
             seen: Any = found

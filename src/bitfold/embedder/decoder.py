@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bitfold.address.mixing import MIX_VERSION, derive_salt, int64, mix_torch
+from bitfold.address.words import run_of
 from bitfold.embedder.own import OwnEmbedder
 from bitfold.kernels.choice import recorded
 from bitfold.planning.plan import Plan
@@ -51,7 +52,7 @@ class Decoder(OwnEmbedder):
         """
         own = mix_torch(ids, self.by_field if field is None else self.by_field[field], 32, -1, HALF)
         mixed = mix_torch(own.unsqueeze(-1), self.salts, 32, -1, HALF)
-        halves = torch.stack([(mixed >> 32) & HALF, mixed & HALF], -1).flatten(-2)
+        halves = torch.stack([run_of(mixed, 32, HALF), mixed & HALF], -1).flatten(-2)
         return halves[..., : self.sizes[0]].float() * 2.0**-31 - 1
 
     def vectors(self, ids: Tensor, field: Tensor | None = None) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bitfold.address.constants import WithConstants
 from bitfold.embedder.contract import Embedder, Progress, Table
-from bitfold.embedder.ranges import as_int64, guarded, limits_of, out_of_range
+from bitfold.embedder.ranges import as_int64, guarded, limits_of, out_of_range, spoiled
 from bitfold.fuse.bags import by_field, check_bags, check_offsets, placed, pool
 from bitfold.kernels.choice import recorded
 from bitfold.planning.field import check_columns
@@ -122,7 +122,8 @@ class Grouped(WithConstants, Embedder):
             check_offsets(offsets, ids.shape[0])
         bags = offsets.shape[0] - 1
         bag, field = placed(offsets, ids.shape[0], self.num_fields)
-        inside = guarded(ids, out_of_range(self.plan.fields, self.limits, ids, field))
+        bad = out_of_range(self.plan.fields, self.limits, ids, field)
+        inside = guarded(ids, bad)
         whose, place = self.whose[field], self.place[field]
         none, found = ids.new_zeros(()), None
         for number, (part, _) in enumerate(self._each()):
@@ -131,6 +132,7 @@ class Grouped(WithConstants, Embedder):
             found = vectors if found is None else torch.where(here.unsqueeze(-1), vectors, found)
         assert found is not None, "a plan has groups"
         keep = None if padding_idx is None else ids != padding_idx
+        found = spoiled(found, bad)
         pooled = pool(found, bag, bags, mode, weights=weights, keep=keep)
         return by_field(pooled, self.num_fields)
 

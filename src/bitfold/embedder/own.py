@@ -10,7 +10,7 @@ from torch import Tensor
 from bitfold.address.fingerprint import fingerprint_of
 from bitfold.address.mixing import signed
 from bitfold.embedder.group import GroupEmbedder
-from bitfold.embedder.ranges import as_int64, guarded
+from bitfold.embedder.ranges import as_int64, guarded, spoiled
 from bitfold.fuse.bags import by_field, check_bags, check_offsets, placed, pool
 from bitfold.kernels.choice import recorded
 from bitfold.planning.field import check_columns
@@ -69,7 +69,8 @@ class OwnEmbedder(GroupEmbedder):
         ids = as_int64(ids)
         check_columns(ids.shape, self.num_fields)
         self.check_maps()
-        found = self.vectors(guarded(ids, self.bad(ids)))
+        bad = self.bad(ids)
+        found = spoiled(self.vectors(guarded(ids, bad)), bad)
         if padding_idx is None:
             return found
         return found.masked_fill((ids == padding_idx).unsqueeze(-1), 0.0)
@@ -90,7 +91,8 @@ class OwnEmbedder(GroupEmbedder):
             check_offsets(offsets, ids.shape[0])
         self.check_maps()
         bag, field = placed(offsets, ids.shape[0], self.num_fields)
-        found = self.vectors(guarded(ids, self.bad(ids, field)), field)
+        bad = self.bad(ids, field)
+        found = spoiled(self.vectors(guarded(ids, bad), field), bad)
         keep = None if padding_idx is None else ids != padding_idx
         pooled = pool(found, bag, offsets.shape[0] - 1, mode, weights=weights, keep=keep)
         return by_field(pooled, self.num_fields)

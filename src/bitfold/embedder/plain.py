@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bitfold.address import Address
+from bitfold.address.words import exporting
+from bitfold.embedder.ranges import guarded, spoiled
 from bitfold.fuse.bags import by_field, check_offsets, placed, pool
 from bitfold.kernels.choice import recorded
 
@@ -27,6 +29,25 @@ def single(
         reads: whether the weight is the only field's table, a row an id.
     """
     bad = corridor.bad(ids)
+    if exporting():
+        found = _read(corridor, weight, guarded(ids, bad), None, reads)
+        if padding_idx is not None and not reads:
+            found = found.masked_fill((ids == padding_idx).unsqueeze(-1), 0.0)
+        return spoiled(found, bad)
+    found = _read(corridor, weight, ids, bad, reads, padding_idx)
+    if padding_idx is None or reads:
+        return found
+    return found.masked_fill((ids == padding_idx).unsqueeze(-1), 0.0)
+
+
+def _read(
+    corridor: "Corridor",
+    weight: Tensor,
+    ids: Tensor,
+    bad: Tensor | None,
+    reads: bool,
+    padding_idx: int | None = None,
+) -> Tensor:
     if reads:
         return F.embedding(ids, weight, padding_idx, sparse=corridor.sparse)
     address: Address = corridor.address
@@ -37,9 +58,7 @@ def single(
         found = torch.cat(parts, 1)[:, address.order]
     else:
         found = _fused(corridor, address, pieces(corridor, address, weight, cells[0]), factors)
-    if padding_idx is None:
-        return found
-    return found.masked_fill((ids == padding_idx).unsqueeze(-1), 0.0)
+    return found
 
 
 def bags(
@@ -57,7 +76,11 @@ def bags(
     if torch.compiler.is_compiling() or not recorded(offsets):
         check_offsets(offsets, ids.shape[0])
     bag, field = placed(offsets, ids.shape[0], corridor.num_fields)
-    fused = each(corridor, weight, ids, field, corridor.bad(ids, field))
+    bad = corridor.bad(ids, field)
+    if exporting():
+        fused = spoiled(each(corridor, weight, guarded(ids, bad), field), bad)
+    else:
+        fused = each(corridor, weight, ids, field, bad)
     if mode == "max" and corridor.head is not None:
         fused = corridor.head(fused, field)
     keep = None if padding_idx is None else ids != padding_idx

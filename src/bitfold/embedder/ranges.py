@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bitfold.address.words import exporting
 from bitfold.errors import BitfoldError, IdOutOfRange
 from bitfold.kernels.choice import recorded
 from bitfold.planning.field import Field
@@ -30,6 +31,8 @@ def out_of_range(
     bad = (ids < 0) | (ids >= limit)
     if any(each.hashed for each in fields):
         bad = bad & (limit > 0)
+    if exporting():
+        return bad
     if torch.compiler.is_compiling():
         torch._assert_async(~bad.any(), "a dense id is outside 0..num_embeddings-1")
     elif recorded(bad):
@@ -53,7 +56,19 @@ def guarded(ids: Tensor, bad: Tensor | None) -> Tensor:
     """The ids as they are; a graph that is run with `bad` ones raises, as a table would."""
     if bad is None:
         return ids
+    if exporting():
+        return ids.masked_fill(bad, 0)
     return ids * ids.new_ones(1)[bad.long()]  # the second of one number
+
+
+def spoiled(vectors: Tensor, bad: Tensor | None) -> Tensor:
+    """Vectors `[..., D]` of ids `[...]`; in an exported graph those of `bad` ones are no numbers.
+
+    Such a graph cannot say what was wrong: it must not give the vector of another id, either.
+    """
+    if bad is None or not exporting():
+        return vectors
+    return vectors.masked_fill(bad.unsqueeze(-1), torch.nan)
 
 
 def _complain(fields: Sequence[Field], ids: Tensor, field: Tensor | None, bad: Tensor) -> None:

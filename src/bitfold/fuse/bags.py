@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from bitfold.address.words import exporting
 from bitfold.errors import BitfoldError, unknown_name
 
 MODES = ("sum", "mean", "max")
@@ -88,6 +89,8 @@ def pool(
 def _largest(vectors: Tensor, bag: Tensor, bags: int, keep: Tensor | None) -> Tensor:
     """The largest number of each bag; of equal ones the first has the gradient, as in torch."""
     count, width = vectors.shape
+    if exporting():
+        return _largest_exported(vectors, bag, bags, keep)
     if keep is not None:  # what is left out goes to a bag of its own
         bag = torch.where(keep, bag, bags)
     index = bag.unsqueeze(-1).expand(count, width)
@@ -102,6 +105,18 @@ def _largest(vectors: Tensor, bag: Tensor, bags: int, keep: Tensor | None) -> Te
     return torch.where(top[:bags].isnan(), top[:bags], found)
 
 
+def _largest_exported(vectors: Tensor, bag: Tensor, bags: int, keep: Tensor | None) -> Tensor:
+    """The largest number of each bag, without a gradient."""
+    one = torch.ones_like(bag) if keep is None else keep.long()
+    count = bag.new_zeros(bags).index_add(0, bag, one)
+    if keep is not None:
+        vectors = vectors.masked_fill(~keep.unsqueeze(-1), -torch.inf)
+    index = bag.unsqueeze(-1).expand(vectors.shape)
+    top = vectors.new_full((bags, vectors.shape[-1]), -torch.inf)
+    top = top.scatter_reduce(0, index, vectors, "amax")
+    return top.masked_fill((count == 0).unsqueeze(-1), 0.0)
+
+
 def bags_of(offsets: Tensor, total: int) -> Tensor:
     """The bag of each of `total` ids, from `bags + 1` offsets.
 
@@ -109,6 +124,10 @@ def bags_of(offsets: Tensor, total: int) -> Tensor:
         >>> bags_of(torch.tensor([0, 2, 2, 3]), 3)
         tensor([0, 0, 2])
     """
+    if exporting():  # no shape follows from numbers, and there is no loop
+        begins = offsets.new_zeros(total + 1)
+        begins = begins.index_add(0, offsets[1:-1], torch.ones_like(offsets[1:-1]))
+        return begins[:total].cumsum(0)
     counts = offsets.diff()
     numbers = torch.arange(counts.shape[0], device=offsets.device)
     return torch.repeat_interleave(numbers, counts, output_size=total)
@@ -133,7 +152,7 @@ def by_field(pooled: Tensor, fields: int) -> Tensor:
 
 def check_offsets(offsets: Tensor, total: int) -> None:
     """Raise unless the offsets start at 0, never fall and end at `total`."""
-    if offsets.is_meta:
+    if offsets.is_meta or exporting():
         return
     rises = (offsets[1:] >= offsets[:-1]).all()  # a third quicker than a difference
     good = (offsets[0] == 0) & (offsets[-1] == total) & rises

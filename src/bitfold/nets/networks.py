@@ -108,7 +108,7 @@ class DeepFM(Network):
 
     def decide(self, found: Sequence[Tensor]) -> Tensor:
         """Logits `[B]`."""
-        logits: Tensor = self.bias.expand(len(found[0]))
+        logits: Tensor = self.bias.expand(found[0].shape[0])
         if self.fm or self.direction is not None:
             logits = logits + found[0]
         if self.deep is not None:
@@ -275,7 +275,7 @@ class DLRM(Network):
     def interact(self, vectors: Tensor, numeric: Tensor) -> list[Tensor]:
         """The units of the top's first layer `[B,H]`."""
         if self.bottom is None:
-            dense = self.constant.to(vectors.dtype).expand(len(vectors), -1)  # type: ignore[union-attr]
+            dense = self.constant.to(vectors.dtype).expand(vectors.shape[0], -1)  # type: ignore[union-attr]
         else:
             dense = self.bottom(numeric).to(vectors.dtype)
         rows = torch.cat([dense.unsqueeze(1), vectors], dim=1)

@@ -17,6 +17,7 @@ Shapes: R rows, w columns, S slices: runs of rows that share centres, and steps 
 import torch
 from torch import Tensor
 
+from bitfold.address.words import down, exporting, up
 from bitfold.errors import BitfoldError
 from bitfold.kernels.reading import OF_LARGEST, row_bytes
 from bitfold.planning.spec import FEW_BITS
@@ -141,9 +142,10 @@ def unpack(packed: Tensor, width: int, bits: int) -> Tensor:
         tensor([[1, 2, 3]], dtype=torch.uint8)
     """
     first = torch.arange(width, device=packed.device) * bits
-    place, shift = first >> 3, (first & 7).to(torch.int16)
-    pair = packed[..., place].to(torch.int16)
+    kind = torch.int64 if exporting() else torch.int16  # which has what words are written with
+    place, shift = down(first, 3), (first & 7).to(kind)
+    pair = packed[..., place].to(kind)
     if bits & (bits - 1):  # a code may lie in two bytes
         after = torch.nn.functional.pad(packed, (0, 1))[..., place + 1]
-        pair = pair | (after.to(torch.int16) << 8)
-    return ((pair >> shift) & ((1 << bits) - 1)).to(torch.uint8)
+        pair = pair + up(after.to(kind), 8)
+    return (down(pair, shift) & ((1 << bits) - 1)).to(torch.uint8)

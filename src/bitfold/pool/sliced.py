@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bitfold.address.constants import WithConstants
+from bitfold.address.words import place_in
 from bitfold.errors import BitfoldError
 from bitfold.pool.rounding import check_bits
 
@@ -81,7 +82,7 @@ class Sliced(WithConstants):
         """The slice that each cell lies in, by number."""
         if self.first_rows.device != cells.device:  # weights that went there past `Module.to`
             self.place_constants(cells.device)
-        return torch.bucketize(cells, self.first_rows, right=True) - 1
+        return place_in(cells, self.first_rows) - 1
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Sliced":
         """Follow the weights to their device; a cast leaves float16 as it is."""

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from bitfold.data.field_map import FIRST
 from bitfold.data.follows import Follows, refuse_following, row_keys
 from bitfold.data.hashing import missing_id
 from bitfold.data.manifest import PARTS
 from bitfold.data.statistics import IdCounter
 from bitfold.data.table import Bags
-from bitfold.data.vocabulary import FIRST
 from bitfold.errors import BitfoldError
 from bitfold.progress import Progress
 from bitfold.ranking.config import RankConfig

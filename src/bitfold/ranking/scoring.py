@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from bitfold.data.field_map import MISSING, UNSEEN, FieldMap
 from bitfold.data.hashing import cross_ids, missing_id
-from bitfold.data.vocabulary import MISSING, UNSEEN, FieldMap, Vocabulary
+from bitfold.data.vocabulary import Vocabulary
 from bitfold.errors import BitfoldError
 from bitfold.progress import Progress, silent
 from bitfold.ranking.candidates import Candidates, Column, Ints, Sides, candidates

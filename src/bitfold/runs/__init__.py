@@ -6,6 +6,7 @@ manifest    which files belong to a run, and their digests
 config      config.json: how its log was read, and how it was trained
 options     the options of training
 scoring     scores of batches and of raw rows
+scorer      single rows and batches, fast and from many threads
 scores      scores to a file
 predict     raw rows in, a file of scores out
 evaluate    what a run is worth on a log

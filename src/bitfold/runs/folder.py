@@ -131,7 +131,8 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Run:
             expected="tensors of the planned names and shapes",
         ) from None
     model.to(device).eval().requires_grad_(False)
-    return Run(folder, model, schema, config, read_metrics(files.path(METRICS)), plan, dense)
+    metrics = read_metrics(files.path(METRICS))
+    return Run(folder, model, schema, config, metrics, plan, dense, files.digest)
 
 
 def _check_fields(

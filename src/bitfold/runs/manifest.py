@@ -62,10 +62,17 @@ class _Manifest(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The files of a finished run, each found to be what was saved."""
+    """The files of a finished run, each found to be what was saved.
+
+    Args:
+        folder: the run.
+        names: of its files.
+        digest: the SHA-256 of its manifest, in hexadecimal; it tells the run from any other.
+    """
 
     folder: Path
     names: frozenset[str]
+    digest: str
 
     def __contains__(self, name: str) -> bool:
         """Whether the manifest names a file."""
@@ -168,6 +175,7 @@ def verify(
             fix="go on with --resume" if unfinished else "check the path",
         )
     path = folder / MANIFEST
+    digest = _digest(path)
     manifest = record(checked(path, form), _Manifest, path, fix=AGAIN)
     lacking = [name for name in needed if name not in manifest.files]
     if lacking:
@@ -176,7 +184,16 @@ def verify(
         )
     for name, seal in manifest.files.items():
         _check(folder, name, seal)
-    return RunFiles(folder, frozenset(manifest.files))
+    if digest != _digest(path):
+        raise broken(folder, "another run in its place meanwhile", "one run at a time", AGAIN)
+    return RunFiles(folder, frozenset(manifest.files), digest)
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def _check(folder: Path, name: str, seal: _Seal) -> None:

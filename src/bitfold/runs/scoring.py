@@ -90,8 +90,12 @@ def predict_batch(
     model: ClickModel, batch: "Batch", negative_rate: float | None = None
 ) -> npt.NDArray[np.float32]:
     """Probabilities `[B]` of one batch, corrected for down-sampled negatives."""
-    probabilities = torch.sigmoid(model(batch).double()).cpu().numpy()
-    return correct(probabilities, negative_rate).astype(np.float32)
+    return probabilities(model(batch), negative_rate)
+
+
+def probabilities(logits: torch.Tensor, negative_rate: float | None) -> npt.NDArray[np.float32]:
+    """Probabilities `[B]` of logits `[B]`, corrected for down-sampled negatives."""
+    return correct(torch.sigmoid(logits.double()).cpu().numpy(), negative_rate).astype(np.float32)
 
 
 def score(

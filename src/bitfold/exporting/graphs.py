@@ -1,0 +1,104 @@
+"""Graphs: a model as a function of tensors, recorded once for all kinds of files."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bitfold.address.words import export_form
+from bitfold.embedder.contract import embedders
+from bitfold.errors import BitfoldError
+from bitfold.kernels.choice import plain_torch
+
+Inputs = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A served model as a function, with what its file needs to be written and checked.
+
+    Args:
+        module: takes the inputs, gives one tensor.
+        names: of the inputs.
+        output: the output's name.
+        examples: inputs to record it with.
+        shapes: which of their dimensions may differ, as `torch.export` takes them.
+        draw: makes other inputs of some rows: in range, with ids of all bits.
+        spoil: puts ids out of range into inputs, and says which rows have them; None where
+            every id is one.
+        notes: what the file says of itself.
+        ours: whether all of it is bitfold's, so that it divides no negative numbers.
+    """
+
+    module: nn.Module
+    names: tuple[str, ...]
+    output: str
+    examples: Inputs
+    shapes: tuple[Any, ...]
+    draw: Callable[[int, torch.Generator], Inputs]
+    spoil: Callable[[Inputs], tuple[Inputs, Tensor]] | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
+    ours: bool = True
+
+    @cached_property
+    def program(self) -> "torch.export.ExportedProgram":
+        """The function as `torch.export` records it, in its export form.
+
+        Raises:
+            BitfoldError: something in it cannot be recorded.
+        """
+        with recording():
+            try:
+                return torch.export.export(
+                    self.module, self.examples, dynamic_shapes=self.shapes, strict=False
+                )
+            except Exception as error:
+                raise BitfoldError(
+                    f"{self.methods} cannot be exported",
+                    got=_first_line(error),
+                    expected="a model that torch.export can record with any number of rows",
+                ) from error
+
+    @property
+    def weights(self) -> int:
+        """Bytes of the tables as they are served, and of the network."""
+        return sum(each.nbytes for each in self.module.state_dict().values())
+
+    @property
+    def lookups(self) -> int:
+        """Lookups of all addresses, each of which is a few constants of the file."""
+        programs = [group.program for each in embedders(self.module) for group in each.plan.groups]
+        return sum(program.lookups for program in programs if program is not None)
+
+    @property
+    def methods(self) -> str:
+        """What an error calls it."""
+        found = sorted({each.plan.method for each in embedders(self.module)})
+        return f"method {', '.join(map(repr, found))}" if found else "this model"
+
+    def eager(self, inputs: Inputs) -> Tensor:
+        """What the model itself gives."""
+        with torch.no_grad():
+            found: Tensor = self.module(*inputs)
+        return found
+
+
+def recording() -> ExitStack:
+    """A context in which models are recorded: export form, plain torch, no gradients, no noise."""
+    stack = ExitStack()
+    stack.enter_context(warnings.catch_warnings())
+    warnings.simplefilter("ignore")
+    stack.enter_context(export_form())
+    stack.enter_context(plain_torch())
+    stack.enter_context(torch.no_grad())
+    return stack
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
