@@ -44,8 +44,9 @@ ROOMS = {
     "testing": "planning fuse pool kernels optim embedder fitting method embedding training",
     "comparison": "outputs address planning optim method embedding data ranking runs training",
     "report": "outputs planning data runs streaming comparison",
+    "serving": "runs",
     "cli": "outputs remote planning method data weights runs training streaming retrieval"
-    " exporting comparison report",
+    " exporting comparison report serving",
 }
 # What every room may import. These files import each other alone.
 COMMON = {

@@ -1,0 +1,18 @@
+"""Scores over HTTP: `bitfold serve`.
+
+limits        what a server takes on
+messages      a request, an answer, a refusal
+bodies        JSON, Arrow and Parquet to rows, and scores back
+arrow_frames  whether an Arrow stream is compressed
+models        the model that answers, and how another takes its place
+sources       where models come from
+batching      requests that wait are scored together
+measuring     what `/metrics` shows
+openapi       the description of the server
+page          the page at `/`
+app           requests to answers
+protocol      one connection
+watching      a model that changes on the disk
+logs          structured logs
+server        the socket, signals, the end
+"""

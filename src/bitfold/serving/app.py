@@ -1,0 +1,321 @@
+"""What a server answers: requests in, answers out, whoever reads and writes the bytes."""
+
+import asyncio
+import hmac
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import numpy as np
+
+import bitfold
+from bitfold.errors import BitfoldError
+from bitfold.serving import page
+from bitfold.serving.batching import Batcher, Job
+from bitfold.serving.bodies import ARROW, COLUMNAR, arrow_answer, json_rows, table_of
+from bitfold.serving.limits import Limits
+from bitfold.serving.logs import log
+from bitfold.serving.measuring import CONTENT_TYPE, Metrics
+from bitfold.serving.messages import (
+    JSON,
+    Refused,
+    Reply,
+    Request,
+    Response,
+    json_response,
+    refused,
+    without_paths,
+)
+from bitfold.serving.models import Models, Scorer
+from bitfold.serving.openapi import description
+from bitfold.serving.sources import Source
+
+RUN_HEADER = "bitfold-run"
+"""The header that names the run of an answer's scores, as JSON and Arrow bodies do."""
+
+_encode = msgspec.json.encode
+OPEN = {"/health", "/ready", "/", *page.FILES}
+"""Paths that need no token: what a balancer asks, and a page that knows nothing by itself."""
+
+
+class Reload(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /reload`."""
+
+    run: str | None = None
+
+
+@dataclass
+class App:
+    """One server's answers.
+
+    Args:
+        source: where models come from.
+        limits: what it takes on.
+        token: what clients must show; None for none.
+        metrics: counters.
+    """
+
+    source: Source
+    limits: Limits = field(default_factory=Limits)
+    token: str | None = None
+    metrics: Metrics = field(default_factory=Metrics)
+    stopping: bool = False
+    connections: Callable[[], int] = lambda: 0
+
+    def __post_init__(self) -> None:
+        self.models = Models(self.metrics.swapped)
+        self._routes: dict[str, dict[str, Callable[[Request, Reply], Job | None]]] = {
+            "/score": {"POST": self._score},
+            "/health": {"GET": self._health},
+            "/ready": {"GET": self._ready},
+            "/metrics": {"GET": self._metrics},
+            "/openapi.json": {"GET": self._openapi},
+            "/reload": {"POST": self._reload},
+        }
+        for name in ("/", *page.FILES):
+            self._routes[name] = {"GET": self._page}
+        self._loader = ThreadPoolExecutor(1, "bitfold-loading")
+        self._reloading = False
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to take requests, in the loop's thread."""
+        self._loop = loop
+        self.batcher = Batcher(
+            loop,
+            waiting_rows=self.limits.waiting_rows,
+            answer_seconds=self.limits.answer_seconds,
+            batched=self.metrics.batched,
+        )
+
+    def close(self) -> None:
+        """Take no more work for the threads."""
+        self.batcher.close()
+        self._loader.shutdown(wait=False, cancel_futures=True)
+
+    def admit(self, request: Request) -> None:
+        """Look at a request's head, before its body is read.
+
+        Raises:
+            Refused: no such path (404) or method (405), no token (401), another site's page (403),
+                a body of an unknown kind (415).
+        """
+        routes = self._routes.get(request.path)
+        if routes is None:
+            raise refused(
+                404, "there is nothing at this path", got=request.path,
+                expected=", ".join(self._routes), fix="scores: POST /score",
+            )  # fmt: skip
+        method = "GET" if request.method == "HEAD" else request.method
+        if method not in routes:
+            allowed = [*routes, *(["HEAD"] if "GET" in routes else [])]
+            raise refused(
+                405, f"{request.path} is not asked this way", ("allow", ", ".join(allowed)),
+                got=request.method, expected=" or ".join(allowed),
+            )  # fmt: skip
+        if self.token is not None and request.path not in OPEN:
+            self._check_token(request)
+        if method == "POST":
+            _check_origin(request)
+        if request.path == "/score":
+            self._check_type(request)
+
+    def handle(self, request: Request, reply: Reply) -> Job | None:
+        """Answer an admitted request, now or later; a job that is returned may be given up."""
+        try:
+            return self._routes[request.path][
+                "GET" if request.method == "HEAD" else request.method
+            ](request, reply)
+        except Refused as error:
+            reply(error.response())
+        except Exception as error:  # ours: the client gets no traceback, the log does
+            reply(_fault(error))
+        return None
+
+    def counted(self, path: str, status: int) -> None:
+        """An answer was written."""
+        self.metrics.answered(path if path in self._routes else "other", status)
+
+    def _check_token(self, request: Request) -> None:
+        kind, _, given = request.headers.get("authorization", "").partition(" ")
+        wanted = (self.token or "").encode()
+        right = hmac.compare_digest(given.strip().encode("utf-8", "replace"), wanted)
+        if kind.lower() != "bearer" or not right:
+            raise refused(
+                401, "this server needs a token", ("www-authenticate", "Bearer"),
+                got="another one" if kind else "none",
+                expected="the header authorization: Bearer TOKEN",
+            )  # fmt: skip
+
+    def _check_type(self, request: Request) -> None:
+        kind = request.content_type
+        if request.headers.get("content-encoding", "identity").lower() != "identity":
+            raise refused(
+                415, "the body is packed", got=request.headers["content-encoding"],
+                expected="no content-encoding",
+            )  # fmt: skip
+        if kind != JSON and kind not in COLUMNAR:
+            raise refused(
+                415, "the body is of a kind that is not read", got=kind or "no content-type",
+                expected=", ".join([JSON, *COLUMNAR]), fix=f"say the header content-type: {JSON}",
+            )  # fmt: skip
+
+    def _model(self) -> Scorer:
+        if self.models.current is None:
+            raise refused(503, "no model is loaded yet", ("retry-after", "1"), fix="try again")
+        return self.models.current
+
+    def _score(self, request: Request, reply: Reply) -> Job:
+        begun = time.perf_counter()
+        scorer = self._model()
+        limits = self.limits
+        as_arrow = _wants_arrow(request)
+
+        def done(scores: Any, error: Exception | None) -> None:
+            if error is not None:
+                reply(_failed(error))
+                return
+            reply(_scored(scores, scorer.digest, as_arrow))
+            self.metrics.scored(len(scores), time.perf_counter() - begun)
+
+        kind = COLUMNAR.get(request.content_type)
+        if kind is None:
+            job = Job(scorer, json_rows(request.body, limits.rows), done)
+        else:
+            body, columns = request.body, scorer.columns
+            most = 8 * limits.body_bytes
+            job = Job(
+                scorer,
+                (),
+                done,
+                table=lambda: table_of(body, kind, columns, limits.rows, most),
+                weight=min(limits.rows, 1 + len(body) // 8),
+            )
+        self.batcher.submit(job)
+        return job
+
+    def _health(self, request: Request, reply: Reply) -> None:
+        reply(json_response({"status": "alive", "bitfold": bitfold.__version__}))
+
+    def _ready(self, request: Request, reply: Reply) -> None:
+        model = self.models.current
+        if self.stopping or model is None:
+            why = "the server stops" if self.stopping else "no model is loaded yet"
+            raise refused(503, why, ("retry-after", "1"))
+        reply(json_response({"status": "ready", "run": model.digest}))
+
+    def _metrics(self, request: Request, reply: Reply) -> None:
+        self.metrics.waiting.set(self.batcher.waiting)
+        self.metrics.connections.set(self.connections())
+        reply(Response(200, self.metrics.text(), CONTENT_TYPE))
+
+    def _openapi(self, request: Request, reply: Reply) -> None:
+        reply(json_response(description(self._model(), self.limits, needs_token=bool(self.token))))
+
+    def _page(self, request: Request, reply: Reply) -> None:
+        reply(page.response(request.path))
+
+    def _reload(self, request: Request, reply: Reply) -> None:
+        name = _named(request.body)
+        source = self.source if name is None else self._source_named(name)
+        if self._reloading:
+            raise refused(
+                409, "another model is being loaded", ("retry-after", "1"), fix="try again later"
+            )
+        self._reloading = True
+        future = self._loop.run_in_executor(self._loader, self._swapped, source)
+        future.add_done_callback(lambda each: self._reloaded(each, reply))
+
+    def _source_named(self, name: str) -> Source:
+        try:
+            return self.source.named(name)
+        except BitfoldError as error:
+            raise Refused(422, without_paths(error)) from None
+
+    def _swapped(self, source: Source) -> Response:
+        """In the loader's thread: swap, and the answer that says what came of it."""
+        try:
+            swap = self.models.swap(source.loading(self.models.current))
+        except Exception as error:
+            log("swap refused", problem=str(error))
+            known = [str(each) for each in (source.path, source.runs) if each]
+            told = error if isinstance(error, BitfoldError) else _broken(error)
+            return Refused(422, without_paths(told, *known)).response()
+        if swap.changed:
+            log("swapped", run=swap.after, before=swap.before, seconds=round(swap.seconds, 3))
+        return json_response(
+            {"run": swap.after, "before": swap.before, "changed": swap.changed}
+            | {"seconds": round(swap.seconds, 3)}
+        )
+
+    def _reloaded(self, future: "asyncio.Future[Response]", reply: Reply) -> None:
+        self._reloading = False
+        if not future.cancelled():
+            reply(future.result())
+
+    def reload_changed(self) -> Response:
+        """Load what lies at the path now: for a watcher, in a thread of its own."""
+        return self._swapped(self.source)
+
+
+def _named(body: bytes) -> str | None:
+    if not body.strip():
+        return None
+    try:
+        return msgspec.json.decode(body, type=Reload).run
+    except (msgspec.ValidationError, UnicodeDecodeError, msgspec.DecodeError) as error:
+        status = 422 if isinstance(error, msgspec.ValidationError) else 400
+        raise refused(
+            status, "the body does not say what to load", got=str(error),
+            expected='nothing, or {"run": "NAME"}',
+        ) from None  # fmt: skip
+
+
+def _check_origin(request: Request) -> None:
+    """Refuse what a page of another site sends from its reader's browser."""
+    origin = request.headers.get("origin")
+    if origin is None:
+        return
+    if urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():
+        raise refused(
+            403, "pages of other sites may not ask this server", got=origin,
+            expected="requests of its own page, or of programs",
+        )  # fmt: skip
+
+
+_ARROW_WANTED = re.compile(rf"\b{re.escape(ARROW)}\b", re.IGNORECASE)
+
+
+def _wants_arrow(request: Request) -> bool:
+    accepted = request.headers.get("accept")
+    return accepted is not None and _ARROW_WANTED.search(accepted) is not None
+
+
+def _scored(scores: Any, digest: str, as_arrow: bool) -> Response:
+    named = ((RUN_HEADER, digest),)
+    if as_arrow:
+        return Response(200, arrow_answer(scores, digest), ARROW, named)
+    numbers = _encode(np.asarray(scores).tolist())
+    return Response(200, b'{"scores":%b,"run":"%b"}' % (numbers, digest.encode()), JSON, named)
+
+
+def _failed(error: Exception) -> Response:
+    """The answer to rows that could not be scored."""
+    if isinstance(error, Refused):
+        return error.response()
+    if isinstance(error, BitfoldError):
+        return Refused(422, error).response()
+    return _fault(error)
+
+
+def _fault(error: Exception) -> Response:
+    log("fault", problem=repr(error))
+    return refused(500, "a fault of the server's own", fix="its log says more").response()
+
+
+def _broken(error: Exception) -> BitfoldError:
+    return BitfoldError("the new model cannot be loaded", got=type(error).__name__)
