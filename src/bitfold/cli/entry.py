@@ -36,6 +36,7 @@ COMMANDS = {
     "serve": ("serving", "Score rows over HTTP: JSON, Arrow or Parquet in, probabilities out."),
     "delta": ("deltas", "Write what changed between two runs as one small file."),
     "apply": ("deltas", "Make the new run of an old one and a delta."),
+    "warm": ("warming", "Compile the kernels of scoring ahead, such as into an image."),
     "retrieve": ("retrieval", "Train two towers, index the items, rank them for each user."),
     "compare": ("boards", "Train methods at equal bytes on your log, and table the results."),
     "report": ("boards", "Make the page of a comparison again, or pictures for slides."),

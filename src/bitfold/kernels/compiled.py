@@ -27,6 +27,7 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import types
+from numba.core.caching import FunctionCache
 from numba.core.dispatcher import Dispatcher
 from numba.extending import intrinsic
 
@@ -70,6 +71,16 @@ def _no_collection() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
+
+
+def cache_folder() -> Path | None:
+    """Where results are kept: in `NUMBA_CACHE_DIR`, or beside the kernels' source, or, where that
+    may not be written to, in the user's cache; None if nowhere.
+    """
+    try:
+        return Path(FunctionCache(kept).cache_path)
+    except RuntimeError:
+        return None
 
 
 def kernel(function: Callable[[Any, Any], None]) -> Kernel:
