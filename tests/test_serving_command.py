@@ -23,11 +23,16 @@ import pyarrow.parquet as pq
 import pytest
 
 import bitfold as package
-from bitfold.serving.bodies import ARROW, PARQUET
+from bitfold.serving.tables import ARROW, PARQUET
 from command import READING, TRAINING, bitfold, refused, write_ratings
 
 ROWS = [
-    {"user": f"u{place % 45}", "item": f"item {place % 30}", "age": 20 + place % 5 * 10}
+    {
+        "user": f"u{place % 45}",
+        "item": f"item {place % 30}",
+        "age": 20 + place % 5 * 10,
+        "hour": place % 24,
+    }
     for place in range(150)
 ]
 
@@ -38,7 +43,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     log = write_ratings(folder / "log.csv")
     for seed, name in enumerate("ab"):
-        words = ("--method", "hash", "--budget", "2x", "--seed", seed)
+        words = ("--numeric", "hour", "--method", "hash", "--budget", "2x", "--seed", seed)
         got = bitfold("train", log, *READING, *TRAINING, *words, "--out", folder / name)
         assert got.code == 0, got.err
     return folder
@@ -102,7 +107,7 @@ def test_a_run_is_served(runs: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(got["scores"], expected["a"], rtol=0, atol=1e-6)
         first = got["run"]
         for row, score in zip(ROWS[:5], expected["a"], strict=False):
-            assert served.score(row)[1]["scores"] == pytest.approx([score], abs=1e-6)
+            assert served.score([row])[1]["scores"] == pytest.approx([score], abs=1e-6)
 
         table = pa.Table.from_pylist(ROWS)
         stream, file = io.BytesIO(), io.BytesIO()
@@ -137,11 +142,35 @@ def test_a_run_is_served(runs: Path, tmp_path: Path) -> None:
         assert str(tmp_path) not in json.dumps(got)
         assert served.score(ROWS[:1])[1]["run"] == second
         log = stopped(served)
-    events = [line["event"] for line in log]
+    events = [line["event"] for line in log if line["event"] != "note"]
     assert [each for each in events if each != "request"] == [
         "serving", "swapped", "swap refused", "stopping", "stopped",
     ]  # fmt: skip
     assert events.count("request") > 10
+
+
+def test_an_exported_file_is_served_without_torch(runs: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model.onnx"
+    got = bitfold("export", runs / "a", "--to", "onnx", "--out", model, "--text")
+    assert got.code == 0, got.err
+    run = package.load(runs / "a")
+    expected = run.predict(ROWS)
+    with serve(model) as served:
+        for _ in range(2):
+            _, got = served.score(ROWS)
+            assert got["run"] == run.digest
+            np.testing.assert_allclose(got["scores"], expected, rtol=0, atol=1e-6)
+            table = pa.Table.from_pylist(ROWS)
+            sink = io.BytesIO()
+            with pa.ipc.new_stream(sink, table.schema) as writer:
+                writer.write_table(table)
+            _, got = served.ask("POST", "/score", sink.getvalue(), content_type=ARROW)
+            np.testing.assert_allclose(got["scores"], expected, rtol=0, atol=1e-6)
+            status, got = served.ask("POST", "/reload")
+            assert (status, got["run"]) == (200, run.digest)
+        maps = Path(f"/proc/{served.process.pid}/maps")
+        assert not maps.is_file() or "libtorch" not in maps.read_text()
+        stopped(served)
 
 
 def test_a_stop_loses_no_request(runs: Path) -> None:

@@ -1,5 +1,6 @@
 """Another model takes the place of the one that answers: no request is lost, none is mixed."""
 
+import http.client
 import json
 import threading
 import time
@@ -13,7 +14,7 @@ from bitfold.errors import BitfoldError
 from bitfold.serving.models import Models, Swap
 from bitfold.serving.sources import Source
 from bitfold.serving.watching import watch
-from served import Fake, Served, eventually, serving
+from served import Fake, Served, eventually, serving, until_closed
 
 
 def test_swaps_under_load_lose_and_mix_nothing() -> None:
@@ -225,19 +226,29 @@ def test_a_watcher_loads_what_changed(tmp_path: Path) -> None:
 
 
 def test_a_server_that_stops_finishes_what_it_took() -> None:
-    found: list[int] = []
+    body = json.dumps({"rows": [{"user": 1}]}).encode()
+    sent = b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    sent += b"content-length: %d\r\n\r\n%b" % (len(body), body)
     with serving(Fake(seconds=0.3)) as served:
-        threads = [
-            threading.Thread(target=lambda: found.append(served.score([{"user": 1}]).status))
-            for _ in range(5)
-        ]
-        for thread in threads:
-            thread.start()
-        assert eventually(lambda: len(served.server.connections) == 5)
-        time.sleep(0.1)
-        idle = served.connect()
-    for thread in threads:
-        thread.join()
-    assert found == [200] * 5
-    assert idle.recv(10) == b""
-    idle.close()
+        socks = [served.connect() for _ in range(6)]
+        assert eventually(lambda: len(served.server.connections) == 6)
+        for sock in socks[1:]:
+            sock.sendall(sent)
+        time.sleep(0.05)
+    for sock in socks[1:]:
+        assert until_closed(sock).startswith(b"HTTP/1.1 200 ")
+    assert until_closed(socks[0]) == b""
+    for sock in socks:
+        sock.close()
+
+
+def test_a_server_that_stops_tells_who_asks_again() -> None:
+    with serving(Fake()) as served:
+        client = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
+        client.request("GET", "/ready")
+        assert client.getresponse().read()
+        served.server.stopping = served.app.stopping = True
+        client.request("GET", "/ready")
+        got = client.getresponse()
+        assert (got.status, got.headers["connection"]) == (503, "close")
+        client.close()

@@ -81,8 +81,10 @@ def serve(
     token = _token(token_file)
     if runs is not None and not Path(runs).is_dir():
         raise BitfoldError("the folder of --runs is not there", got=runs)
-    _use(threads)
-    app = App(Source(Path(run), None if runs is None else Path(runs)), limits, token)
+    source = Source(Path(run), None if runs is None else Path(runs))
+    if not source.is_file:
+        _use(threads)
+    app = App(source, limits, token)
     app.models.swap(app.source.loading())
     sock = bound(host, port)
     shown = f"[{host}]" if ":" in host else host

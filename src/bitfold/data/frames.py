@@ -16,7 +16,7 @@ from bitfold.data.checking import check_row
 from bitfold.data.columns_of import column_of, frame_column
 from bitfold.data.config import DataConfig
 from bitfold.data.memory_log import MemoryLog
-from bitfold.data.records import cut, fits, records_of
+from bitfold.data.records import cut, fits, is_column, records_of
 from bitfold.errors import BitfoldError
 
 if TYPE_CHECKING:
@@ -159,17 +159,10 @@ def _lazy(names: Sequence[str], rows: int, column: Callable[[str], Any]) -> Memo
     return MemoryLog(names, rows, chunks, plain)
 
 
-def _is_column(value: Any) -> bool:
-    """Whether a value is a column of values rather than a value."""
-    if isinstance(value, str | bytes | Mapping) or getattr(value, "ndim", 1) == 0:
-        return False
-    return isinstance(value, Iterable)
-
-
 def _columns(data: Mapping[Any, Any]) -> MemoryLog:
     """Columns by name; or one row, if a column that holds one value a row holds no list."""
     columns = {str(name): value for name, value in data.items()}
-    listed = {name: value for name, value in columns.items() if _is_column(value)}
+    listed = {name: value for name, value in columns.items() if is_column(value)}
     if len(listed) < len(columns):
         # A list beside single values is one row's bag.
         return _dictionaries([data])

@@ -1,6 +1,6 @@
 """Columns in memory as plain values, a dictionary a row, without a query of Polars."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,12 +35,21 @@ def values_of(column: Any, name: str) -> list[Any]:
         narrow = str(column.dtype) == "Float32"
     elif isinstance(column, np.ma.MaskedArray):
         return unmasked(column)
+    elif isinstance(column, np.ndarray) and column.dtype.kind in "biuUO":
+        return column.tolist()  # type: ignore[no-any-return]
     else:
         return list(column)
     if narrow:
         # pandas' NA is no number.
         return [np.float32(v) if isinstance(v, float | np.floating) else None for v in values]
     return list(values)
+
+
+def is_column(value: Any) -> bool:
+    """Whether a value is a column of values rather than a value."""
+    if isinstance(value, str | bytes | Mapping) or getattr(value, "ndim", 1) == 0:
+        return False
+    return isinstance(value, Iterable)
 
 
 def unmasked(column: "np.ma.MaskedArray[Any, Any]") -> list[Any]:

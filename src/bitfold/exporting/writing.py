@@ -17,11 +17,9 @@ from bitfold.exporting.clicks import click_graph
 from bitfold.exporting.formats import Format, format_named
 from bitfold.exporting.graphs import Graph
 from bitfold.exporting.models import collection_graph, digest_of, module_graph
-from bitfold.files import sha256
 from bitfold.nets.model import ClickModel
 from bitfold.outputs import new_file
 from bitfold.runs.folder import load
-from bitfold.runs.manifest import MANIFEST
 from bitfold.runs.run import Run
 
 ROOM = 16 << 10  # bytes of a file beside its weights: the graph, and constants of the address
@@ -116,7 +114,7 @@ def graph_of(
             numbers=len(schema.numeric_names),
             bags=schema.has_bags,
             negative_rate=what.negative_rate,
-            notes=_notes(sha256(what.path / MANIFEST)),
+            notes=_notes(what.digest),
         )
     if not isinstance(what, nn.Module):
         raise BitfoldError(

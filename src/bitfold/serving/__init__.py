@@ -2,7 +2,8 @@
 
 limits        what a server takes on
 messages      a request, an answer, a refusal
-bodies        JSON, Arrow and Parquet to rows, and scores back
+bodies        JSON to rows
+tables        Arrow and Parquet to tables, and scores back to Arrow
 arrow_frames  whether an Arrow stream is compressed
 models        the model that answers, and how another takes its place
 sources       where models come from

@@ -17,7 +17,7 @@ import bitfold
 from bitfold.errors import BitfoldError
 from bitfold.serving import page
 from bitfold.serving.batching import Batcher, Job
-from bitfold.serving.bodies import ARROW, COLUMNAR, arrow_answer, json_rows, table_of
+from bitfold.serving.bodies import json_rows
 from bitfold.serving.limits import Limits
 from bitfold.serving.logs import log
 from bitfold.serving.measuring import CONTENT_TYPE, Metrics
@@ -34,6 +34,7 @@ from bitfold.serving.messages import (
 from bitfold.serving.models import Models, Scorer
 from bitfold.serving.openapi import description
 from bitfold.serving.sources import Source
+from bitfold.serving.tables import ARROW, COLUMNAR, arrow_answer, table_of
 
 RUN_HEADER = "bitfold-run"
 """The header that names the run of an answer's scores, as JSON and Arrow bodies do."""

@@ -117,6 +117,10 @@ class Batcher:
         """Forget a job whose answer nobody wants."""
         self._finish(job, None, None, tell=False)
 
+    def worker(self, function: Callable[[], object]) -> None:
+        """Let the worker thread do something before it scores."""
+        self._worker.submit(function)
+
     def close(self) -> None:
         """Take no more jobs for the worker; the one at work ends on its own."""
         self._worker.shutdown(wait=False, cancel_futures=True)

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 from bitfold.errors import BitfoldError
 from bitfold.serving.app import App
 from bitfold.serving.limits import Limits
-from bitfold.serving.logs import log
+from bitfold.serving.logs import log, notes_to_log
 from bitfold.serving.protocol import Connection
+from bitfold.serving.tables import warm_tables
 from bitfold.serving.watching import watch
 
 if TYPE_CHECKING:
     from bitfold.serving.messages import Request, Response
 
 _LOOK = 0.25  # seconds between two looks at deadlines
+_GRACE = 0.5  # seconds in which a client that asks again is still answered at the end
 _OTHER_FILES = 192  # descriptors that are no connections
 _SWITCH = 0.0005  # seconds that a thread keeps the interpreter while another waits
 
@@ -61,6 +63,7 @@ class Server:
         self.now: Callable[[], float] = loop.time
         self.app.start(loop)
         self._listener = await loop.create_server(lambda: Connection(self), sock=sock, backlog=4096)
+        self.app.batcher.worker(warm_tables)
         self._sweeper = asyncio.ensure_future(self._sweep())
 
     async def _sweep(self) -> None:
@@ -72,13 +75,18 @@ class Server:
                 each.expire()
 
     async def stop(self) -> None:
-        """Take no more connections, finish what was accepted, then close."""
+        """Take no more connections, finish what was accepted, then close.
+
+        A client that asks again and again may be about to: for a moment it still gets its answer,
+        with the word that the connection ends, where a closed connection would lose a request.
+        """
         self.stopping = self.app.stopping = True
         self._listener.close()
-        ends = self.now() + self.limits.stop_seconds
-        while self.connections and self.now() < ends:
+        begun = self.now()
+        await asyncio.sleep(0.02)  # what the listener took reaches its connection
+        while self.connections and self.now() < begun + self.limits.stop_seconds:
             for each in list(self.connections):
-                if each.idle:
+                if each.idle and self.now() > begun + min(_GRACE, self.limits.stop_seconds / 2):
                     each.close()
             await asyncio.sleep(0.02)
         for each in list(self.connections):
@@ -136,6 +144,7 @@ def run(
         ready: called once connections are taken.
     """
     sys.setswitchinterval(_SWITCH)
+    notes_to_log()
     with asyncio.Runner(loop_factory=_loop()) as runner:
         runner.run(_serve(Server(app, access_log=access_log), sock, watching, ready))
 

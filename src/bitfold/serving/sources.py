@@ -2,10 +2,10 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,7 @@ import numpy.typing as npt
 from bitfold.errors import BitfoldError
 from bitfold.files import sha256
 from bitfold.records import inside
-from bitfold.runs.manifest import MANIFEST
 from bitfold.serving.models import Scorer
-
-if TYPE_CHECKING:
-    from bitfold.runs.run import Run
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}")
 """Names of runs that a client may ask for."""
@@ -64,7 +60,7 @@ class Source:
 
     def signature(self) -> tuple[object, ...]:
         """What changes when another model lies there; links are followed."""
-        files = [self.path, Path(f"{self.path}.json")] if self.is_file else [self.path / MANIFEST]
+        files = [self.path, Path(f"{self.path}.json")] if self.is_file else [_manifest(self.path)]
         found: list[object] = [os.path.realpath(self.path)]
         for file in files:
             try:
@@ -89,7 +85,7 @@ class Source:
 
 def _digest(folder: Path) -> str | None:
     try:
-        return sha256(folder / MANIFEST)
+        return sha256(_manifest(folder))
     except (OSError, BitfoldError):
         return None
 
@@ -97,33 +93,33 @@ def _digest(folder: Path) -> str | None:
 def _run(folder: Path) -> Scorer:
     from bitfold.runs.folder import load
 
-    return RunScorer(load(folder))
+    return load(folder).scorer()
+
+
+def _manifest(folder: Path) -> Path:
+    from bitfold.runs.manifest import MANIFEST  # here: an exported file needs nothing of runs
+
+    return folder / MANIFEST
 
 
 def _exported(path: Path) -> Scorer:
-    raise BitfoldError("exported files are not served yet", got=path.name, expected="a run")
+    from bitfold.lite import load
+
+    return ExportedScorer(load(path))
 
 
-class RunScorer:
-    """Scores of a run.
+class ExportedScorer:
+    """The scores of an exported file, also of Arrow tables.
 
     Args:
-        run: a loaded one.
+        scorer: of `bitfold.lite`, which reads tables as columns by name.
     """
 
-    def __init__(self, run: "Run") -> None:
-        self.digest = sha256(run.path / MANIFEST)
-        self.columns: tuple[str, ...] = run._encoder.columns
-        self._run = run
-
-    def score(self, row: Mapping[str, Any]) -> float:
-        """The probability of one row."""
-        return float(self.scores([row])[0])
-
-    def scores(self, rows: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.float32]:
-        """The probabilities `[B]` of rows."""
-        return self._run.predict(list(rows))
+    def __init__(self, scorer: Scorer) -> None:
+        self.digest, self.columns = scorer.digest, scorer.columns
+        self.score, self.scores = scorer.score, scorer.scores
+        self._scores_of = scorer.scores_of
 
     def scores_of(self, data: Any) -> npt.NDArray[np.float32]:
-        """The probabilities `[B]` of a table in memory."""
-        return self._run.predict(data)
+        """The probabilities `[B]` of an Arrow table."""
+        return self._scores_of({name: data.column(name) for name in data.schema.names})
