@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 import bitfold
 from bitfold.data.config import DataConfig
-from bitfold.errors import BitfoldError
+from bitfold.errors import BitfoldError, OtherBase
 from bitfold.files import sha256, write_json
 from bitfold.records import sealed
 from bitfold.runs import delta as deltas
-from bitfold.runs.delta import OtherBase, applied, run_digest
+from bitfold.runs.delta import applied, run_digest
 from bitfold.runs.delta_file import MAGIC, read_delta
 from bitfold.runs.manifest import KIND, MANIFEST
 from bitfold.training import train

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import bitfold
-from bitfold.errors import BitfoldError
+from bitfold.errors import BitfoldError, OtherBase
 from bitfold.files import sha256, whole
 from bitfold.outputs import new_file, new_folder
 from bitfold.records import broken, unreadable
@@ -23,10 +23,6 @@ from bitfold.runs.delta_file import AGAIN, DeltaFile, Piece, head_of, read_delta
 from bitfold.runs.delta_pieces import joined, pieces_of
 from bitfold.runs.delta_ways import PIECE, unpack_patch, unpack_rows, unpack_whole, zstd
 from bitfold.runs.manifest import MANIFEST, RUN, is_complete, verify
-
-
-class OtherBase(BitfoldError):
-    """A delta of another run than the one it is applied to."""
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,8 @@ class Connection(asyncio.Protocol):
         "_asked", "_begun", "_blocked", "_body", "_busy", "_closed",
         "_ended",
         "_got", "_head", "_held", "_job",
-        "_keep", "_lingering", "_parser", "_progress", "_queue", "_running", "_server", "_since",
-        "_size", "_transport", "_unread", "_url", "deadline",
+        "_keep", "_lingering", "_most", "_parser", "_progress", "_queue", "_running", "_server",
+        "_since", "_size", "_transport", "_unread", "_url", "deadline",
     )  # fmt: skip
 
     def __init__(self, server: "Server") -> None:
@@ -64,6 +64,7 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._head: dict[str, str] = {}
         self._size = self._got = 0
+        self._most = self._server.limits.body_bytes
         self._body: list[bytes] = []
         self._asked: Request | None = None
 
@@ -193,8 +194,9 @@ class Connection(asyncio.Protocol):
                 raise refused(505, "this server speaks HTTP/1.1", got=parser.get_http_version())
             server.app.admit(request)
             length = self._head.get("content-length", "0")
-            if length.isdecimal() and int(length) > server.limits.body_bytes:
-                raise _large(length, server.limits.body_bytes)
+            self._most = server.app.most_bytes(path)
+            if length.isdecimal() and int(length) > self._most:
+                raise _large(length, self._most)
             expected = self._head.get("expect")
             if expected is not None and expected.lower() != "100-continue":
                 raise refused(417, "this expectation is not met", got=expected)
@@ -216,8 +218,8 @@ class Connection(asyncio.Protocol):
         self._held += size
         server = self._server
         server.held += size
-        if self._got > server.limits.body_bytes:
-            self._refuse(_large("more", server.limits.body_bytes))
+        if self._got > self._most:
+            self._refuse(_large("more", self._most))
         elif server.held > server.limits.held_bytes:
             self._refuse(
                 refused(
