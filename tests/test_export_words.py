@@ -17,6 +17,7 @@ from bitfold.address.words import (
     quotient,
     remainder,
     run_of,
+    total,
     up,
 )
 from bitfold.fuse.bags import bags_of, pool
@@ -60,6 +61,13 @@ def test_quotients_and_remainders(words, by):
     assert found[1].tolist() == [(word & 2**63 - 1) % by for word in words]
     assert torch.equal(found[0], quotient(kept, by))
     assert torch.equal(found[1], remainder(kept, by))
+
+
+@given(WORDS)
+def test_totals_wrap(words):
+    with export_form():
+        found = total(torch.tensor([words, words]))
+    assert found.tolist() == [signed(sum(words))] * 2
 
 
 @given(WORDS, SEEDS, st.integers(1, 64))

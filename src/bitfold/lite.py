@@ -30,7 +30,7 @@ from bitfold.data.rules_json import AGAIN, read, rules_of
 from bitfold.data.single import Encoded, RowEncoder
 from bitfold.errors import BitfoldError, IdOutOfRange, unknown_name
 
-AT_ONCE = 8192  # rows that are scored in one call of the runtime
+AT_ONCE = 1024  # rows in one call of the runtime: what they need lies in a cache, and is little
 Scored = npt.NDArray[np.float32]
 
 
@@ -137,17 +137,21 @@ def load(path: "str | os.PathLike[str]", threads: int = 1) -> Scorer:
     told = read(beside)
     encoder = RowEncoder(rules_of(told, beside))
     try:
-        model = Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BitfoldError(f"{path} cannot be read", got=error.strerror or str(error)) from None
-    if hashlib.sha256(model).hexdigest() != told.get("file"):
+    if found != told.get("file"):
         raise _apart(path, "a file with another SHA-256")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
     options.enable_cpu_mem_arena = False  # it would keep the memory of the largest batch
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        # By its path, since its bytes would be in memory a second time.
+        session = onnxruntime.InferenceSession(
+            os.fspath(path), options, providers=["CPUExecutionProvider"]
+        )
     except Exception as error:  # the runtime's own kinds of errors
         got = str(error).splitlines()[0][:200]
         raise BitfoldError(f"ONNX Runtime refuses {path}", got=got, fix=AGAIN) from None
@@ -186,11 +190,13 @@ def main(arguments: Sequence[str]) -> int:
         rows = _lines(sys.stdin.buffer)
         while part := list(islice(rows, 256)):
             scores = scorer._scored(scorer._encoder.encode(part, done), done)
-            print("\n".join(f"{score:.9g}" for score in scores.tolist()))
+            print("\n".join(f"{score:.9g}" for score in scores.tolist()), flush=True)
             done += len(part)
     except BitfoldError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"bitfold: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -7,19 +7,20 @@ terms; in bags the shorter ones are padded, and `present` says which lookups are
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bitfold.address.codes import byte_tables
+from bitfold.address.codes import byte_tables, skip_destinations
 from bitfold.address.constants import WithConstants
 from bitfold.address.lookup import Lookup
-from bitfold.address.mixing import int64, mix_torch, shift_of
+from bitfold.address.mixing import int64, mix_torch, shift_of, signed
 from bitfold.address.picking import picks, that_read_tables
 from bitfold.address.program import Program
 from bitfold.address.source import Mixed
-from bitfold.address.words import quotient, remainder, run_of, up
+from bitfold.address.words import exporting, power, quotient, remainder, run_of, total, up
 
 HALF = 0xFFFFFFFF
 
@@ -43,8 +44,10 @@ class Address(WithConstants):
     picked_of_bags: Tensor
     base: Tensor
     tables: Tensor
+    destinations: Tensor
     byte_shift: Tensor
     byte_start: Tensor
+    alike: dict[str, int]  # constants that are one number for all
 
     def __init__(
         self,
@@ -115,7 +118,7 @@ class Address(WithConstants):
         digit = self._digit(code, of)
         if self.rotated:
             digit = remainder(digit + of("offset"), of("span"))
-        cells = digit + of("base")
+        cells: Tensor = digit + of("base")
         return cells.reshape(*cells.shape[:-1], self.chunks, self.most_terms)
 
     def signs(self, ids: Tensor, field: Tensor | None = None) -> Tensor | None:
@@ -126,10 +129,12 @@ class Address(WithConstants):
         signs = torch.where(of("is_signed"), 1 - 2 * (self._mix(ids, of) & 1), 1)
         return signs.reshape(*signs.shape[:-1], self.chunks, self.most_terms)
 
-    def _constants_of(self, ids: Tensor, field: Tensor | None) -> Callable[[str], Tensor]:
-        """The constants, by name, as they stand beside ids."""
+    def _constants_of(self, ids: Tensor, field: Tensor | None) -> Callable[[str], Any]:
+        """The constants, by name, as they stand beside ids; in an export form numbers for all."""
 
-        def of(name: str) -> Tensor:
+        def of(name: str) -> Any:
+            if exporting() and name in self.alike:
+                return self.alike[name]
             values: Tensor = getattr(self, name)
             return values if field is None else values[field]
 
@@ -137,7 +142,7 @@ class Address(WithConstants):
             self.place_constants(ids.device)
         return of
 
-    def _mix(self, ids: Tensor, of: Callable[[str], Tensor]) -> Tensor:
+    def _mix(self, ids: Tensor, of: Callable[[str], Any]) -> Tensor:
         return mix_torch(
             ids.unsqueeze(-1), of("salt"), of("mix_shift"), of("mix_mask"), of("mix_high")
         )
@@ -159,7 +164,7 @@ class Address(WithConstants):
         every = torch.cat([code, *read], 1)
         return torch.gather(every, 1, self.picked_of_bags[field])
 
-    def _digit(self, code: Tensor, of: Callable[[str], Tensor]) -> Tensor:
+    def _digit(self, code: Tensor, of: Callable[[str], Any]) -> Tensor:
         if self.all_leading:
             return self._leading_digit(code, of)
         digit = self._trailing_digit(code, of)
@@ -167,20 +172,22 @@ class Address(WithConstants):
             digit = torch.where(of("is_leading"), self._leading_digit(code, of), digit)
         return digit
 
-    def _leading_digit(self, code: Tensor, of: Callable[[str], Tensor]) -> Tensor:
+    def _leading_digit(self, code: Tensor, of: Callable[[str], Any]) -> Tensor:
         """The upper 64 bits of (code as a fraction of 2**64) * divisor * radix, from halves."""
         code = up(code, of("align"))
         if self.divided:
             code = code * of("multiplier")
         high, low, radix = run_of(code, 32, HALF), code & HALF, of("radix")
         if not self.wide:
-            return run_of(high * radix + run_of(low * radix, 32, HALF), 32, HALF)
+            narrow: Tensor = run_of(high * radix + run_of(low * radix, 32, HALF), 32, HALF)
+            return narrow
         upper, radix = run_of(radix, 32, HALF), radix & HALF
         middle = high * radix + run_of(low * radix, 32, HALF)
         carry = run_of(low * upper + (middle & HALF), 32, HALF)
-        return high * upper + run_of(middle, 32, HALF) + carry
+        wide: Tensor = high * upper + run_of(middle, 32, HALF) + carry
+        return wide
 
-    def _trailing_digit(self, code: Tensor, of: Callable[[str], Tensor]) -> Tensor:
+    def _trailing_digit(self, code: Tensor, of: Callable[[str], Any]) -> Tensor:
         if self.powers_of_two:
             return run_of(code, of("divisor_shift"), of("radix_mask"))
         digit = remainder(quotient(code, of("divisor")) if self.divided else code, of("radix"))
@@ -189,10 +196,24 @@ class Address(WithConstants):
             digit = torch.where(of("is_power"), shifted, digit)
         return digit
 
-    def _deal(self, code: Tensor, of: Callable[[str], Tensor]) -> Tensor:
+    def _deal(self, code: Tensor, of: Callable[[str], Any]) -> Tensor:
+        if exporting():
+            return self._deal_exported(code, of)
         index = run_of(code.unsqueeze(-1), self.byte_shift, 255)
         index = index + self.byte_start + of("table_start").unsqueeze(-1)
         return self.tables[index].sum(-1)
+
+    def _deal_exported(self, code: Tensor, of: Callable[[str], Any]) -> Tensor:
+        """The same by four bits at a time, from tables that the graph makes of destinations."""
+        kinds, bits = self.destinations.shape
+        weights = power(self.destinations.long()).reshape(kinds, bits // 4, 1, 4)
+        steps = torch.arange(4, device=code.device)
+        ones = run_of(torch.arange(16, device=code.device).unsqueeze(1), steps, 1)
+        tables = total(weights * ones)  # [kinds, parts, 16]
+        parts = torch.arange(tables.shape[1], device=code.device)
+        index = run_of(code.unsqueeze(-1), parts * 4, 15) + parts * 16
+        index = index + of("kind").unsqueeze(-1) * (tables.shape[1] * 16)
+        return total(tables.flatten()[index])
 
     def present(self, field: Tensor | None = None) -> Tensor | None:
         """Which cells are real: bool `[F, C, K]` or `[T, C, K]`; None where all of them are."""
@@ -203,13 +224,21 @@ class Address(WithConstants):
     def _constants(self) -> dict[str, Tensor]:
         grid = [self._pad(lookups) for lookups in self.program.fields]
 
-        def per_lookup(of: Callable[[Lookup], int]) -> Tensor:
-            return int64([[of(p) for p in row] for row in grid])
+        self.alike = {}
 
-        def per_source(of: Callable[[Lookup], int]) -> Tensor:
+        def per_lookup(of: Callable[[Lookup], int], name: str = "") -> Tensor:
+            return told([[of(p) for p in row] for row in grid], name)
+
+        def per_source(of: Callable[[Lookup], int], name: str = "") -> Tensor:
             if self.one_source:  # one code per field serves all its lookups
-                return int64([[of(part[0])] for part in self.program.fields])
-            return per_lookup(of)
+                return told([[of(part[0])] for part in self.program.fields], name)
+            return per_lookup(of, name)
+
+        def told(rows: list[list[int]], name: str) -> Tensor:
+            numbers = {number for row in rows for number in row}
+            if name and len(numbers) == 1:
+                self.alike[name] = signed(*numbers)
+            return int64(rows)
 
         values = {
             "radix": per_lookup(lambda p: p.radix),
@@ -218,29 +247,39 @@ class Address(WithConstants):
         }
         if self.leading:
             values["is_leading"] = per_lookup(lambda p: p.leading).bool()
-            values["align"] = per_lookup(lambda p: (64 - _mixer(p).code_bits) * p.leading)
-            values["multiplier"] = per_lookup(lambda p: p.divisor)
+            values["align"] = per_lookup(lambda p: (64 - _mixer(p).code_bits) * p.leading, "align")
+            values["multiplier"] = per_lookup(lambda p: p.divisor, "multiplier")
             values["divisor"] = per_lookup(lambda p: 1 if p.leading else p.divisor)
         if self.rotated:
-            values["offset"] = per_lookup(lambda p: p.offset)
-            values["span"] = per_lookup(lambda p: p.span)
+            values["offset"] = per_lookup(lambda p: p.offset, "offset")
+            values["span"] = per_lookup(lambda p: p.span, "span")
         if self.powers_of_two or self.unsigned:
-            values["divisor_shift"] = per_lookup(lambda p: (_log2(p.divisor) or 0) % 64)
-            values["radix_mask"] = per_lookup(lambda p: p.radix - 1)
+            values["divisor_shift"] = per_lookup(
+                lambda p: (_log2(p.divisor) or 0) % 64, "divisor_shift"
+            )
+            values["radix_mask"] = per_lookup(lambda p: p.radix - 1, "radix_mask")
             values["is_power"] = per_lookup(lambda p: p.binary).bool()
         if self.mixed:
             values["is_mixed"] = per_source(lambda p: isinstance(p.source, Mixed)).bool()
-            values["salt"] = per_source(lambda p: _mixer(p).salt)
-            values["mix_shift"] = per_source(lambda p: shift_of(_mixer(p).mix_bits))
-            values["mix_mask"] = per_source(lambda p: (1 << _mixer(p).mix_bits) - 1)
-            values["mix_high"] = per_source(lambda p: (1 << (_mixer(p).mix_bits // 2)) - 1)
-            values["drop"] = per_source(lambda p: _mixer(p).mix_bits - _mixer(p).code_bits)
-            values["keep"] = per_source(lambda p: (1 << _mixer(p).code_bits) - 1)
+            values["salt"] = per_source(lambda p: _mixer(p).salt, "salt")
+            values["mix_shift"] = per_source(lambda p: shift_of(_mixer(p).mix_bits), "mix_shift")
+            values["mix_mask"] = per_source(lambda p: (1 << _mixer(p).mix_bits) - 1, "mix_mask")
+            values["mix_high"] = per_source(
+                lambda p: (1 << (_mixer(p).mix_bits // 2)) - 1, "mix_high"
+            )
+            values["drop"] = per_source(lambda p: _mixer(p).mix_bits - _mixer(p).code_bits, "drop")
+            values["keep"] = per_source(lambda p: (1 << _mixer(p).code_bits) - 1, "keep")
         if self.dealt:
             kinds = sorted({_dealing(p) for p in self.program})
             tables = np.concatenate([byte_tables(bits, deal) for bits, deal in kinds])
             values["tables"] = torch.from_numpy(tables.reshape(-1))
             values["table_start"] = per_source(lambda p: kinds.index(_dealing(p)) * 2048)
+            parts = -(-max(bits for bits, _ in kinds) // 4)
+            ends = [
+                [*skip_destinations(bits, deal), *[64] * 64][: parts * 4] for bits, deal in kinds
+            ]
+            values["destinations"] = torch.tensor(ends, dtype=torch.uint8)
+            values["kind"] = per_source(lambda p: kinds.index(_dealing(p)))
             values["byte_shift"] = torch.arange(0, 64, 8)
             values["byte_start"] = torch.arange(8) * 256
         if self.ragged:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bitfold.address.words import run_of
+from bitfold.address.words import low, run_of
 
 MIX_VERSION = 1
 WORD = (1 << 64) - 1
@@ -87,11 +87,11 @@ def mix_torch(
         mask: `2**bits - 1` as int64 (-1 for 64 bits).
         high: `2**(bits - shift) - 1`, what is left of a word after a logical right shift.
     """
-    x = (ids ^ salt) & mask
+    x = low(ids ^ salt, mask)
     x = x ^ run_of(x, shift, high)
-    x = (x * FIRST) & mask
+    x = low(x * FIRST, mask)
     x = x ^ run_of(x, shift, high)
-    x = (x * SECOND) & mask
+    x = low(x * SECOND, mask)
     return x ^ run_of(x, shift, high)
 
 

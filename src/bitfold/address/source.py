@@ -25,7 +25,7 @@ from bitfold.address.codes import deal_skip
 from bitfold.address.compact_map import MAP_VERSION, MOST_IDS, CompactMap
 from bitfold.address.mixing import WORD, mix_int, mix_torch, shift_of, signed
 from bitfold.address.stored import MOST_BITS, bits_int, gather_bits, stored_bytes
-from bitfold.address.words import run_of, up
+from bitfold.address.words import run_of, total, up
 from bitfold.errors import BitfoldError
 
 MOST_MISSES = 1 << 31
@@ -296,7 +296,7 @@ class Salted:
     def code_torch(self, ids: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
         """The codes of int64 ids, of any shape."""
         shifts = torch.arange(0, 64, 8, device=ids.device)
-        salt = up(tables[self.table].long(), shifts).sum() + signed(self.salt)
+        salt = total(up(tables[self.table].long(), shifts)) + signed(self.salt)
         return _scaled(mix_torch(ids, salt, shift_of(64), -1, _HALF), self.places)
 
     def to_json(self) -> dict[str, Any]:

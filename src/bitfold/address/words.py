@@ -3,9 +3,10 @@
 *Eager*: torch's shifts, whose sign bits are masked off: the quickest there is.
 
 *Export form*, while `export_form` holds: what all runtimes of exported graphs compute rightly. One
-or the other has no right shift, or is wrong in `//` or `%` of negative numbers, and some divide by
-way of floats. So the sign bit is cleared first; then there is nothing but `//` and `%` of numbers
-that are not negative, `^`, `&`, `+`, `-`, wrapping `*`, comparisons, and reads of small tables.
+or the other has no right shift, or is wrong in `//` or `%` of negative numbers; some divide by way
+of floats, and ONNX Runtime adds up a dimension of int64 in doubles. So the sign bit is cleared
+first; then there is nothing but `//` and `%` of numbers that are not negative, `^`, `&`, `+`, `-`,
+wrapping `*`, comparisons, and reads of small tables.
 
 Both are the same to the bit, for every int64.
 """
@@ -13,7 +14,7 @@ Both are the same to the bit, for every int64.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -59,20 +60,27 @@ def run_of(word: Word, first: Tensor | int, mask: Tensor | int) -> Word:
     if not _exporting.get() or not isinstance(word, Tensor):
         return (word >> first) & mask  # type: ignore[return-value]
     if isinstance(first, int) and not 0 < first < 63:
-        return (word if first == 0 else (word < 0).long()) & mask
-    low: Tensor | int
+        found = word if first == 0 else (word < 0).long()
+        return low(found, mask)
+    divisor: Tensor | int
     top: Tensor | int
     clear: Tensor | int = MOST
     if isinstance(first, int):
-        low, top = 1 << first, _POWERS[63 - first]
+        divisor, top = 1 << first, _POWERS[63 - first]
     else:
-        low = _read([*_POWERS[:63], _POWERS[62]], first)
+        divisor = _read([*_POWERS[:63], _POWERS[62]], first)
         top = _read(_POWERS[::-1], first)
         clear = _read([MOST] * 63 + [0], first)
-    found = (word & clear) // low
+    found = (word & clear) // divisor
     if not isinstance(top, int) or not isinstance(mask, int) or mask & top:
-        found = found + (word < 0).long() * top
-    return found & mask
+        found = found + torch.where(word < 0, top, 0)
+    ints = isinstance(first, int) and isinstance(mask, int)
+    return found if ints and mask == (1 << 64 - first) - 1 else found & mask
+
+
+def low(word: Tensor, mask: Tensor | int) -> Tensor:
+    """The lowest bits of words, as many as a mask has; -1 leaves all."""
+    return word if isinstance(mask, int) and mask == -1 else word & mask
 
 
 def down(word: Word, by: Tensor | int) -> Word:
@@ -86,7 +94,7 @@ def up(word: Word, by: Tensor | int) -> Word:
     """Words shifted left by 0 to 63 bits; what leaves the upper end is lost."""
     if not _exporting.get() or not isinstance(word, Tensor):
         return word << by  # type: ignore[return-value]
-    return word * power(by)
+    return word if isinstance(by, int) and by == 0 else word * power(by)
 
 
 def quotient(word: Tensor, by: Tensor | int) -> Tensor:
@@ -99,9 +107,24 @@ def remainder(word: Tensor, by: Tensor | int) -> Tensor:
     return (word & MOST) % by if _exporting.get() else word % by
 
 
+def total(words: Tensor) -> Tensor:
+    """The sum over the last dimension, `[..., n]` of `n` from 1 on; it wraps."""
+    if not _exporting.get():
+        return words.sum(-1)
+    while (count := words.shape[-1]) > 1:
+        half = count // 2
+        rest = words[..., 2 * half :]
+        words = torch.cat([words[..., :half] + words[..., half : 2 * half], rest], -1)
+    return words.squeeze(-1)
+
+
+@overload
+def power(of: Tensor) -> Tensor: ...
+@overload
+def power(of: int) -> int: ...
 def power(of: Tensor | int) -> Tensor | int:
-    """Two to a power of 0 to 63, as the int64 with that bit."""
-    return _POWERS[of] if isinstance(of, int) else _read(_POWERS, of)
+    """Two to a power of 0 to 63, as the int64 with that bit; of 64 in a tensor nothing is left."""
+    return _POWERS[of] if isinstance(of, int) else _read([*_POWERS, 0], of)
 
 
 def place_in(values: Tensor, bounds: Tensor) -> Tensor:

@@ -4,6 +4,7 @@
     bitfold          the version that wrote it
     digest           the run's
     file             the SHA-256 of the file that it lies beside
+    inputs, output   their names in that file
     schema           the JSON of schema.json
     maps             for each field the maps of its ids, as base64 of zlib of little-endian numbers
     seal             the SHA-256 of all of the above
@@ -52,8 +53,10 @@ def to_text(
         version: of bitfold.
     """
     value: dict[str, Any] = {"kind": KIND, "format": FORMAT, "bitfold": version, "digest": digest}
+    inputs = ["ids", *["offsets"] * schema.has_bags, *["numbers"] * bool(schema.numeric_names)]
     maps = [[_packed(fmap) for fmap in fmaps] for fmaps in schema.rules(dense).maps]
-    value |= {"file": file, "schema": schema.to_json() | {"known": False}, "maps": maps}
+    value |= {"file": file, "inputs": inputs, "output": "scores"}
+    value |= {"schema": schema.to_json() | {"known": False}, "maps": maps}
     return json.dumps(value | {"seal": _seal(value)}, indent=1) + "\n"
 
 

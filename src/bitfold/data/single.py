@@ -64,7 +64,7 @@ class RowEncoder:
         counted = [spec for spec in specs if spec.kind != "bucket"]
         parts = [part for spec in counted for part in spec.parts]
         self.columns: tuple[str, ...] = tuple(dict.fromkeys([*parts, *config.numeric]))
-        self._pick = itemgetter(*self.columns) if len(self.columns) > 1 else None
+        self._picks = [itemgetter(name) for name in self.columns]
         place = {name: index for index, name in enumerate(self.columns)}
         whole = config.ids == "dense"
         hashed = [
@@ -122,11 +122,10 @@ class RowEncoder:
         return Encoded(_matrix(mapped, rows, np.uint64).view(np.int64), None, shaped)
 
     def _columns(self, rows: Sequence[Mapping[str, Any]], first: int) -> Columns:
-        if self._pick is not None and rows:
+        if all(type(row) is dict for row in rows):
             try:
-                taken = [self._pick(row) if type(row) is dict else _slowly() for row in rows]
-                return list(zip(*taken, strict=True))
-            except KeyError:  # a key that is not there, or a mapping of another kind
+                return [list(map(pick, rows)) for pick in self._picks]
+            except KeyError:  # a key that is not there
                 pass
         for index, row in enumerate(rows):
             check_row(row, self.columns, first + index)
@@ -144,10 +143,6 @@ class RowEncoder:
         offsets = np.zeros(lengths.size + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
         return np.array(array("Q", values)).view(np.int64), offsets
-
-
-def _slowly() -> Any:
-    raise KeyError
 
 
 def _field(
