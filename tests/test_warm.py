@@ -167,6 +167,51 @@ def test_warm_compiles_what_a_run_needs_and_then_nothing(run: Path, tmp_path: Pa
     assert after == made  # a first score reads what was compiled
 
 
+FORKED = """
+import os, time
+import torch
+from bitfold.kernels.choice import PLAIN, way_of
+from bitfold.runs.warming import KernelsLater
+
+later = KernelsLater(lambda: time.sleep(0.5))
+assert later(lambda: way_of(torch.zeros(2, 2))) == PLAIN and not later.ready
+child = os.fork()
+if child == 0:
+    os._exit(0 if later.ready else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_fork_waits_for_compilations_whose_locks_its_child_would_wait_for() -> None:
+    assert process(FORKED, PYTHONWARNINGS="ignore") == "0\n"
+
+
+READ_ONLY = """
+import errno, sys, tempfile
+import bitfold, torch
+import numba.core.caching as caching
+from numba.core.ccallback import CFunc
+
+def refuse(*_, **__):
+    raise OSError(errno.EROFS, "read-only")
+
+tempfile.TemporaryFile = caching.IndexDataCacheFile._save_index = refuse
+compile, compiled = CFunc._compile_uncached, []
+CFunc._compile_uncached = lambda self: compiled.append(1) or compile(self)
+scorer = bitfold.load(sys.argv[1]).scorer(wait=True)
+score = scorer.score({"user": "u1"})
+print(len(compiled) == 0)
+layer = bitfold.Embedding(50, 7, method="full")  # of a width that is not there
+print(layer(torch.tensor([3])).shape == (1, 7), len(compiled) > 0)
+"""
+
+
+def test_kernels_of_a_folder_that_is_read_only_are_read(run: Path, tmp_path: Path) -> None:
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path / "kept")}
+    process("import sys; from bitfold.cli import main; main(['warm', *sys.argv[1:]])", run, **cache)
+    assert process(READ_ONLY, run, **cache) == "True\nTrue True\n"
+
+
 def test_warm_is_told_of_what_is_no_run(tmp_path: Path) -> None:
     refused(command("warm", tmp_path), "not a finished run")
     refused(command("warm", tmp_path / "none"), "not a finished run")

@@ -6,6 +6,7 @@ same numbers (`Embedder.exact_in_plain` says of which models), and a thread make
 """
 
 import math
+import os
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -21,6 +22,18 @@ from bitfold.notes import note
 T = TypeVar("T")
 
 SERIAL_NUMBERS = 1 << 15  # of vectors, from which on threads share a batch (`kernels.sharing`)
+
+
+_working: set[threading.Thread] = set()
+
+
+def _before_fork() -> None:
+    """Let compilations end: a forked child would wait for ever for the locks that they hold."""
+    for thread in _working - {threading.current_thread()}:
+        thread.join()
+
+
+os.register_at_fork(before=_before_fork)
 
 
 def is_exact(model: ClickModel, *, bags: bool) -> bool:
@@ -87,13 +100,15 @@ class KernelsLater:
             if self._thread is None:
                 # No daemon: a process that ends meanwhile leaves the cache to the next one.
                 self._thread = threading.Thread(target=self._run, name="bitfold-kernels")
+                _working.add(self._thread)
                 self._thread.start()
             return self._thread
 
     def _run(self) -> None:
         try:
             self._make()
+            self.ready = True
         except Exception as error:
             note(f"the kernels cannot be compiled, plain torch goes on: {error}"[:500])
-            return
-        self.ready = True
+        finally:
+            _working.discard(threading.current_thread())

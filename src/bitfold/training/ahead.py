@@ -1,5 +1,6 @@
 """Kernels compiled ahead, into the cache that later processes read."""
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -62,10 +63,10 @@ def warm(
     """
     begun = time.perf_counter()
     folder = cache_folder()
-    if folder is None:
+    if folder is None or (folder.exists() and not os.access(folder, os.W_OK)):
         raise BitfoldError(
             "there is no place to keep compiled kernels",
-            got="neither the package's folder nor the user's cache may be written to",
+            got=f"{folder or 'the folders of the package and of the user'}: not to be written to",
             expected="a folder that may be",
             fix="name one: export NUMBA_CACHE_DIR=/var/cache/bitfold",
         )
