@@ -26,5 +26,5 @@ def warm(runs: tuple[str, ...], everything: bool) -> None:
     with drawing() as progress:
         done = compile_ahead(runs, everything=everything, progress=progress)
     kinds = ", ".join(f"{count} {name}" for name, count in done.kinds.items())
-    told = f"{len(done.made)} kernels compiled ({kinds})" if done.made else "nothing to compile"
-    show(f"{done.folder}: {told}, {done.there} were there, {done.seconds:.1f} s")
+    told = f"compiled {kinds}" if done.made else "nothing to compile"
+    show(f"{done.folder}: {told}; {done.there} others are there; {done.seconds:.1f} s")
