@@ -7,6 +7,7 @@
 #   make fuzz        mutated files of every kind, 12,000 tries: half an hour, docs/reliability.md
 #   make kill        every command killed at each of its file operations: an hour or more
 #   make bench       lookups, bags, whole models, scale: bench-out/*.json, docs/benchmarks.md
+#   make bench-serving  scores over HTTP: load beside rivals, hot swaps, attacks; docs/serving.md
 #   make results     the paper's claim in the open, cell by cell: hours; stop it, call it again
 #   make rivals      the libraries that `make bench` measures beside ours, in .rivals
 #   make frameworks  the frameworks of examples/frameworks, in .frameworks
@@ -27,7 +28,7 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slow fuzz kill bench results rivals \
+.PHONY: demo test test-slow fuzz kill bench bench-serving results rivals \
 	frameworks test-frameworks integrations lint types docs picture setup clean
 
 VENV := .venv
@@ -72,6 +73,11 @@ bench: $(VENV)/.dev-ready
 		$(BIN)/python benchmarks/$$subject.py --out $(BENCH_OUT) || exit 1; done
 	$(BIN)/python benchmarks/charts.py --figures $(BENCH_OUT) --out $(CHARTS)
 	$(BIN)/python benchmarks/tables.py --figures $(BENCH_OUT) --page $(BENCH_PAGE)
+
+bench-serving: $(VENV)/.dev-ready rivals
+	for subject in load swaps attack; do \
+		$(BIN)/python benchmarks/serving.py $$subject --out $(BENCH_OUT) --page docs/serving.md \
+			$(if $(MINUTES),--minutes $(MINUTES)) || exit 1; done
 
 results: $(VENV)/.dev-ready
 	$(BIN)/python -m benchmarks.results --data $(DATA) --out $(RESULTS_OUT) \

@@ -51,7 +51,8 @@ def command_of(kind: str, port: int, out: Path, python: Path) -> list[object]:
 
             export(runs / "a", file, "onnx", text=True)
         return bitfold_server(file, port)
-    return [python, HERE / "contestants" / "serving_rivals.py", kind, port, values_of(out)]
+    script = "serving_litserve.py" if kind == "litserve" else "serving_rivals.py"
+    return [python, HERE / "contestants" / script, kind, port, values_of(out)]
 
 
 def piece(kind: str, rows: int, words: argparse.Namespace) -> dict[str, Any]:

@@ -171,7 +171,7 @@ def volley(port: int, sent: Sequence[bytes], seconds: float = 30) -> Counter[str
                 try:
                     part = sock.recv(65536)
                     got += part
-                    over = not part
+                    over = not part or _is_whole(got)
                 except BlockingIOError:
                     pass
                 except OSError:
@@ -188,8 +188,17 @@ def volley(port: int, sent: Sequence[bytes], seconds: float = 30) -> Counter[str
     return told
 
 
-def held(port: int, count: int, good: Good, *, drip: bool) -> tuple[Counter[str], list[float]]:
-    """Many connections at once, idle or a byte now and then; good requests meanwhile."""
+def _is_whole(got: bytes) -> bool:
+    """Whether an answer is there with its body."""
+    head, between, body = got.partition(b"\r\n\r\n")
+    place = head.lower().find(b"content-length:")
+    return bool(between) and place > 0 and len(body) >= int(head[place + 15 :].split(b"\r")[0])
+
+
+def held(
+    port: int, count: int, good: Good | None, *, drip: bool
+) -> tuple[Counter[str], list[float]]:
+    """Many connections at once, idle or a byte now and then; good requests beside, if asked."""
     request = post(b'{"rows": []}')
     socks: list[socket.socket] = []
     told: Counter[str] = Counter()
@@ -199,14 +208,14 @@ def held(port: int, count: int, good: Good, *, drip: bool) -> tuple[Counter[str]
             socks.append(socket.create_connection(("127.0.0.1", port), timeout=30))
         except OSError:
             told["refused by the system"] += 1
-        if place % 500 == 0:
+        if good is not None and place % 500 == 0:
             times.append(good.score())
     for place, sock in enumerate(socks):
         sock.setblocking(False)
         if drip:
             with suppress(OSError):
                 sock.send(request[:1])
-        if place % 2000 == 0:
+        if good is not None and place % 2000 == 0:
             times.append(good.score())
     end = time.monotonic() + READ_SECONDS + 6
     turn = 1
@@ -228,7 +237,8 @@ def held(port: int, count: int, good: Good, *, drip: bool) -> tuple[Counter[str]
             got = waiting.pop(place)
             told[got[9:12].decode() if got else "closed"] += 1
         turn += 1
-        times.append(good.score())
+        if good is not None:
+            times.append(good.score())
         time.sleep(0.3)
     told["still open"] += len(waiting)
     for sock in socks:
@@ -244,7 +254,7 @@ def measure(words: argparse.Namespace, record: dict[str, Any], save: Callable[[]
     run = bitfold.load(runs / "a")
     most = min(words.connections, hard - 500)
     command = bitfold_server(runs / "a", port, "--read-seconds", READ_SECONDS)
-    command += ["--connections", most // 2]  # half of them are beyond it
+    command += ["--connections", most]
     found: list[dict[str, Any]] = []
     record["attack"] = found
     with server(command, port, words.work / "attack.log") as running:
@@ -263,10 +273,16 @@ def measure(words: argparse.Namespace, record: dict[str, Any], save: Callable[[]
                 found.append(_line(name, count, told, peak(), seconds))
             print(found[-1], flush=True)
             save()
-        for name, drip in ((f"{most:,} idle connections", False), (f"{most:,} slow clients", True)):
+        few, many = most - 50, most + 500
+        for name, count, drip, beside in (
+            ("idle connections", few, False, good),
+            ("a byte now and then", few, True, good),
+            ("idle connections, more than may be open", many, False, None),
+        ):
             with watched(running) as peak:
-                told, seconds = held(port, most, good, drip=drip)
-                found.append(_line(name, most, told, peak(), seconds))
+                told, seconds = held(port, count, beside, drip=drip)
+                seconds.append(good.score())
+                found.append(_line(name, count, told, peak(), seconds))
             print(found[-1], flush=True)
             save()
         time.sleep(1)

@@ -1,6 +1,6 @@
 """Servers of a full model as they are commonly written: a DeepFM whose tables are torch's own.
 
-    python serving_rivals.py fastapi|litserve|onnx PORT VALUES
+    python serving_rivals.py fastapi|onnx PORT VALUES
 
 VALUES is JSON: for each field its values, and the names of numbers. Values become ids by a
 dictionary a field; weights are as they were drawn, which makes no difference to speed.
@@ -114,43 +114,6 @@ def session_of(model: DeepFM, encode: Encoder) -> Any:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def litserve(port: int, values: str) -> None:
-    import litserve as ls
-
-    class Api(ls.LitAPI):
-        def setup(self, device: str) -> None:
-            self.encode = Encoder(values)
-            self.model = model_of(self.encode)
-
-        def decode_request(self, request: Any) -> Any:
-            return request["rows"]
-
-        def batch(self, inputs: Any) -> Any:
-            return inputs
-
-        def predict(self, inputs: Any) -> Any:
-            ids, numbers = self.encode([row for rows in inputs for row in rows])
-            scores = iter(eager(self.model, ids, numbers))
-            return [[next(scores) for _ in rows] for rows in inputs]
-
-        def unbatch(self, output: Any) -> Any:
-            return output
-
-        def encode_response(self, output: Any) -> Any:
-            return {"scores": output}
-
-    server = ls.LitServer(
-        Api(max_batch_size=64, batch_timeout=0.001, api_path="/score"), accelerator="cpu"
-    )
-    server.run(
-        host="127.0.0.1", port=port, generate_client_file=False, num_api_servers=1,
-        log_level="warning",
-    )  # fmt: skip
-
-
 if __name__ == "__main__":
     kind, at, file = sys.argv[1:]
-    if kind == "litserve":
-        litserve(int(at), file)
-    else:
-        fastapi(int(at), file, onnx=kind == "onnx")
+    fastapi(int(at), file, onnx=kind == "onnx")

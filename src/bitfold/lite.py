@@ -126,6 +126,16 @@ def load(path: "str | os.PathLike[str]", threads: int = 1) -> Scorer:
     Raises:
         BitfoldError: ONNX Runtime is not installed; a file is missing, damaged, of a newer format,
             or not the one that belongs to the other.
+
+    Example:
+        >>> import tempfile, bitfold
+        >>> rows = {"user": [1, 2, 3, 4] * 50, "clicked": [0, 1, 1, 0] * 50}
+        >>> run = bitfold.train(rows, label="clicked", fields="user", method="full", width=4)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = bitfold.export(run, Path(folder, "model.onnx"), text=True)
+        ...     scorer = load(file)
+        >>> abs(scorer.score({"user": 1}) - run.scorer().score({"user": 1})) < 1e-6
+        True
     """
     try:
         import onnxruntime

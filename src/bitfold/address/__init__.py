@@ -5,7 +5,8 @@
 - `mixing`: the salted bijection.
 - `source`: where codes come from; `lookup`: one digit of a code; `program`: an address as data.
 - `stored`, `compact_map`: what sources read beside the program.
-- `cells`: the program run in plain torch.
+- `cells`: the program run in plain torch; `words`: its integers, eager and exported; `stacked`:
+  sources that are alike, in one go.
 """
 
 from bitfold.address.cells import Address

@@ -5,7 +5,7 @@ differ in their number of lookups. Columns of single ids are then taken in `part
 terms; in bags the shorter ones are padded, and `present` says which lookups are real.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from bitfold.address.mixing import int64, mix_torch, shift_of, signed
 from bitfold.address.picking import picks, that_read_tables
 from bitfold.address.program import Program
 from bitfold.address.source import Mixed
+from bitfold.address.stacked import codes, kind_of
 from bitfold.address.words import exporting, power, quotient, remainder, run_of, total, up
 
 HALF = 0xFFFFFFFF
@@ -151,6 +152,8 @@ class Address(WithConstants):
         self, code: Tensor, ids: Tensor, field: Tensor | None, tables: Mapping[str, Tensor]
     ) -> Tensor:
         """Codes `[..., F, S]` or `[T, S]`, those of tables in their places: see `picking.py`."""
+        if exporting():
+            return self._look_up_exported(code, ids, field, tables)
         if field is None:
             read = [
                 source.code_torch(ids[:, getattr(self, f"fields_{number}")], tables)
@@ -163,6 +166,35 @@ class Address(WithConstants):
         read = [source.code_torch(ids, tables).unsqueeze(1) for source in self.sources]
         every = torch.cat([code, *read], 1)
         return torch.gather(every, 1, self.picked_of_bags[field])
+
+    def _look_up_exported(
+        self, code: Tensor, ids: Tensor, field: Tensor | None, tables: Mapping[str, Tensor]
+    ) -> Tensor:
+        """The same, with sources that are alike read together."""
+        # Of a batch a source has a column for each of its fields, of bags one for all.
+        columns = [(each, f) for each, fields in self.sources.items() for f in fields]
+        if field is not None:
+            columns = [(each, 0) for each in self.sources]
+        kinds: dict[Hashable, list[int]] = {}
+        for number, (each, _) in enumerate(columns):
+            kinds.setdefault(kind_of(each), []).append(number)
+        read = []
+        for numbers in kinds.values():
+            some = [columns[number] for number in numbers]
+            given = ids[:, [f for _, f in some]] if field is None else ids.unsqueeze(1)
+            found = codes([each for each, _ in some], given, tables)
+            read.append(found.expand(found.shape[0], len(some)))
+        computed = code.flatten(1)
+        turned = [number for numbers in kinds.values() for number in numbers]
+        before = computed.shape[1]
+        order = torch.tensor(
+            [*range(before), *(before + turned.index(n) for n in range(len(turned)))]
+        )
+        every = torch.cat([computed, *read], 1)
+        if field is None:
+            wanted = self.picked.shape[0] // self.num_fields
+            return every[:, order[self.picked]].reshape(ids.shape[0], self.num_fields, wanted)
+        return torch.gather(every, 1, order[self.picked_of_bags[field]])
 
     def _digit(self, code: Tensor, of: Callable[[str], Any]) -> Tensor:
         if self.all_leading:

@@ -126,7 +126,7 @@ class Mixed:
 
     def scaled_torch(self, ids: Tensor, size: int) -> Tensor:
         """As `scaled_int`, of sizes below 2**32, from halves: torch has no upper product."""
-        return _scaled(up(self.code_torch(ids, {}), 64 - self.code_bits), size)
+        return scaled(up(self.code_torch(ids, {}), 64 - self.code_bits), size)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -297,7 +297,7 @@ class Salted:
         """The codes of int64 ids, of any shape."""
         shifts = torch.arange(0, 64, 8, device=ids.device)
         salt = total(up(tables[self.table].long(), shifts)) + signed(self.salt)
-        return _scaled(mix_torch(ids, salt, shift_of(64), -1, _HALF), self.places)
+        return scaled(mix_torch(ids, salt, shift_of(64), -1, _HALF), self.places)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -309,7 +309,7 @@ Reader = Stored | Mapped | Salted
 Source = Raw | Mixed | Reader
 
 
-def _scaled(word: Tensor, size: int) -> Tensor:
+def scaled(word: Tensor, size: Tensor | int) -> Tensor:
     """Words of 64 bits as numbers below a size under 2**32: torch has no upper product."""
     low = run_of((word & _HALF) * size, 32, _HALF)
     return run_of(run_of(word, 32, _HALF) * size + low, 32, _HALF)

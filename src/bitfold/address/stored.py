@@ -81,10 +81,15 @@ def unpack_bits(table: Tensor, bits: int, length: int) -> Tensor:
     return gather_bits(table, bits, torch.arange(length, device=table.device))
 
 
-def gather_bits(table: Tensor, bits: int, index: Tensor) -> Tensor:
-    """Some of a table's integers, int64, in the shape of `index` (int64, within the table)."""
+def gather_bits(table: Tensor, bits: int, index: Tensor, begin: Tensor | int = 0) -> Tensor:
+    """Some of a table's integers, int64, in the shape of `index` (int64, within the table).
+
+    Where several tables lie one after another, `begin` is the first byte of each index's own.
+    """
     start = index * bits
     first, shift = down(start, 3), start & 7
+    if isinstance(begin, Tensor):
+        first = first + begin
     word = table[first].long()
     for more in range(1, bytes_of_one(bits)):
         # What lies beyond the last byte is masked off: any byte will do.

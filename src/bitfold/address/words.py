@@ -124,7 +124,9 @@ def power(of: Tensor) -> Tensor: ...
 def power(of: int) -> int: ...
 def power(of: Tensor | int) -> Tensor | int:
     """Two to a power of 0 to 63, as the int64 with that bit; of 64 in a tensor nothing is left."""
-    return _POWERS[of] if isinstance(of, int) else _read([*_POWERS, 0], of)
+    if isinstance(of, int):
+        return _POWERS[of]
+    return _read([*_POWERS, 0], of) if _exporting.get() else 1 << of
 
 
 def place_in(values: Tensor, bounds: Tensor) -> Tensor:

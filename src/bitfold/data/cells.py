@@ -20,6 +20,7 @@ _INTEGERS = ("int", "text:int", "cells:int")
 """Types in whose spelling an integer is written as ever."""
 
 _MANY = 16  # rows from which looking at all values first is worth it
+_WIDE = 2**64
 _SIMPLE = {str, int, float, type(None)}
 
 
@@ -99,7 +100,12 @@ class HashedIds(Cells[int]):
         append, hashed, seed, spell = out.append, self.hash, self.seed, self.spell
         for value in values:
             kind = type(value)
-            text = value if kind is str else text_of(value)
+            if kind is str:
+                text = value
+            elif kind is int and -_WIDE < value < _WIDE:
+                text = str(value)
+            else:
+                text = text_of(value)
             if text is None or text in self.missing:
                 append(self.none)
                 continue

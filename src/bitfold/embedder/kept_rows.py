@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bitfold.address.tables import StoredTables
+from bitfold.address.words import exporting, place_in
 from bitfold.embedder.prefixes import Classes, Prefixes
 from bitfold.errors import BitfoldError
 from bitfold.planning.kept import index_of
@@ -58,6 +59,9 @@ class KeptRows(Classes):
 
     def at(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Class and place of ids, int64 as their index."""
+        if exporting():  # a graph has the index alone; runtimes decode it when they load it
+            known = self.all()
+            return known[index], self.ranks(known)[index].long()
         return self.known[index].long(), self.places[index].long()
 
     def all(self) -> Tensor:
@@ -72,8 +76,7 @@ class KeptRows(Classes):
             return found
         numbers = torch.tensor(self.numbers, device=table.device)
         ends = torch.tensor(self.sizes, device=table.device).cumsum(0)
-        found[places] = numbers[torch.bucketize(places, ends, right=True)]
-        return found
+        return found.scatter(0, places, numbers[place_in(places, ends)])
 
     def write(self, classes: Tensor) -> None:
         """Give rows to the ids whose class is not 0, int64 `[V]`."""

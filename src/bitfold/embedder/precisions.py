@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bitfold.address.stored import gather_bits, pack_bits
+from bitfold.address.words import place_in
 from bitfold.embedder.contract import Embedder, Progress
 from bitfold.embedder.prefixes import AT_ONCE, CLASSES, REST, Classes, PrefixRows
 from bitfold.kernels.choice import recorded, transformed
@@ -74,7 +75,7 @@ class GroupClasses(Classes):
 
     def at(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Class and place of ids, int64 as their index."""
-        group = torch.bucketize(index, self.begins, right=True) - 1
+        group = place_in(index, self.begins) - 1
         found = gather_bits(self._tables[CLASSES], self.bits, group)
         found = found.masked_fill(found > self.count, 0)
         return found, self.places[group] + index - self.begins[group]

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from bitfold.address.stored import gather_bits, pack_bits, unpack_bits
 from bitfold.address.tables import StoredTables
+from bitfold.address.words import exporting
 from bitfold.embedder.contract import Embedder, Progress
 from bitfold.embedder.own import OwnEmbedder
 from bitfold.embedder.ranges import limits_of
@@ -104,6 +105,9 @@ class Classes(StoredTables):
 
     def at(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Class and place of ids, int64 as their index; what is no class is class 0."""
+        if exporting():  # a graph has the classes alone; runtimes decode them when they load it
+            known = self.all()
+            return known[index], self.ranks(known)[index].long()
         found = gather_bits(self._tables[CLASSES], self.bits, index)
         return found.masked_fill(found > self.count, 0), self.places[index].long()
 
@@ -121,15 +125,18 @@ class Classes(StoredTables):
         super().put(name, table)
         self._refresh()
 
+    def ranks(self, classes: Tensor) -> Tensor:
+        """The place of each id among those of its class, int32 `[V]`; 0 in class 0."""
+        places = torch.zeros_like(classes, dtype=torch.int32)
+        for number in range(1, self.count + 1):
+            here = classes == number
+            places = torch.where(here, here.cumsum(0, dtype=torch.int32) - 1, places)
+        return places
+
     @torch.no_grad()
     def _refresh(self) -> None:
         with torch.inference_mode(False):
-            found = self.all()
-            places = torch.zeros_like(found, dtype=torch.int32)
-            for number in range(1, self.count + 1):
-                here = found == number
-                places = torch.where(here, here.cumsum(0, dtype=torch.int32) - 1, places)
-            self.places = places
+            self.places = self.ranks(self.all())
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Classes":
         super()._apply(fn, recurse)

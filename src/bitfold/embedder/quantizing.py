@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bitfold.address import Address, Stored
 from bitfold.address.stored import gather_bits, pack_bits
+from bitfold.address.words import down, power, up
 from bitfold.embedder.contract import Progress
 from bitfold.embedder.corridor import Corridor
 from bitfold.embedder.group import GroupEmbedder
@@ -418,12 +419,12 @@ def widened(each: Quantized, cells: Tensor, index: Tensor, tables: dict[str, Ten
         tables: the stored ones.
     """
     mask = tables[each.mask].long()
-    count, at = ones(mask), index >> 3
-    rank = (count.cumsum(0) - count)[at] + ones(mask[at] & (1 << (index & 7)) - 1)
+    count, at = ones(mask), down(index, 3)
+    rank = (count.cumsum(0) - count)[at] + ones(mask[at] & power(index & 7) - 1)
     rank = rank.clamp(max=each.popular - 1)
     names = [each.stored(chunk)[1] for chunk in range(each.chunks)]
     upper = torch.stack([gather_bits(tables[name], each.more, rank) for name in names], 1)
-    upper = upper << each.source.bits
+    upper = up(upper, each.source.bits)
     ends = torch.arange(1, each.chunks + 1, device=cells.device) * each.centroids + each.base - 1
     # Any bytes are a table: no pointer leaves its centroids.
     whole = torch.minimum(cells + upper, ends)
@@ -437,9 +438,9 @@ def ones(values: Tensor) -> Tensor:
         >>> ones(torch.tensor([0, 1, 6, 255])).tolist()
         [0, 1, 2, 8]
     """
-    values = values - (values >> 1 & 0x55)
-    values = (values & 0x33) + (values >> 2 & 0x33)
-    return values + (values >> 4) & 0x0F
+    values = values - (down(values, 1) & 0x55)
+    values = (values & 0x33) + (down(values, 2) & 0x33)
+    return values + down(values, 4) & 0x0F
 
 
 @torch.no_grad()

@@ -94,16 +94,19 @@ def click_graph(
         notes: what the file says of itself.
     """
     collection: Any = model.embeddings
-    fields = collection.plan.set_fields
+    planned = collection.plan.fields
+    fields = planned[: len(planned) // model.sets]
     module = ClickScores(serving(model), fields, numbers, bags, negative_rate).eval()
     draw = Rows(fields, numbers, bags)
+    first, *more = draw.shapes()
+    rest = tuple(more)
     names = ("ids", *(("offsets",) if bags else ()), *(("numbers",) if numbers else ()))
     return Graph(
         module=module,
         names=names,
         output="scores",
         examples=draw(ROWS, torch.Generator().manual_seed(0)),
-        shapes=(draw.shapes()[0], draw.shapes()[1:]),
+        shapes=(first, rest) if rest else (first,),
         draw=draw,
         spoil=draw.spoil if module.dense else None,
         notes=notes,

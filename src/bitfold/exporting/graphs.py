@@ -16,6 +16,7 @@ from bitfold.errors import BitfoldError
 from bitfold.kernels.choice import plain_torch
 
 Inputs = tuple[Tensor, ...]
+A_LOOKUP, A_READER = 64, 8 << 10  # bytes
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,15 @@ class Graph:
         return sum(each.nbytes for each in self.module.state_dict().values())
 
     @property
-    def lookups(self) -> int:
-        """Lookups of all addresses, each of which is a few constants of the file."""
-        programs = [group.program for each in embedders(self.module) for group in each.plan.groups]
-        return sum(program.lookups for program in programs if program is not None)
+    def address_bytes(self) -> int:
+        """What addresses may take in a file: a few constants a lookup, operations a table read."""
+        groups = {id(group): group for each in embedders(self.module) for group in each.plan.groups}
+        found = 0
+        for group in groups.values():
+            if group.program is not None:
+                readers = {each.source for each in group.program if each.source.tables}
+                found += A_LOOKUP * group.program.lookups + A_READER * len(readers)
+        return found
 
     @property
     def methods(self) -> str:

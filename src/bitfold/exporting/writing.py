@@ -23,7 +23,6 @@ from bitfold.runs.folder import load
 from bitfold.runs.run import Run
 
 ROOM = 16 << 10  # bytes of a file beside its weights: the graph, and constants of the address
-A_LOOKUP = 64  # bytes of a lookup's constants, where an address has very many
 
 
 def export(
@@ -140,7 +139,7 @@ def _write(form: Format, graph: Graph, path: Path) -> None:
     """Write a file, and see that it is small and right."""
     with torch.inference_mode(False):
         form.write(graph, path)
-    size, most = path.stat().st_size, graph.weights + ROOM + A_LOOKUP * graph.lookups
+    size, most = path.stat().st_size, graph.weights + ROOM + graph.address_bytes
     if graph.ours and size > most:
         raise BitfoldError(
             f"{graph.methods} cannot be exported to {form.name} within its bytes",

@@ -126,7 +126,7 @@ def bags_of(offsets: Tensor, total: int) -> Tensor:
     """
     if exporting():  # no shape follows from numbers, and there is no loop
         begins = offsets.new_zeros(total + 1)
-        begins = begins.index_add(0, offsets[1:-1], torch.ones_like(offsets[1:-1]))
+        begins = begins.index_add(0, offsets[1:], torch.ones_like(offsets[1:]))
         return begins[:total].cumsum(0)
     counts = offsets.diff()
     numbers = torch.arange(counts.shape[0], device=offsets.device)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from bitfold.address.stored import pack_bits, unpack_bits
+from bitfold.address.words import exporting, up
 from bitfold.errors import BitfoldError
 from bitfold.planning.kept import high_bits, index_of
 
@@ -37,6 +38,8 @@ def places_of(index: Tensor, numbers: int, kept: int) -> Tensor:
         BitfoldError: it does not tell so many places.
     """
     found = index_of(numbers, kept)
+    if exporting():
+        return _places_exported(index, numbers, kept)
     if found.low < 0:
         places = unpack_bits(index, 1, numbers).nonzero().squeeze(1)
     else:
@@ -53,6 +56,24 @@ def places_of(index: Tensor, numbers: int, kept: int) -> Tensor:
             expected=f"{kept} of {numbers}, in ascending order",
         )
     return places
+
+
+def _places_exported(index: Tensor, numbers: int, kept: int) -> Tensor:
+    """The same in a graph, where no shape follows from numbers; it was checked before."""
+    low = index_of(numbers, kept).low
+    if low < 0:
+        return _set_bits(unpack_bits(index, 1, numbers), kept)
+    after = index_of(numbers, kept).low_bytes
+    ones = unpack_bits(index[after:], 1, high_bits(numbers, kept, low))
+    places = up(_set_bits(ones, kept) - torch.arange(kept, device=index.device), low)
+    return places + unpack_bits(index[:after], low, kept) if low else places
+
+
+def _set_bits(ones: Tensor, kept: int) -> Tensor:
+    """Where the first `kept` ones are."""
+    rank = torch.where(ones == 1, ones.cumsum(0) - 1, kept).clamp(max=kept)
+    places = torch.arange(ones.shape[0], device=ones.device)
+    return ones.new_zeros(kept + 1).scatter(0, rank, places)[:kept]
 
 
 def _ones(places: Tensor, length: int) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bitfold.address.words import exporting, place_in
 from bitfold.planning.kept import index_of
 from bitfold.pool.dense import Cells, DensePool
 from bitfold.pool.indexing import index_bytes, places_of
@@ -204,12 +205,16 @@ class PrunedPool(nn.Module):
     def at(self, weight: Tensor, cells: Tensor) -> Tensor:
         """Pieces of a weight at cells."""
         assert self.decoded is not None, "an index that was loaded or filled"
-        starts = (cells * self.width).to(self.decoded.dtype)
-        first = torch.searchsorted(self.decoded, starts)
+        decoded = self.decoded
+        if exporting():  # a graph has the index alone
+            decoded = places_of(self.index, self.rows * self.width, self.kept)
+            first = place_in(cells * self.width - 1, decoded)
+        else:
+            first = torch.searchsorted(decoded, (cells * self.width).to(decoded.dtype))
         # A row has `w` numbers at most, so they are among the next `w`.
         near = first.unsqueeze(-1) + torch.arange(self.width, device=cells.device)
         inside = near.clamp(max=self.kept - 1)
-        column = self.decoded[inside].long() - (cells * self.width).unsqueeze(-1)
+        column = decoded[inside].long() - (cells * self.width).unsqueeze(-1)
         other = (near >= self.kept) | (column >= self.width)
         numbers = weight[inside].masked_fill(other, 0)
         return numbers.new_zeros(numbers.shape).scatter_add(

@@ -23,6 +23,7 @@ from bitfold.remote import fetched
 from bitfold.runs.config import RunConfig
 from bitfold.runs.evaluate import evaluate
 from bitfold.runs.manifest import RUN, verify
+from bitfold.runs.scorer import Scorer
 from bitfold.runs.scoring import scores
 from bitfold.showing import Shown
 from bitfold.terminal import printable
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from bitfold.data.frames import Data
     from bitfold.data.single import RowEncoder
     from bitfold.ranking import RankConfig
-    from bitfold.runs.scorer import Scorer
 
 
 @dataclass(frozen=True, repr=False)
@@ -128,7 +128,7 @@ class Run(Shown):
         parts = list(scores(self, data, batch_size, **reading))
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
-    def scorer(self, *, wait: bool = False) -> "Scorer":
+    def scorer(self, *, wait: bool = False) -> Scorer:
         """What scores single rows and batches fast, from any number of threads; for serving.
 
         It shares the model's weights and needs nothing of the run's folder. Its scores are those
@@ -141,11 +141,11 @@ class Run(Shown):
             >>> rows = {"user": [1, 2, 3, 4] * 50, "clicked": [0, 1, 1, 0] * 50}
             >>> run = bitfold.train(rows, label="clicked", fields="user", method="full", width=4)
             >>> scorer = run.scorer()
-            >>> scorer.columns, scorer.score({"user": 1}) == run.predict({"user": 1})[0]
-            (('user',), True)
+            >>> scorer.columns
+            ('user',)
+            >>> scorer.score({"user": 1}) == float(run.predict({"user": 1})[0])
+            True
         """
-        from bitfold.runs.scorer import Scorer
-
         return Scorer(
             self.model, self.schema, self.dense, digest=self.digest, rate=self.negative_rate,
             wait=wait,
