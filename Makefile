@@ -4,7 +4,7 @@
 #   make demo        the main job on a synthetic log of a million rows
 #   make test        lint, types, docs, tests (what CI runs)
 #   make test-slow   the tests that take minutes
-#   make fuzz        mutated files of every kind, 10,000 tries: half an hour, docs/reliability.md
+#   make fuzz        mutated files of every kind, 12,000 tries: half an hour, docs/reliability.md
 #   make kill        every command killed at each of its file operations: an hour or more
 #   make bench       lookups, bags, whole models, scale: bench-out/*.json, docs/benchmarks.md
 #   make bench-serving  scores over HTTP: load beside rivals, hot swaps, attacks; docs/serving.md

@@ -1,4 +1,4 @@
-"""Six kinds of files, each with a right answer: what is mutated, and what is done with it.
+"""Seven kinds of files, each with a right answer: what is mutated, and what is done with it.
 
 `make` writes what is right into a folder; `attempt` takes a copy, changes it, reads it, and says
 what became of it:
@@ -276,6 +276,70 @@ def reseal_run(run: Path) -> None:
         (run / "manifest.json").write_text(json.dumps(sealed(manifest)), encoding="utf-8")
 
 
+class Deltas(Kind):
+    """Deltas between runs, applied."""
+
+    name, about = "deltas", "deltas of runs through `apply`"
+
+    def make(self, folder: Path) -> None:
+        from bitfold import delta
+        from bitfold.training import train
+
+        log = raw_file(folder)
+        for name, seed in (("old", 0), ("new", 1)):
+            words = training(method="full", budget=None, seed=seed)
+            train([log], config(ids="vocabulary"), words, folder / name)
+        delta(folder / "old", folder / "new", folder / "right")
+
+    def attempt(self, rng: random.Random, folder: Path, work: Path) -> str:
+        from bitfold import apply
+
+        path = Path(shutil.copy(folder / "right", work / "delta"))
+        seal = rng.random() < 0.6
+        if seal:
+            reseal_delta(rng, path)
+        else:
+            path.write_bytes(change_bytes(rng, path.read_bytes()))
+        try:
+            out = apply(folder / "old", path, work / "run")
+        except BitfoldError:
+            if sorted(each.name for each in work.iterdir()) != ["delta"]:
+                return WRONG
+            raise
+        found = {each.name: each.read_bytes() for each in out.iterdir()}
+        right = {name: (folder / "new" / name).read_bytes() for name in found}
+        return RIGHT if found == right else WRONG
+
+
+def reseal_delta(rng: random.Random, path: Path) -> None:
+    """Change the head of a delta, or a piece, and put the digests right."""
+    import xxhash
+
+    from bitfold.records import sealed
+
+    data = path.read_bytes()
+    length = int.from_bytes(data[8:16], "little")
+    head, packed = json.loads(data[16 : 16 + length]), data[16 + length :]
+    if rng.random() < 0.5:
+        at = 0
+        pieces = [piece for file in head["files"].values() for piece in file if "packed" in piece]
+        one = rng.choice(pieces)
+        for piece in pieces:
+            if piece is one:
+                end = at + piece["packed"]
+                changed = change_bytes(rng, packed[at:end])
+                packed = packed[:at] + changed + packed[end:]
+                one |= {"packed": len(changed), "digest": xxhash.xxh3_128_hexdigest(changed)}
+                break
+            at += piece["packed"]
+    else:
+        head = change_json(rng, head)
+    with contextlib.suppress(*SPOILT):
+        head = sealed(head)
+    text = text_of(head).encode("utf-8", "surrogatepass")
+    path.write_bytes(data[:8] + len(text).to_bytes(8, "little") + text + packed)
+
+
 class Results(Kind):
     """results.json, through report."""
 
@@ -409,7 +473,7 @@ class Cells(Kind):
 
 
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (Raw(), Logs(), Runs(), Results(), Checkpoints(), Cells())
+    kind.name: kind for kind in (Raw(), Logs(), Runs(), Deltas(), Results(), Checkpoints(), Cells())
 }
 
 

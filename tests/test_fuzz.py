@@ -18,7 +18,15 @@ from bitfold.errors import BitfoldError
 from bitfold.runs.options import TrainConfig
 from bitfold.settings import options_of
 
-SAMPLE = {"raw": 80, "logs": 120, "runs": 70, "results": 5, "checkpoints": 15, "cells": 30}
+SAMPLE = {
+    "raw": 80,
+    "logs": 120,
+    "runs": 70,
+    "deltas": 100,
+    "results": 5,
+    "checkpoints": 15,
+    "cells": 30,
+}
 FIRST = 100_000  # seeds that `make fuzz` does not come to
 
 

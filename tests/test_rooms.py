@@ -34,7 +34,7 @@ ROOMS = {
     "folded": "outputs planning kernels pool embedder fitting method embedding weights",
     "nets": "",
     "ranking": "data",
-    "runs": "outputs remote planning method embedding data nets ranking",
+    "runs": "outputs remote planning kernels embedder method embedding data nets ranking",
     "training": "outputs planning kernels pool optim embedder method embedding data nets"
     " ranking runs",
     "streaming": "outputs planning pool kernels optim embedder method embedding data nets runs"

@@ -4,6 +4,7 @@ Say how many bytes; get the best click model that fits. See README.md for the ma
 docs/architecture.md for how the parts stand together.
 """
 
+import gc
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from bitfold.nets.distilling import distill
     from bitfold.planning.budget import format_bytes
     from bitfold.planning.plan import Plan
+    from bitfold.runs.delta import apply, delta
     from bitfold.runs.folder import load
     from bitfold.runs.run import Run
 
@@ -59,7 +61,9 @@ __all__ = [
     "Table",
     "TableCollection",
     "UnknownName",
+    "apply",
     "compare",
+    "delta",
     "distill",
     "export",
     "fold",
@@ -96,6 +100,7 @@ _HOMES = {
     "planning.plan": ("Plan",),
     "method.planner": ("plan",),
     "nets.distilling": ("distill",),
+    "runs.delta": ("apply", "delta"),
     "runs.folder": ("load",),
     "runs.run": ("Run",),
 }
@@ -107,10 +112,21 @@ def __getattr__(name: str) -> Any:
         return import_module("bitfold.optim")
     for module, names in _HOMES.items():
         if name in names:
-            value = getattr(import_module(f"bitfold.{module}"), name)
+            value = getattr(_imported(f"bitfold.{module}"), name)
             globals()[name] = value
             return value
     raise AttributeError(f"module 'bitfold' has no attribute {name!r}")
+
+
+def _imported(module: str) -> Any:
+    """Import a module; Python's garbage collector, which takes a tenth of torch's import, waits."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        return import_module(module)
+    finally:
+        if was:
+            gc.enable()
 
 
 def __dir__() -> list[str]:

@@ -68,6 +68,10 @@ class Diverged(BitfoldError):
     """Training met numbers that are not finite."""
 
 
+class OtherBase(BitfoldError):
+    """A delta of another run than the one it is applied to."""
+
+
 class UnknownName(BitfoldError):
     """A name that is not in its list; the message names the nearest one."""
 

@@ -154,7 +154,11 @@ def _check_values(value: Any) -> None:
 
 def checked(path: Path, form: Form) -> dict[str, Any]:
     """A file's object whose kind, version and digest are right; its digest is left out."""
-    value = read_object(path, fix=form.fix)
+    return checked_object(read_object(path, fix=form.fix), form, path)
+
+
+def checked_object(value: dict[str, Any], form: Form, path: object) -> dict[str, Any]:
+    """As `checked`, of an object that was read already; `path` is what an error calls it."""
     version = check_form(value, form, path)
     seal = value.pop(DIGEST, None)
     if seal is None and (form.sealed_from is None or version < form.sealed_from):

@@ -26,12 +26,17 @@ _SHORTEST = 8
 )  # fmt: skip
 @click.option("--watch", is_flag=True, help="Load what changes at RUN, also behind a link.")
 @click.option("--runs", metavar="FOLDER", help="Let `POST /reload` name a run in this folder.")
+@click.option(
+    "--deltas", metavar="FOLDER",
+    help="Take deltas (`POST /delta`), which need a token; runs made of them are kept here.",
+)  # fmt: skip
 @click.option("--access-log", is_flag=True, help="A line on stderr for each request.")
 @click.option(
     "--threads", type=click.IntRange(1), default=1, show_default=True,
     help="Threads of the model. One is quickest for small requests.",
 )  # fmt: skip
 @click.option("--body-bytes", type=int, help="The largest body.  [default: 8388608]")
+@click.option("--delta-bytes", type=int, help="The largest delta.  [default: 268435456]")
 @click.option("--rows", type=int, help="The most rows of a request.  [default: 10000]")
 @click.option("--read-seconds", type=float, help="For a request to come.  [default: 10]")
 @click.option("--answer-seconds", type=float, help="For an answer.  [default: 10]")
@@ -48,6 +53,7 @@ def serve(
     token_file: str | None,
     watch: bool,
     runs: str | None,
+    deltas: str | None,
     access_log: bool,
     threads: int,
     **bounds: float | None,
@@ -72,6 +78,7 @@ def serve(
         ) from None  # fmt: skip
 
     from bitfold.serving.app import App
+    from bitfold.serving.deltas import Deltas
     from bitfold.serving.limits import Limits
     from bitfold.serving.server import bound
     from bitfold.serving.server import run as serving
@@ -85,6 +92,15 @@ def serve(
     if not source.is_file:
         _use(threads)
     app = App(source, limits, token)
+    if deltas is not None:
+        if token is None or source.is_file:
+            raise BitfoldError(
+                "this server cannot take deltas",
+                got="no token" if token is None else "an exported file",
+                expected="a token, since whoever sends a delta changes the model; and a run",
+                fix="say --token-file FILE, or leave out --deltas",
+            )
+        app.deltas = Deltas(Path(deltas), source.path)
     app.models.swap(app.source.loading())
     sock = bound(host, port)
     shown = f"[{host}]" if ":" in host else host

@@ -111,6 +111,14 @@ class Embedder(nn.Module):
         """A packed and frozen copy; the bytes of its state dict are `bytes("serving")`."""
         raise NotImplementedError
 
+    def exact_in_plain(self, mode: str | None) -> bool:
+        """Whether plain torch gives the kernels' vectors to the last bit.
+
+        Args:
+            mode: how bags are pooled; None for single ids.
+        """
+        return True
+
     def resume(self) -> "Embedder":
         """A copy that can be trained on: the inverse of `serving`.
 

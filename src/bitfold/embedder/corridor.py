@@ -184,6 +184,14 @@ class Corridor(GroupEmbedder):
                 self.pool.put(rows[unseen], mean.expand(int(unseen.sum()), -1))
         return ()
 
+    def exact_in_plain(self, mode: str | None) -> bool:
+        """Two terms have one sum; of more, and of the mean of a bag, the order of steps counts."""
+        if not self.by_kernels or not self.pool.read_by_kernels(self.pool.weight):
+            return True
+        most = max(self.program.terms, default=1)
+        exact = self.pool.weight.dtype in (torch.float32, torch.uint8)
+        return exact and most <= 2 and mode != "mean"
+
     def forward(self, ids: Tensor, padding_idx: int | None = None) -> Tensor:
         """Vectors `[B, F, D]` of int64 ids `[B, F]`; those of `padding_idx` are zero."""
         if ids.dtype is not torch.int64:

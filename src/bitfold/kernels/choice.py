@@ -1,5 +1,6 @@
 """Which path a lookup takes: the kernels at once, their operator, or plain torch."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,13 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.uint8)  # uint8: p
 PLAIN, OPERATOR, DIRECT = range(3)
 
 _forced = {"plain": False}
+
+
+class _Mine(threading.local):
+    plain = False
+
+
+_mine = _Mine()
 _OURS = (Tensor, nn.Parameter)  # whose memory is what it says
 _tracing_state = torch._C._get_tracing_state
 _dispatch_modes = torch._C._len_torch_dispatch_stack
@@ -34,7 +42,7 @@ def way_of(pool: Tensor) -> int:
         return PLAIN
     if is_compiling():
         return OPERATOR
-    if forward_ad._current_level >= 0:
+    if _mine.plain or forward_ad._current_level >= 0:
         return PLAIN
     if type(pool) not in _OURS:  # a DTensor, say: the operator does not know how it is kept
         return OPERATOR if isinstance(pool, FakeTensor | FunctionalTensor) else PLAIN
@@ -96,3 +104,14 @@ def plain_torch() -> Iterator[None]:
         yield
     finally:
         _forced["plain"] = before
+
+
+@contextmanager
+def plain_here() -> Iterator[None]:
+    """As `plain_torch`, for this thread alone: others may use the kernels, or compile them."""
+    before = _mine.plain
+    _mine.plain = True
+    try:
+        yield
+    finally:
+        _mine.plain = before

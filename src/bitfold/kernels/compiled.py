@@ -16,6 +16,7 @@ on one (`bitfold.forks`).
 
 import ctypes
 import gc
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -27,11 +28,13 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import types
+from numba.core.caching import FunctionCache, _CacheLocator
 from numba.core.dispatcher import Dispatcher
 from numba.extending import intrinsic
 
 STAMP = crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
 
+_patching = threading.RLock()
 _Function = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)
 
 
@@ -51,10 +54,10 @@ def kept(decorator: Callable[..., Any], *args: Any, **words: Any) -> Callable[[A
         assert not any(isinstance(each, Dispatcher) for each in closed), "never found on disk"
         # Nothing divides by zero, so there is no code for that error.
         words["error_model"] = "numpy"
-        with _no_collection():
+        with _no_collection(), _also_read_only():
             try:
                 return decorator(*args, cache=True, **words)(function)
-            except RuntimeError:  # nowhere to write: compiled anew by each process
+            except (RuntimeError, OSError):  # nowhere to write: compiled anew by each process
                 return decorator(*args, **words)(function)
 
     return compiled
@@ -70,6 +73,41 @@ def _no_collection() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
+
+
+@contextmanager
+def _also_read_only() -> Iterator[None]:
+    """A folder that holds results is read, even if it may not be written to.
+
+    Numba would pass over it, as over an image's that is mounted read-only.
+    """
+    locator: Any = _CacheLocator
+    ensure = locator.ensure_cache_path
+
+    def found(self: Any) -> None:
+        try:
+            ensure(self)
+        except OSError:
+            if not any(Path(self.get_cache_path()).glob("*.nbi")):
+                raise
+
+    with _patching:
+        locator.ensure_cache_path = found
+        try:
+            yield
+        finally:
+            locator.ensure_cache_path = ensure
+
+
+def cache_folder() -> Path | None:
+    """Where results are kept: in `NUMBA_CACHE_DIR`, or beside the kernels' source, or, where that
+    may not be written to, in the user's cache; None if nowhere.
+    """
+    try:
+        with _also_read_only():
+            return Path(FunctionCache(kept).cache_path)
+    except RuntimeError:
+        return None
 
 
 def kernel(function: Callable[[Any, Any], None]) -> Kernel:

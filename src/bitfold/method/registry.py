@@ -56,12 +56,15 @@ class MethodInfo:
     version: int
 
 
+def _built_in(name: str) -> type[Method]:
+    module, _, attribute = BUILT_IN[name].partition(":")
+    kind: type[Method] = getattr(importlib.import_module(module), attribute)
+    return kind
+
+
 @cache
 def _registered() -> dict[str, type[Method]]:
-    kinds = {}
-    for name, path in BUILT_IN.items():
-        module, _, attribute = path.partition(":")
-        kinds[name] = getattr(importlib.import_module(module), attribute)
+    kinds = {name: _built_in(name) for name in BUILT_IN}
     for entry in entry_points(group=GROUP):
         _check(entry.name, entry.load(), kinds)
         kinds[entry.name] = entry.load()
@@ -93,6 +96,8 @@ def plugin_files() -> tuple[PluginFile, ...]:
 
 def method_kind(name: str) -> type[Method]:
     """The class of the method of that name; `UnknownName` names the nearest."""
+    if name in BUILT_IN:  # no other method is imported: a first score waits for it
+        return _built_in(name)
     kinds = method_kinds()
     if name not in kinds:
         raise unknown_name("method", name, kinds)

@@ -31,6 +31,16 @@ class Network(nn.Module):
         return self.decide(self.interact(vectors, numeric))
 
 
+def drawn(*shape: int, std: float) -> Tensor:
+    """Normal numbers; on the device `meta` none, where a draw loads torch's compiler: a second."""
+    return torch.empty(shape) if for_shapes() else torch.randn(shape) * std
+
+
+def for_shapes() -> bool:
+    """Whether modules are made for their shapes alone: on the device `meta`."""
+    return torch.get_default_device().type == "meta"
+
+
 class Layers(nn.Sequential):
     """An MLP that is run in two parts: its first linear layer up to the second, and the rest."""
 
@@ -64,7 +74,8 @@ def mlp(sizes: Sequence[int], dropout: float = 0.0) -> Layers:
     layers: list[nn.Module] = []
     for depth, (inputs, outputs) in enumerate(pairwise(sizes)):
         layer = nn.Linear(inputs, outputs)
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        if not for_shapes():
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(layer.bias)
         layers.append(layer)
         if depth < len(sizes) - 2:
@@ -80,7 +91,7 @@ class NumericVectors(nn.Module):
     def __init__(self, num_numeric: int, dim: int) -> None:
         super().__init__()
         self.directions: Tensor
-        directions = torch.randn(num_numeric, dim) * 0.05
+        directions = drawn(num_numeric, dim, std=0.05)
         if num_numeric:
             self.directions = nn.Parameter(directions)
         else:  # processes that train together wait for the gradient of every parameter

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bitfold.errors import BitfoldError
-from bitfold.nets.layers import Layers, Network, NumericVectors, mlp
+from bitfold.nets.layers import Layers, Network, NumericVectors, drawn, for_shapes, mlp
 
 
 class LogisticRegression(Network):
@@ -86,7 +86,7 @@ class DeepFM(Network):
         width = (num_fields + num_numeric) * dim
         self.fm = fm
         self.numeric = NumericVectors(num_numeric, dim)
-        self.direction = nn.Parameter(torch.randn(width) * width**-0.5) if linear else None
+        self.direction = nn.Parameter(drawn(width, std=width**-0.5)) if linear else None
         self.deep = mlp([width, *hidden, 1], dropout) if deep else None
         self.bias = nn.Parameter(torch.zeros(()))
 
@@ -266,7 +266,7 @@ class DLRM(Network):
     ) -> None:
         super().__init__()
         self.bottom = mlp([num_numeric, *bottom, dim], dropout) if num_numeric else None
-        self.constant = None if num_numeric else nn.Parameter(torch.randn(dim) * dim**-0.5)
+        self.constant = None if num_numeric else nn.Parameter(drawn(dim, std=dim**-0.5))
         count = num_fields + 1
         lower = torch.tril_indices(count, count, -1)
         self.register_buffer("pairs", lower[0] * count + lower[1], persistent=False)
@@ -292,7 +292,8 @@ class DLRM(Network):
 
 
 def _xavier(layer: nn.Linear) -> nn.Linear:
-    nn.init.xavier_normal_(layer.weight)
+    if not for_shapes():
+        nn.init.xavier_normal_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer

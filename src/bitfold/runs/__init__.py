@@ -13,4 +13,7 @@ evaluate    what a run is worth on a log
 ids         whether a log has the ids of a run
 metrics     AUC, log loss, GAUC, calibration
 popularity  the floor that needs no model
+warming     scores before there are kernels
+delta       what changed between two runs, and the new run made of it (delta_file, delta_pieces,
+            delta_ways: the file, a file in pieces, how a piece is written)
 """

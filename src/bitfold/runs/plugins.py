@@ -24,6 +24,9 @@ def check_plugins(
     Raises:
         BitfoldError: a method of a plugin is not loaded, or has changed where it may not.
     """
+    recorded = tuple(recorded)
+    if not recorded:
+        return
     wanted, known = set(names), method_kinds()
     loaded = {name: file for file in plugin_files() for name in file.methods}
     for file in recorded:

@@ -128,11 +128,13 @@ class Run(Shown):
         parts = list(scores(self, data, batch_size, **reading))
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
-    def scorer(self) -> Scorer:
+    def scorer(self, *, wait: bool = False) -> Scorer:
         """What scores single rows and batches fast, from any number of threads; for serving.
 
         It shares the model's weights and needs nothing of the run's folder. Its scores are those
-        of `predict`, bit for bit.
+        of `predict`, bit for bit. Where plain torch gives the same bits, that answers while the
+        kernels are read or compiled; with `wait`, and where it does not, they are made ready
+        first.
 
         Example:
             >>> import bitfold
@@ -145,8 +147,9 @@ class Run(Shown):
             True
         """
         return Scorer(
-            self.model, self.schema, self.dense, digest=self.digest, rate=self.negative_rate
-        )
+            self.model, self.schema, self.dense, digest=self.digest, rate=self.negative_rate,
+            wait=wait,
+        )  # fmt: skip
 
     def evaluate(
         self,

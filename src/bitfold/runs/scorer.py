@@ -17,6 +17,7 @@ from bitfold.data.vocabulary import Vocabulary
 from bitfold.errors import BitfoldError
 from bitfold.nets.model import ClickModel
 from bitfold.runs.scoring import EVALUATION_ROWS, ahead, predict_batch, probabilities
+from bitfold.runs.warming import KernelsLater, is_exact, make_kernels
 
 if TYPE_CHECKING:
     from bitfold.data.batch import Batch
@@ -37,6 +38,7 @@ class Scorer:
         dense: a further map of ids, where the method needed one.
         digest: what tells the run from any other.
         rate: the share of negatives that the training log kept.
+        wait: for the kernels, even where plain torch gives the same bits meanwhile.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Scorer:
         *,
         digest: str = "",
         rate: float | None = None,
+        wait: bool = False,
     ) -> None:
         self.digest = digest
         self._model, self._schema, self._dense, self._rate = model, schema, dense, rate
@@ -56,6 +59,14 @@ class Scorer:
         self._device = None if device.type == "cpu" else device
         self.columns: tuple[str, ...] = self._encoder.columns
         """The names of the raw columns that are read; others are not looked at."""
+        self._later: KernelsLater | None = None
+        if self._device is None:
+            bags = schema.has_bags
+            later = KernelsLater(lambda: make_kernels(model, len(schema.numeric_names), bags=bags))
+            if wait or not is_exact(model, bags=bags):
+                later.wait()
+            else:
+                self._later = later
 
     def score(self, row: Mapping[str, Any]) -> float:
         """The probability of one row: values by column name.
@@ -101,7 +112,7 @@ class Scorer:
                 fix="run.predict reads files",
             )
         try:
-            parts = [predict_batch(self._model, each, self._rate) for each in self._batches(memory)]
+            parts = [self._predicted(batch) for batch in self._batches(memory)]
         except BitfoldError:
             if memory.rows:  # rows that can be read again
                 self._name_the_row(memory)
@@ -111,8 +122,18 @@ class Scorer:
     @torch.no_grad()
     def _scored(self, rows: Encoded) -> Scored:
         offsets = None if rows.offsets is None else self._tensor(rows.offsets)
-        logits = self._model.logits(self._tensor(rows.ids), offsets, self._tensor(rows.numbers))
+        ids, numbers = self._tensor(rows.ids), self._tensor(rows.numbers)
+        later = self._later
+        if later is None or later.ready:
+            logits = self._model.logits(ids, offsets, numbers)
+        else:
+            logits = later(lambda: self._model.logits(ids, offsets, numbers))
         return probabilities(logits, self._rate)
+
+    def _predicted(self, batch: "Batch") -> Scored:
+        if self._later is None:
+            return predict_batch(self._model, batch, self._rate)
+        return self._later(lambda: predict_batch(self._model, batch, self._rate))
 
     def _tensor(self, column: npt.NDArray[Any]) -> torch.Tensor:
         made = torch.from_numpy(column)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,10 +15,11 @@ import msgspec
 import numpy as np
 
 import bitfold
-from bitfold.errors import BitfoldError
+from bitfold.errors import BitfoldError, OtherBase
 from bitfold.serving import page
 from bitfold.serving.batching import Batcher, Job
 from bitfold.serving.bodies import json_rows
+from bitfold.serving.deltas import Deltas
 from bitfold.serving.limits import Limits
 from bitfold.serving.logs import log
 from bitfold.serving.measuring import CONTENT_TYPE, Metrics
@@ -59,12 +61,14 @@ class App:
         limits: what it takes on.
         token: what clients must show; None for none.
         metrics: counters.
+        deltas: runs made of deltas that clients send; None where none are taken.
     """
 
     source: Source
     limits: Limits = field(default_factory=Limits)
     token: str | None = None
     metrics: Metrics = field(default_factory=Metrics)
+    deltas: Deltas | None = None
     stopping: bool = False
     open_requests: Callable[[], int] = lambda: 0
 
@@ -77,6 +81,7 @@ class App:
             "/metrics": {"GET": self._metrics},
             "/openapi.json": {"GET": self._openapi},
             "/reload": {"POST": self._reload},
+            "/delta": {"POST": self._delta},
         }
         for name in ("/", *page.FILES):
             self._routes[name] = {"GET": self._page}
@@ -124,6 +129,8 @@ class App:
             _check_origin(request)
         if request.path == "/score":
             self._check_type(request)
+        if request.path == "/delta":
+            self._check_deltas()
 
     def handle(self, request: Request, reply: Reply) -> Job | None:
         """Answer an admitted request, now or later; a job that is returned may be given up."""
@@ -164,6 +171,18 @@ class App:
                 415, "the body is of a kind that is not read", got=kind or "no content-type",
                 expected=", ".join([JSON, *COLUMNAR]), fix=f"say the header content-type: {JSON}",
             )  # fmt: skip
+
+    def most_bytes(self, path: str) -> int:
+        """The largest body of a request to a path."""
+        return self.limits.delta_bytes if path == "/delta" else self.limits.body_bytes
+
+    def _check_deltas(self) -> None:
+        if self.deltas is None or self.token is None:
+            raise refused(
+                403, "this server takes no deltas",
+                fix="start it with --deltas FOLDER and a token",
+            )  # fmt: skip
+        self._check_free()
 
     def _model(self) -> Scorer:
         if self.models.current is None:
@@ -215,7 +234,9 @@ class App:
         reply(Response(200, self.metrics.text(), CONTENT_TYPE))
 
     def _openapi(self, request: Request, reply: Reply) -> None:
-        reply(json_response(description(self._model(), self.limits, needs_token=bool(self.token))))
+        takes, guarded = self.deltas is not None, bool(self.token)
+        made = description(self._model(), self.limits, needs_token=guarded, takes_deltas=takes)
+        reply(json_response(made))
 
     def _page(self, request: Request, reply: Reply) -> None:
         reply(page.response(request.path))
@@ -223,12 +244,24 @@ class App:
     def _reload(self, request: Request, reply: Reply) -> None:
         name = _named(request.body)
         source = self.source if name is None else self._source_named(name)
+        self._load(reply, lambda: self._swapped(source))
+
+    def _delta(self, request: Request, reply: Reply) -> None:
+        deltas, body = self.deltas, request.body
+        assert deltas is not None, "looked at before the body was read"
+        self._load(reply, lambda: self._applied(deltas, body))
+
+    def _check_free(self) -> None:
         if self._reloading:
             raise refused(
                 409, "another model is being loaded", ("retry-after", "1"), fix="try again later"
             )
+
+    def _load(self, reply: Reply, work: Callable[[], Response]) -> None:
+        """Do what changes the model, in a thread; one at a time."""
+        self._check_free()
         self._reloading = True
-        future = self._loop.run_in_executor(self._loader, self._swapped, source)
+        future = self._loop.run_in_executor(self._loader, work)
         future.add_done_callback(lambda each: self._reloaded(each, reply))
 
     def _source_named(self, name: str) -> Source:
@@ -238,20 +271,40 @@ class App:
             raise Refused(422, without_paths(error)) from None
 
     def _swapped(self, source: Source) -> Response:
-        """In the loader's thread: swap, and the answer that says what came of it."""
+        """In the loader's thread: load a source's model, and the answer of what came of it."""
+        return self._changed(source.loading(self.models.current), source.path)
+
+    def _applied(self, deltas: Deltas, delta: bytes) -> Response:
+        """In the loader's thread: the same of a delta."""
+        return self._changed(deltas.loading(delta, self.models.current), None)
+
+    def _changed(self, load: Callable[[], Scorer], path: Path | None) -> Response:
+        """Swap, and say what came of it; `path` is the folder that will answer, if known."""
+        deltas = self.deltas
         try:
-            swap = self.models.swap(source.loading(self.models.current))
+            swap = self.models.swap(load)
         except Exception as error:
             log("swap refused", problem=str(error))
-            known = [str(each) for each in (source.path, source.runs) if each]
+            if deltas is not None:
+                deltas.settle(path, answers=False)
             told = error if isinstance(error, BitfoldError) else _broken(error)
-            return Refused(422, without_paths(told, *known)).response()
+            status = 409 if isinstance(error, OtherBase) else 422
+            return Refused(status, without_paths(told, *self._known(path))).response()
+        if deltas is not None:
+            deltas.settle(path, answers=swap.changed)
         if swap.changed:
             log("swapped", run=swap.after, before=swap.before, seconds=round(swap.seconds, 3))
         return json_response(
             {"run": swap.after, "before": swap.before, "changed": swap.changed}
             | {"seconds": round(swap.seconds, 3)}
         )
+
+    def _known(self, path: Path | None) -> list[str]:
+        """Paths of this machine that an error may name."""
+        found = [path, self.source.path, self.source.runs]
+        if self.deltas is not None:
+            found += [self.deltas.folder, self.deltas.served]
+        return [str(each) for each in found if each]
 
     def _reloaded(self, future: "asyncio.Future[Response]", reply: Reply) -> None:
         self._reloading = False

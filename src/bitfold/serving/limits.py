@@ -11,6 +11,7 @@ class Limits:
 
     Args:
         body_bytes: the largest body of a request (413).
+        delta_bytes: the largest delta (413).
         rows: the most rows of a request (413).
         read_seconds: a head is read in this time (else the connection is closed), then a body in
             as much (408), and an answer taken; a connection on which nothing is asked for so long
@@ -22,6 +23,7 @@ class Limits:
     """
 
     body_bytes: int = 8 << 20
+    delta_bytes: int = 256 << 20
     rows: int = 10_000
     read_seconds: float = 10.0
     answer_seconds: float = 10.0
@@ -47,7 +49,7 @@ class Limits:
     @property
     def held_bytes(self) -> int:
         """Bytes of bodies that all connections together may hold."""
-        return max(8 * self.body_bytes, 256 << 20)
+        return max(8 * self.body_bytes, 256 << 20) + self.delta_bytes
 
 
 HEAD_BYTES = 32 << 10

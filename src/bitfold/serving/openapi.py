@@ -13,6 +13,7 @@ _REFUSALS = {
     "400": "the body cannot be read",
     "401": "no token, or another one",
     "408": "the request took too long to come",
+    "409": "a delta of another run, or another model is being loaded",
     "413": "too many bytes or rows",
     "415": "a body of a kind that is not read",
     "422": "rows that the model cannot read",
@@ -21,7 +22,9 @@ _REFUSALS = {
 }
 
 
-def description(scorer: Scorer, limits: Limits, *, needs_token: bool) -> dict[str, Any]:
+def description(
+    scorer: Scorer, limits: Limits, *, needs_token: bool, takes_deltas: bool = False
+) -> dict[str, Any]:
     """The OpenAPI description, as JSON values."""
     refusals = {status: _content(text, _ref("Refusal")) for status, text in _REFUSALS.items()}
     rows = {"type": "array", "items": _ref("Row"), "maxItems": limits.rows}
@@ -52,7 +55,7 @@ def description(scorer: Scorer, limits: Limits, *, needs_token: bool) -> dict[st
                 "post": {
                     "summary": "Load the run again, or another one, while the old one answers",
                     "requestBody": {"content": {JSON: {"schema": _ref("Reload")}}},
-                    "responses": {"200": swapped, **_only(refusals, "401", "422")},
+                    "responses": {"200": swapped, **_only(refusals, "401", "409", "422")},
                 }
             },
             "/health": _get("Whether the server lives", {"type": "object"}),
@@ -62,9 +65,21 @@ def description(scorer: Scorer, limits: Limits, *, needs_token: bool) -> dict[st
         "components": {"schemas": _schemas(scorer)},
         "x-bitfold-run": scorer.digest,
     }
+    if takes_deltas:
+        binary = {"schema": {"type": "string", "format": "binary"}}
+        out["paths"]["/delta"] = {
+            "post": {
+                "summary": "Answer by the run that a file of `bitfold delta` makes of this one",
+                "requestBody": {
+                    "required": True,
+                    "content": {"application/octet-stream": binary},
+                },
+                "responses": {"200": swapped, **_only(refusals, "401", "409", "413", "422")},
+            }
+        }
     if needs_token:
         out["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        for path in ("/score", "/reload", "/metrics"):
+        for path in {"/score", "/reload", "/metrics", "/delta"} & out["paths"].keys():
             for operation in out["paths"][path].values():
                 operation["security"] = [{"token": []}]
     return out

@@ -10,6 +10,7 @@ parts      can the log be trained on?          memory      do the tables fit thi
 checkpoint all that going on needs             logs        CSV, TensorBoard, MLflow
 distilling a run that teaches the training
 optimizers which of them move the model        measuring   the figures of metrics.json
+ahead      kernels that are compiled ahead
 
 Names are imported on first use, so that the command can show its options without loading torch.
 """
