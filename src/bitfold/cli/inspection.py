@@ -180,7 +180,8 @@ def _inspect_run(path: Path, as_json: bool) -> None:
         figures = {"run": str(path), "config": saved, "metrics": metrics, "plan": plan.to_json()}
         click.echo(json_text(without_nan(figures)))
         return
-    title = f"{path}: {config.train.method}, {config.train.network}{config.taught.told}"
+    beside = f"{config.taught.told}{config.cold.told}"
+    title = f"{path}: {config.train.method}, {config.train.network}{beside}"
     told = {name: metrics[name] for name in SHOWN if metrics.get(name) is not None}
     show(
         metrics_table(title, told),
