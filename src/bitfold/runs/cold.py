@@ -1,6 +1,6 @@
 """The options of a training that say how ids with few clicks lean on their prototypes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from bitfold.config import check_choices, option
@@ -67,7 +67,7 @@ class ColdConfig:
                 expected="the field, such as the item's",
                 fix="name it with --cold-field",
             )
-        if not self.on and self != ColdConfig():
+        if not self.on and any(getattr(self, each.name) != each.default for each in fields(self)):
             raise BitfoldError(
                 "there are no cold ids to set options of",
                 got="cold none, and others of its options",
