@@ -6,7 +6,8 @@ MovieLens-1M, 1,000 users: their rows are dealt to training, validation and test
 20 clicked training rows or more, drawn ones keep 1, 2, 4 or 8 of those, and of their other training
 rows the same share; validation and test parts stay as they are. Each seed draws users, parts and
 cold items anew, and trains twice, plain and with `--cold remarnet`. Four ways are measured on the
-same test rows, each by its item's clicks in training:
+same test rows: those of drawn items by their clicks in training, those of items of more than 8
+clicks, and all (with them, items that have few clicks by nature):
 
 - `plain`: the model as it is;
 - `mean`: the same model, where items of up to 8 clicks have the mean item's vector;
@@ -37,7 +38,7 @@ from bitfold.data.config import DataConfig
 from bitfold.data.prepare import prepare_or_open
 from bitfold.data.prepared import PreparedLog
 from bitfold.files import read_json, write_json
-from bitfold.nets.cold import NAMES, ColdIds, ids_of, places_of, range_of
+from bitfold.nets.cold import ColdIds, ids_of, places_of
 from bitfold.nets.model import ClickModel
 from bitfold.progress import silent
 from bitfold.runs.cold import ColdConfig
@@ -62,7 +63,7 @@ EVERYBODY: dict[str, Any] = {
 }  # fmt: skip
 REMARNET = ColdConfig("remarnet", "movie_id")
 WAYS = ("plain", "mean", "prototypes", "remarnet")
-GROUPS = (*NAMES, "all")
+GROUPS = (*map(str, KEPT), "more", "all")
 FIGURES = ("auc", "logloss")
 NAME = "cold-clicks-ml-1m"
 CPU = torch.device("cpu")
@@ -70,8 +71,12 @@ CPU = torch.device("cpu")
 Floats = npt.NDArray[np.float64]
 
 
-def thinned(data: Path, seed: int, users: int = USERS) -> list[tuple[str, ...]]:
-    """Rows of a log whose drawn items are cold in training: fields, label, part."""
+def thinned(
+    data: Path, seed: int, users: int = USERS
+) -> tuple[list[tuple[str, ...]], dict[str, int]]:
+    """Rows of a log whose drawn items are cold in training: fields, label, part; and the clicks
+    that each drawn item keeps.
+    """
     with gzip.open(data / FILE, "rt", encoding="utf-8", newline="") as stream:
         rows = [(*(row[name] for name in FIELDS), row[LABEL]) for row in csv.DictReader(stream)]
     draw = np.random.default_rng(seed)
@@ -86,28 +91,32 @@ def thinned(data: Path, seed: int, users: int = USERS) -> list[tuple[str, ...]]:
     many = sorted(item for item, (_, clicked) in at.items() if len(clicked) >= ENOUGH)
     cold = draw.permutation(many)[: int(COLD_SHARE * len(many))].tolist()
     out: set[int] = set()
-    for number, item in enumerate(cold):
+    drawn = {item: KEPT[number % len(KEPT)] for number, item in enumerate(cold)}
+    for item, kept in drawn.items():
         other, clicked = at[item]
-        kept = KEPT[number % len(KEPT)]
         beside = round(len(other) * kept / len(clicked))
         for places, count in ((clicked, kept), (other, beside)):
             out |= {places[one] for one in draw.permutation(len(places))[count:]}
-    return [
+    left = [
         (*row, str(part))
         for place, (row, part) in enumerate(zip(rows, parts, strict=True))
         if place not in out
     ]
+    return left, drawn
 
 
-def opened(seed: int, data: Path, out: Path, users: int = USERS) -> PreparedLog:
-    """The prepared log of a seed."""
+def opened(
+    seed: int, data: Path, out: Path, users: int = USERS
+) -> tuple[PreparedLog, dict[str, int]]:
+    """The prepared log of a seed, and the clicks that its drawn items keep."""
     file = out / f"{NAME}-{seed}.csv"
+    rows, drawn = thinned(data, seed, users)
     if not file.exists():
         with file.open("w", encoding="utf-8", newline="") as stream:
             writer = csv.writer(stream)
             writer.writerow((*FIELDS, LABEL, "split"))
-            writer.writerows(thinned(data, seed, users))
-    return prepare_or_open([file], out / "logs" / f"{NAME}-{seed}", READING)
+            writer.writerows(rows)
+    return prepare_or_open([file], out / "logs" / f"{NAME}-{seed}", READING), drawn
 
 
 def trained(
@@ -127,17 +136,19 @@ def logits_of(model: ClickModel, rows: TrainingRows, part: str) -> Floats:
 
 
 def facts_of(
-    rows: TrainingRows, cold: ColdTraining, part: str
+    run: Run, rows: TrainingRows, cold: ColdTraining, drawn: Mapping[str, int], part: str
 ) -> tuple[Floats, npt.NDArray[Any], npt.NDArray[Any]]:
-    """Labels, ranges of clicks (-1: none), and users of a part's rows."""
+    """Labels, places among `GROUPS` (-1: in none but all), and users of a part's rows."""
+    raw = [dict.fromkeys(FIELDS, "1") | {"movie_id": item} for item in drawn]
+    made = torch.cat([batch.ids[:, cold.field] for batch in run.batches(raw)])
+    place = torch.tensor([KEPT.index(kept) for kept in drawn.values()])
+    made, order = made.sort()
     labels, where, users = [], [], []
-    warm = cold.others
     for batch in rows.batches(part, 8192):
         ids = ids_of(batch.ids, batch.offsets, cold.field, batch.rows)
-        at = places_of(cold.ids, ids)
-        few = range_of(cold.clicks[at.clamp_min(0)])
-        many = torch.where(places_of(warm, ids) >= 0, len(NAMES) - 1, -1)
-        where.append(torch.where(at >= 0, few, many).numpy())
+        at = places_of(made, ids)
+        many = torch.where(places_of(cold.others, ids) >= 0, len(KEPT), -1)
+        where.append(torch.where(at >= 0, place[order][at.clamp_min(0)], many).numpy())
         labels.append(np.asarray(batch.labels, np.float64))
         users.append(batch.ids[:, 0].numpy())
     return tuple(map(np.concatenate, (labels, where, users)))  # type: ignore[return-value]
@@ -175,12 +186,12 @@ def figures_of(labels: Floats, logits: Floats, kept: npt.NDArray[np.bool_]) -> d
 
 def kept_of(where: npt.NDArray[Any], name: str) -> npt.NDArray[np.bool_]:
     """The rows of a group of `GROUPS`."""
-    return np.ones(len(where), bool) if name == "all" else where == NAMES.index(name)
+    return np.ones(len(where), bool) if name == "all" else where == GROUPS.index(name)
 
 
 def measured(seed: int, said: argparse.Namespace) -> dict[str, Any]:
     """The figures of a seed, all ways on the same test rows; the runs are removed."""
-    log = opened(seed, said.data, said.out)
+    log, drawn = opened(seed, said.data, said.out)
     rows = TrainingRows(log)
     runs = {
         cold.cold: trained(log, cold, seed, said.out / "runs" / f"{seed}-{cold.cold}", said.options)
@@ -189,7 +200,7 @@ def measured(seed: int, said: argparse.Namespace) -> dict[str, Any]:
     cold = ColdTraining.of(rows, REMARNET)
     assert cold is not None
     found, facts = scored(runs["none"], runs["remarnet"], rows, cold, "test")
-    labels, where, users = facts_of(rows, cold, "test")
+    labels, where, users = facts_of(runs["none"], rows, cold, drawn, "test")
     shutil.rmtree(said.out / "runs", ignore_errors=True)
     return {
         "log": "ml-1m",

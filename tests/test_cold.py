@@ -398,7 +398,7 @@ class TestRun:
         whole = train([place / "log"], None, words, tmp_path / "whole", cold=COLD).path
         with stopped_after(5):
             train([place / "log"], None, words, tmp_path / "run", cold=COLD)
-        other = replace(COLD, cold_margin=0.1)
+        other = replace(COLD, cold_margin=0.2)
         with pytest.raises(BitfoldError, match="begun with another cold_margin"):
             train([place / "log"], None, words, tmp_path / "run", cold=other, resume=True)
         assert equal(train(None, None, None, tmp_path / "run", resume=True).path, whole)
@@ -507,7 +507,7 @@ class TestCommand:
         assert "cold item by remarnet" in " ".join(done.out.split())
         saved = json.loads((out / "config.json").read_text())
         assert saved["cold_ids"] == {
-            "cold": "remarnet", "cold_field": "item", "cold_margin": 0.5, "cold_relation": 0.3,
+            "cold": "remarnet", "cold_field": "item", "cold_margin": 0.1, "cold_relation": 0.1,
             "cold_bits": 3,
         }  # fmt: skip
         assert command("train", "--resume", "--out", out).code == 0

@@ -35,10 +35,10 @@ class ColdConfig:
         None, help="The field whose ids are cold or warm, such as the item's.", metavar="FIELD"
     )
     cold_margin: float = option(
-        0.5, help="What logits of rows with a cold id must be ahead by in training; 0 leaves it."
+        0.1, help="What logits of rows with a cold id must be ahead by in training; 0 leaves it."
     )
     cold_relation: float = option(
-        0.3, help="Weight of the relation head's loss; 0 leaves it out of training."
+        0.1, help="Weight of the relation head's loss; 0 leaves it out of training."
     )
     cold_bits: int = option(
         4, help="Bits of a number of a prototype, 1 to 8; they count against the budget."
