@@ -20,12 +20,15 @@ from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.files import read_tensors, write_tensors
 from bitfold.nets.cold import ColdIds, cold_bytes, contexts, places_of
 from bitfold.nets.cold_heads import learned_weights, relation_loss
+from bitfold.nets.model import ClickModel
 from bitfold.runs.cold import ColdConfig
 from bitfold.runs.cold_file import load_cold
+from bitfold.runs.config import RunConfig
 from bitfold.runs.folder import load
 from bitfold.runs.run import Run
 from bitfold.runs.teaching import TeacherConfig
 from bitfold.training import train
+from bitfold.training.cold import check_beside
 from bitfold.training.rows import TrainingRows
 from click_log import DATA, TINY, columns, write
 from command import bitfold as command
@@ -232,6 +235,17 @@ class TestHeads:
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
+class Logits(nn.Module):
+    """A model that is called with ids and numbers."""
+
+    def __init__(self, model: ClickModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor, numeric: Tensor) -> Tensor:
+        return self.model.logits(ids, None, numeric)
+
+
 def clicked(run: Run, log: Path) -> tuple[Tensor, Tensor, Tensor]:
     """Ids of the item, labels and contexts of the training rows, by a run's model."""
     parts = [
@@ -283,6 +297,14 @@ class TestRun:
         assert (leant == plain).tolist() != [True] * len(rows)
         assert (leant[~is_cold] == plain[~is_cold]).all()
         assert (leant[is_cold] != plain[is_cold]).mean() > 0.9
+
+    def test_a_tracer_sees_rows_that_lean(self, place: Path) -> None:
+        model = load(place / "run").model
+        assert model.cold is not None
+        ids = torch.tensor([[1, each, 2] for each in (int(model.cold.keys[3]), 2, 0, 5)])
+        given = ids, torch.randn(4, 1, generator=torch.Generator().manual_seed(0))
+        traced = torch.export.export(Logits(model), given, strict=False).module()
+        torch.testing.assert_close(traced(*given), Logits(model)(*given))
 
     def test_a_row_scores_alone_as_among_others(self, place: Path) -> None:
         run = load(place / "run")
@@ -470,6 +492,11 @@ class TestBadInput:
             train(log, None, None, out, from_run=place / "run", cold=COLD)
         with pytest.raises(BitfoldError, match="a teacher tells nothing"):
             train(log, None, FULL, out, taught=TeacherConfig(str(place / "run")), cold=COLD)
+        config = RunConfig(DATA, FULL, cold=COLD)
+        with pytest.raises(BitfoldError, match="of the rows of one process"):
+            check_beside(config, 2)
+        check_beside(config, 1)
+        check_beside(RunConfig(DATA, FULL), 2)
         assert not out.exists()
 
     @pytest.mark.parametrize(

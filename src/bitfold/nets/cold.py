@@ -138,15 +138,26 @@ class ColdIds(nn.Module):
             numeric: `[B, N]`.
             network: makes logits of vectors and numbers.
         """
+        if not len(self.keys):
+            return logits
         places = self.places(ids)
+        if torch.compiler.is_compiling():  # shapes cannot follow from numbers: all rows lean
+            found = self.leaned(logits, vectors, places.clamp_min(0), numeric, network)
+            return torch.where(places >= 0, found, logits)
         rows = (places >= 0).nonzero().squeeze(1)
         if not len(rows):
             return logits
-        at = places[rows]
-        mean, relation = self.heads(vectors[rows], at, numeric[rows], network)
+        found = self.leaned(logits[rows], vectors[rows], places[rows], numeric[rows], network)
+        return logits.index_copy(0, rows, found)
+
+    def leaned(
+        self, logits: Tensor, vectors: Tensor, at: Tensor, numeric: Tensor, network: nn.Module
+    ) -> Tensor:
+        """Logits `[B]` of rows of cold ids, which lean."""
+        mean, relation = self.heads(vectors, at, numeric, network)
         own, lean, level = self.weights[self.ranges(at)].unbind(1)
-        found = mean + own * (logits[rows].float() - mean) + lean * relation + level
-        return logits.index_copy(0, rows, found.to(logits.dtype))
+        found = mean + own * (logits.float() - mean) + lean * relation + level
+        return found.to(logits.dtype)
 
     def heads(
         self, vectors: Tensor, at: Tensor, numeric: Tensor, network: nn.Module
