@@ -16,6 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bce
 import bitfold
 from bitfold.data.prepare import prepare
 from bitfold.data.prepared import PreparedLog
+from bitfold.data.vocabulary import UNSEEN
 from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.files import read_tensors, write_tensors
 from bitfold.nets.cold import ColdIds, cold_bytes, contexts, places_of
@@ -385,6 +386,20 @@ class TestRun:
         leant = run.predict(rows)
         run.model.cold = None
         assert 0 < (leant != run.predict(rows)).sum() < 150
+
+    @pytest.mark.parametrize("ids", ["vocabulary", "hashed"])
+    def test_values_that_share_one_id_have_no_prototype(self, tmp_path: Path, ids: str) -> None:
+        table = columns(900)
+        for row in range(5):  # five values that come once, all clicked in training
+            table["item"][row], table["part"][row], table["rating"][row] = f"x{row}", "train", "5"
+        reading = replace(DATA, ids=ids, min_count=2, split="column:part")
+        raw = [write(tmp_path / "clicks.csv", table)]
+        run = load(train(raw, reading, replace(FULL, epochs=1), tmp_path / "run", cold=COLD).path)
+        assert run.model.cold is not None
+        (batch,) = run.batches([{"user": "u1", "item": "x1", "city": "c1", "price": 1.0}])
+        assert batch.ids[0, 1] == UNSEEN
+        assert len(run.model.cold.keys) > 5
+        assert UNSEEN not in run.model.cold.keys.tolist()
 
     def test_rows_may_have_weights(self, tmp_path: Path) -> None:
         raw = [write(tmp_path / "clicks.csv", log_columns())]

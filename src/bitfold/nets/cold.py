@@ -29,6 +29,7 @@ ENDS = (1, 2, 4, 8)  # clicks of the ranges: 1, 2, 3-4, 5-8, more
 NAMES = ("1", "2", "3-4", "5-8", "more")
 MOST = ENDS[-1]  # clicks of a cold id
 PLAIN = (1.0, 0.0, 0.0)
+_AT_ONCE = 1 << 16  # prototypes; a multiple of 8, so that each turn fills whole bytes
 
 
 class ColdIds(nn.Module):
@@ -106,16 +107,14 @@ class ColdIds(nn.Module):
             dense: whether ids are below 2**31.
         """
         where = prototypes.device
-        largest = prototypes.abs().amax(1, keepdim=True)
-        even = prototypes / largest.clamp_min(torch.finfo(prototypes.dtype).tiny)
-        steps = (1 << bits) - 1
-        codes = ((even.double() + 1) / 2 * steps).round().long().clamp(0, steps)
+        parts = torch.split(prototypes, _AT_ONCE)
+        codes = [pack_bits(_codes(part, bits).flatten(), bits) for part in parts]
         return cls(
             field,
             bits,
             keys=ids.to(key_type(dense=dense)),
             clicks=clicks.to(torch.uint8),
-            codes=pack_bits(codes.flatten(), bits).to(where),
+            codes=torch.cat(codes).to(where),
             centre=centre.float(),
             mean=mean.float(),
             weights=torch.tensor(PLAIN, device=where).repeat(len(ENDS), 1),
@@ -200,6 +199,14 @@ class ColdIds(nn.Module):
                 for name, row in zip(NAMES[:-1], self.weights, strict=True)
             },
         }
+
+
+def _codes(prototypes: Tensor, bits: int) -> Tensor:
+    """Numbers of prototypes `[K, D]` as steps from -1 to 1, each row scaled to reach an end."""
+    largest = prototypes.abs().amax(1, keepdim=True)
+    even = prototypes / largest.clamp_min(torch.finfo(prototypes.dtype).tiny)
+    steps = (1 << bits) - 1
+    return ((even.double() + 1) / 2 * steps).round().long().clamp(0, steps)
 
 
 def key_type(*, dense: bool) -> torch.dtype:

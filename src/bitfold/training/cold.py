@@ -60,8 +60,10 @@ class ColdTraining:
     dense: bool
 
     @classmethod
-    def of(cls, rows: TrainingRows, config: ColdConfig) -> "ColdTraining | None":
-        """The cold ids of a log's training part; None where nothing is done for them.
+    def of(
+        cls, rows: TrainingRows, config: ColdConfig, device: torch.device | str = "cpu"
+    ) -> "ColdTraining | None":
+        """The cold ids of a log's training part, on a device; None where nothing is done for them.
 
         Raises:
             BitfoldError: there is no validation part to learn weights on.
@@ -92,7 +94,9 @@ class ColdTraining:
         few = counts <= MOST
         others = ids if few.all() else ids[~few]
         size = _fields(rows)[field].num_embeddings
-        cold, clicks, many = map(torch.from_numpy, (ids[few], counts[few], others))
+        cold, clicks, many = (
+            torch.from_numpy(each).to(device) for each in (ids[few], counts[few], others)
+        )
         dense = size is not None and size <= 1 << 31
         return cls(config, field, cold, clicks, many, dense)
 
@@ -133,7 +137,7 @@ class ColdTraining:
         mine = ids_of(batch.ids, batch.offsets, self.field, batch.rows)
         words = self.config
         if words.cold_margin:
-            cold = places_of(self.ids.to(mine.device), mine) >= 0
+            cold = places_of(self.ids, mine) >= 0
             logits = with_margin(logits, batch.labels, cold, words.cold_margin)
         loss = click_loss(logits, batch.labels, batch.weights)
         if not words.cold_relation:
@@ -155,11 +159,11 @@ class ColdTraining:
             cold = ColdIds.of(
                 self.field,
                 self.config.cold_bits,
-                self.ids.to(device),
-                self.clicks.to(device),
+                self.ids,
+                self.clicks,
                 prototypes,
                 centre,
-                self._mean(model, device),
+                self._mean(model),
                 dense=self.dense,
             )
             found = list(_leaning(model, cold, rows, "valid", device, progress))
@@ -178,25 +182,25 @@ class ColdTraining:
     ) -> tuple[Tensor, Tensor]:
         """The mean context `[D]`, and those of each cold id's clicks less that, `[K, D]`."""
         total: Tensor | float = 0.0
-        sums, keys, done = None, self.ids.to(device), 0
+        sums, done = None, 0
         for batch in rows.batches("train", EVALUATION_ROWS):
             batch = batch.to(device)
             assert batch.labels is not None
-            found = contexts(model.vectors(batch.ids, batch.offsets), self.field).double()
+            found = contexts(model.vectors(batch.ids, batch.offsets), self.field)
             if sums is None:
-                sums = found.new_zeros(len(keys), found.shape[1])
-            total = total + found.sum(0)
-            at = places_of(keys, ids_of(batch.ids, batch.offsets, self.field, batch.rows))
+                sums = found.new_zeros(len(self.ids), found.shape[1])
+            total = total + found.double().sum(0)
+            at = places_of(self.ids, ids_of(batch.ids, batch.offsets, self.field, batch.rows))
             kept = (at >= 0) & (batch.labels > 0.5)
             sums.index_add_(0, at[kept], found[kept])
             done += batch.rows
             progress("prototypes", done, rows.count("train"))
         assert sums is not None
         assert isinstance(total, Tensor)
-        centre = total / done
-        return centre, sums / self.clicks.to(device)[:, None] - centre
+        centre = (total / done).float()
+        return centre, sums / self.clicks[:, None] - centre
 
-    def _mean(self, model: ClickModel, device: torch.device) -> Tensor:
+    def _mean(self, model: ClickModel) -> Tensor:
         """The mean vector `[D]` of ids of many clicks."""
         collection = model.embeddings
         assert isinstance(collection, EmbeddingCollection)
@@ -204,9 +208,9 @@ class ColdTraining:
         for some in torch.split(self.others, EVALUATION_ROWS):
             ids = some.new_zeros(len(some), len(collection.plan.fields))
             ids[:, self.field] = some
-            total = total + collection(ids.to(device))[:, self.field].double().sum(0)
+            total = total + collection(ids)[:, self.field].double().sum(0)
         if not len(self.others):  # nothing was clicked
-            return torch.zeros(collection.plan.embedding_dim, device=device)
+            return self.ids.new_zeros(collection.plan.embedding_dim, dtype=torch.float32)
         assert isinstance(total, Tensor)
         return total / len(self.others)
 

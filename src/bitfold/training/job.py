@@ -78,7 +78,7 @@ class Job:
         check_cold(log.schema.config, self.config.cold)
         dense = self._dense(log)
         rows = TrainingRows(log, dense)
-        self.cold = ColdTraining.of(rows, self.config.cold)
+        self.cold = ColdTraining.of(rows, self.config.cold, self.fabric.device)
         notes = check_parts(log, self.fabric.world_size)
         for text in notes:
             note(text)
