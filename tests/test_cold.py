@@ -557,7 +557,9 @@ class TestCommand:
         assert len((tmp_path / "s.csv").read_text().splitlines()) == 2001
         found = command("evaluate", out, place / "clicks.csv", "--json")
         assert json.loads(found.out)["rows"] == 2000
-        assert "cold item by remarnet" in " ".join(command("inspect", out).out.split())
+        told = " ".join(command("inspect", out).out.split())
+        assert "cold item by remarnet" in told
+        assert f"cold bytes {load(out).metrics['cold']['bytes']}" in told.replace(",", "")
         on = command("train", place / "clicks.csv", "--from", out, "--out", tmp_path / "on")
         assert on.code == 0, on.err
         assert load(tmp_path / "on").model.cold is None

@@ -18,7 +18,7 @@ from bitfold.cli.options import (
     reading_options,
 )
 from bitfold.cli.plugins import plugins
-from bitfold.cli.tables import metrics_table, show
+from bitfold.cli.tables import cold_figures, metrics_table, show
 from bitfold.comparison.board import ranking_figures
 from bitfold.comparison.floors import below
 from bitfold.data.asked import OPTIONS, check_settled
@@ -99,6 +99,7 @@ def train(
             progress=progress,
         )
     figures = {name: result.metrics[name] for name in SHOWN if result.metrics.get(name) is not None}
+    figures |= cold_figures(result.metrics)
     popular = result.metrics.get("floors", {}).get("popularity")
     show(
         *below(result.metrics, popular),
