@@ -29,12 +29,12 @@ from bitfold.runs.folder import load
 from bitfold.runs.run import Run
 from bitfold.runs.teaching import TeacherConfig
 from bitfold.training import train
-from bitfold.training.cold import check_beside
+from bitfold.training.cold import ColdTraining, check_beside
 from bitfold.training.rows import TrainingRows
 from click_log import DATA, TINY, columns, write
 from command import bitfold as command
 from command import refused
-from interrupting import stopped_after
+from interrupting import Stop, stopped_after
 
 COLD = ColdConfig("remarnet", "item")
 FULL = replace(TINY, method="full", budget=None)
@@ -439,6 +439,19 @@ class TestRun:
         with pytest.raises(BitfoldError, match="begun with another cold_margin"):
             train([place / "log"], None, words, tmp_path / "run", cold=other, resume=True)
         assert equal(train(None, None, None, tmp_path / "run", resume=True).path, whole)
+
+    def test_one_that_is_stopped_before_prototypes_makes_them(
+        self, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def stop(*_: object) -> None:
+            raise Stop
+
+        monkeypatch.setattr(ColdTraining, "learned", stop)
+        with pytest.raises(Stop):
+            train([place / "log"], None, FULL, tmp_path / "run", cold=COLD)
+        monkeypatch.undo()
+        done = train([place / "log"], None, FULL, tmp_path / "run", cold=COLD, resume=True)
+        assert equal(done.path, place / "run")
 
     def test_a_run_goes_on_without_its_prototypes(self, place: Path, tmp_path: Path) -> None:
         done = train([place / "log"], None, None, tmp_path / "on", from_run=place / "run")
