@@ -35,6 +35,7 @@ from bitfold.data.config import DataConfig
 from bitfold.data.prepare import prepare_or_open
 from bitfold.data.prepared import PreparedLog
 from bitfold.files import read_json, write_json
+from bitfold.nets.cold import NAMES
 from bitfold.ranking.scoring import Ranking
 from bitfold.retrieval.by_clicks import PairFigures, pair_figures
 from bitfold.retrieval.job import retrieve
@@ -42,7 +43,7 @@ from bitfold.retrieval.measuring import asked_vectors
 from bitfold.retrieval.options import RetrieveConfig
 from bitfold.retrieval.positives import Positives
 from bitfold.retrieval.prototypes import clicks
-from bitfold.retrieval.remarnet import NAMES, leaned, ranges
+from bitfold.retrieval.remarnet import leaned, ranges
 
 RECORDS = Path(__file__).resolve().parents[1] / "docs" / "results"
 SEEDS = (0, 1, 2)

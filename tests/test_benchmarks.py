@@ -186,3 +186,25 @@ def test_the_board_of_cold_items_thins_training_alone(load, tmp_path: Path) -> N
     assert held < everything
     whole = cold.told([0.5, None, None]), cold.told([0.5, 0.25, 0.75])
     assert whole == ("+0.5000", "+0.5000 (+0.2500 to +0.7500)")
+
+
+def test_the_board_of_cold_ids_of_click_models_thins_training_alone(load, tmp_path: Path) -> None:
+    """Drawn items keep their clicks and the same share of other rows; nothing else goes."""
+    board = load("cold_clicks")
+    pairs = [(user, item) for user in range(120) for item in range(20)]
+    lines = [f"u{user},m{item},F,1,2,{int((user * 7 + item) % 3 > 0)}" for user, item in pairs]
+    (tmp_path / "ml-1m").mkdir()
+    head = ",".join((*board.FIELDS, board.LABEL))
+    with gzip.open(tmp_path / board.FILE, "wt", encoding="utf-8") as stream:
+        stream.write("\n".join([head, *lines]))
+    rows, drawn = board.thinned(tmp_path, 0, 120)
+    assert (rows, drawn) == board.thinned(tmp_path, 0, 120) != board.thinned(tmp_path, 1, 120)
+    assert sorted(drawn.values()) == [1, 1, 2, 2, 4, 4, 8, 8]  # of 20 items, two in five
+    trained = [row for row in rows if row[-1] == "train"]
+    clicked = Counter(row[1] for row in trained if row[-2] == "1")
+    other = Counter(row[1] for row in trained if row[-2] == "0")
+    assert {item: clicked[item] for item in drawn} == drawn
+    assert all(abs(other[item] - kept / 2) <= 2 for item, kept in drawn.items())
+    assert min(clicked[f"m{item}"] for item in range(20) if f"m{item}" not in drawn) > 50
+    held = [row for row in rows if row[-1] != "train"]
+    assert len(held) == pytest.approx(0.2 * len(pairs), rel=0.15)

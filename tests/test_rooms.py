@@ -32,7 +32,7 @@ ROOMS = {
     "data": "outputs planning",
     "weights": "planning method data",
     "folded": "outputs planning kernels pool embedder fitting method embedding weights",
-    "nets": "",
+    "nets": "address",
     "ranking": "data",
     "runs": "outputs remote planning kernels embedder method embedding data nets ranking",
     "training": "outputs planning kernels pool optim embedder method embedding data nets"

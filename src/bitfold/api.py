@@ -121,6 +121,7 @@ def train(
         >>> run.predict({"user": [1, 2]}).shape
         (2,)
     """
+    from bitfold.runs.cold import ColdConfig
     from bitfold.runs.config import RunConfig
     from bitfold.runs.folder import load
     from bitfold.runs.manifest import CONFIG
@@ -136,11 +137,11 @@ def train(
         found = RunConfig.load(Path(settled) / CONFIG)
         base = to_json(found.data) | to_json(found.train)
         if settled is out:  # a teacher does not teach on from one run to the next
-            base |= to_json(found.taught)
+            base |= to_json(found.taught) | to_json(found.cold)
     if teacher is not None:
         options["teacher"] = str(teacher.path if isinstance(teacher, Run) else teacher)
-    kinds = (TrainConfig, TeacherConfig, DataConfig)
-    train_config, taught, data_config = configs(kinds, options, base)
+    kinds = (TrainConfig, TeacherConfig, ColdConfig, DataConfig)
+    train_config, taught, cold, data_config = configs(kinds, options, base)
     with listening(progress) as tell, _source(data) as source:
         _check_settled(source, options)
         folder = _Folder(out, "run", resume=resume, force=force)
@@ -155,6 +156,7 @@ def train(
                     force=force,
                     from_run=start,
                     taught=taught,
+                    cold=cold,
                     progress=tell,
                 ).path
             )

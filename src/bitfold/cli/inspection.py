@@ -8,7 +8,7 @@ import click
 from bitfold.bars import drawing
 from bitfold.cli.options import ConfigCommand
 from bitfold.cli.plugins import plugins
-from bitfold.cli.tables import figure, is_narrow, metrics_table, show, size, table
+from bitfold.cli.tables import cold_figures, figure, is_narrow, metrics_table, show, size, table
 from bitfold.errors import BitfoldError
 from bitfold.files import read_json, without_nan
 from bitfold.terminal import json_text
@@ -180,8 +180,10 @@ def _inspect_run(path: Path, as_json: bool) -> None:
         figures = {"run": str(path), "config": saved, "metrics": metrics, "plan": plan.to_json()}
         click.echo(json_text(without_nan(figures)))
         return
-    title = f"{path}: {config.train.method}, {config.train.network}{config.taught.told}"
+    beside = f"{config.taught.told}{config.cold.told}"
+    title = f"{path}: {config.train.method}, {config.train.network}{beside}"
     told = {name: metrics[name] for name in SHOWN if metrics.get(name) is not None}
+    told |= cold_figures(metrics)
     show(
         metrics_table(title, told),
         *plan_parts(plan, narrow=is_narrow()),

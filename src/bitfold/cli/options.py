@@ -79,6 +79,7 @@ TITLES = {
     "CompareConfig": "Comparison",
     "RetrieveConfig": "Two towers",
     "TeacherConfig": "Distillation",
+    "ColdConfig": "Cold ids",
     "StreamConfig": "The stream",
     "SynthConfig": "The log",
 }
@@ -249,6 +250,7 @@ SECTIONS = (
     "data",
     "train",
     "taught",
+    "cold_ids",
     "compare",
     "stream",
     "retrieve",

@@ -18,7 +18,7 @@ from bitfold.cli.options import (
     reading_options,
 )
 from bitfold.cli.plugins import plugins
-from bitfold.cli.tables import metrics_table, show
+from bitfold.cli.tables import cold_figures, metrics_table, show
 from bitfold.comparison.board import ranking_figures
 from bitfold.comparison.floors import below
 from bitfold.data.asked import OPTIONS, check_settled
@@ -26,6 +26,7 @@ from bitfold.data.config import DataConfig
 from bitfold.errors import BitfoldError
 from bitfold.files import without_nan
 from bitfold.progress import is_first_process
+from bitfold.runs.cold import ColdConfig
 from bitfold.runs.options import TrainConfig
 from bitfold.runs.teaching import TeacherConfig
 from bitfold.settings import options_of, said
@@ -46,7 +47,7 @@ SHOWN = (
     "--from", "from_run", metavar="RUN", help="Begin with this run's weights: the next day's log."
 )
 @click.option("--force", is_flag=True, help="Replace the run in --out.")
-@options(TrainConfig, TeacherConfig, DataConfig)
+@options(TrainConfig, TeacherConfig, ColdConfig, DataConfig)
 @plugins
 def train(
     data: tuple[str, ...],
@@ -60,14 +61,14 @@ def train(
     """Train a click model whose embeddings fit in a byte budget, and save it as a run.
 
     DATA is a prepared log, or raw files read as `bitfold prepare` reads them. With --resume, what
-    is not said is as it was; with --from, it is as that run has it, but for --teacher.
+    is not said is as it was; with --from, it is as that run has it, but for --teacher and --cold.
 
     \b
     bitfold train clicks.csv.gz --label 'rating>=4' --fields user,item,age --group user \\
         --split random:0.8,0.1,0.1 --method binary-code --budget 10x --width 16 \\
         --network deepfm --epochs 8 --batch-size 2048 --lr 1e-3 --seed 0 --out RUN
     """
-    kinds = (TrainConfig, TeacherConfig, DataConfig)
+    kinds = (TrainConfig, TeacherConfig, ColdConfig, DataConfig)
     known = [name for kind in kinds for name in options_of(kind)]
     saved, paths = _saved(out, from_run, known, resume=resume)
     data = data or paths
@@ -78,6 +79,7 @@ def train(
         )
     config = build(TrainConfig, given, file)
     taught = build(TeacherConfig, given, file)
+    cold = build(ColdConfig, given, file)
     reading = build(DataConfig, given, file)
     check_settled(data, said(DataConfig, given))
 
@@ -93,13 +95,15 @@ def train(
             force=force,
             from_run=from_run,
             taught=taught,
+            cold=cold,
             progress=progress,
         )
     figures = {name: result.metrics[name] for name in SHOWN if result.metrics.get(name) is not None}
+    figures |= cold_figures(result.metrics)
     popular = result.metrics.get("floors", {}).get("popularity")
     show(
         *below(result.metrics, popular),
-        metrics_table(f"{out}: {config.method}, {config.network}{taught.told}", figures),
+        metrics_table(f"{out}: {config.method}, {config.network}{taught.told}{cold.told}", figures),
         *_by_popularity(popular),
     )
     show(f"next: bitfold predict {out} ROWS --out scores.parquet")
@@ -123,8 +127,9 @@ def _saved(
         base = None if from_run is None else Path(from_run) / CONFIG
         if base is not None and base.is_file():
             found = read_config(str(base), known)
-            teaching = options_of(TeacherConfig)  # the base's teacher does not teach on
-            return {name: value for name, value in found.items() if name not in teaching}, ()
+            # The base's teacher does not teach on, and its prototypes are not made on.
+            left = options_of(TeacherConfig).keys() | options_of(ColdConfig).keys()
+            return {name: value for name, value in found.items() if name not in left}, ()
     except BitfoldError:
         if is_first_process():
             raise

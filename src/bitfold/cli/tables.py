@@ -89,6 +89,12 @@ def metrics_table(title: str, metrics: Mapping[str, object]) -> Table:
     return made
 
 
+def cold_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """How many cold ids lean on prototypes, and the bytes of these, where a run has such."""
+    found = metrics.get("cold")
+    return {} if found is None else {"cold": {name: found[name] for name in ("ids", "bytes")}}
+
+
 def figure(name: str, value: object) -> str:
     """A figure in words, by the unit that its name tells.
 

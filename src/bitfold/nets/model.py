@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from bitfold.nets.cold import ColdIds, ids_of
 from bitfold.nets.sets import repeated
 
 if TYPE_CHECKING:
@@ -19,13 +20,21 @@ class ClickModel(nn.Module):
             sets, of the fields of all sets, M*F.
         network: what turns vectors `[B,M*F,D]` and numeric features `[B,N]` into logits `[B]`.
         sets: M.
+        cold: ids with few clicks, which lean on prototypes; one set alone.
     """
 
-    def __init__(self, embeddings: nn.Module, network: nn.Module, sets: int = 1) -> None:
+    def __init__(
+        self,
+        embeddings: nn.Module,
+        network: nn.Module,
+        sets: int = 1,
+        cold: ColdIds | None = None,
+    ) -> None:
         super().__init__()
         self.sets = sets
         self.embeddings = embeddings
         self.network = network
+        self.cold = cold
 
     def forward(self, batch: "Batch") -> Tensor:
         """Logits `[B]` of a batch."""
@@ -33,7 +42,11 @@ class ClickModel(nn.Module):
 
     def logits(self, ids: Tensor, offsets: Tensor | None, numeric: Tensor) -> Tensor:
         """Logits `[B]` in float32 of ids `[B,F]`, or of bags: ids `[T]`, offsets `[F*B+1]`."""
-        logits: Tensor = self.network(self.vectors(ids, offsets), numeric)
+        vectors = self.vectors(ids, offsets)
+        logits: Tensor = self.network(vectors, numeric)
+        if self.cold is not None:
+            mine = ids_of(ids, offsets, self.cold.field, len(numeric))
+            logits = self.cold(logits, vectors, mine, numeric, self.network)
         return logits.float()
 
     def vectors(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from bitfold.nets.cold import NAMES
 from bitfold.ranking.candidates import Ints
 from bitfold.ranking.figures import Ranks, figures
 from bitfold.ranking.questions import blocks
@@ -14,7 +15,7 @@ from bitfold.ranking.scoring import Ranking
 from bitfold.retrieval.measuring import asked_vectors
 from bitfold.retrieval.positives import Positives
 from bitfold.retrieval.prototypes import clicks
-from bitfold.retrieval.remarnet import NAMES, ranges
+from bitfold.retrieval.remarnet import ranges
 from bitfold.retrieval.towers import TwoTowers
 
 SCORES = 1 << 22  # scores that are held at once

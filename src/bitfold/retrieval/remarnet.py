@@ -11,7 +11,6 @@ tower's vector can be trusted.
 Shapes: `I` items, `Q` questions, `P` held-out pairs, `D` the width.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,8 @@ import torch
 from torch import Tensor
 
 from bitfold.errors import BitfoldError
+from bitfold.nets.cold import ENDS, NAMES
+from bitfold.nets.cold_heads import least
 from bitfold.ranking.candidates import Ints
 from bitfold.ranking.scoring import Ranking
 from bitfold.retrieval.measuring import asked_vectors, item_vectors, ranked_vectors, user_vectors
@@ -28,11 +29,8 @@ from bitfold.retrieval.positives import Positives
 from bitfold.retrieval.prototypes import clicks, prototypes, relation_loss
 from bitfold.retrieval.towers import TwoTowers
 
-ENDS = (1, 2, 4, 8)  # clicks of the ranges: 1, 2, 3-4, 5-8, more
-NAMES = ("1", "2", "3-4", "5-8", "more")
 PAIRS, NEGATIVES = 8192, 256  # held-out pairs that weights are learned on, items that each meets
 PRIOR = 10.0  # pulls weights to (1, 0): about as much as three pairs do
-STEPS = 30
 LEAST = 0.1  # the smallest scale that weights are divided by
 
 
@@ -155,37 +153,19 @@ def leaning(
     # Vectors that cannot be trusted would make the scale too small: warm pairs, warm items.
     warm, cold = where[at] == len(NAMES) - 1, where[beside] < len(NAMES) - 1
     cold = torch.cat([torch.zeros(1, dtype=torch.bool), cold])
-    scale = _least(
+    scale = least(
         lambda found: _entropy(logits(found * plain)[warm].masked_fill(cold, -torch.inf)),
         torch.ones(1),
         PRIOR,
     )
     free = torch.ones(2, len(NAMES))
     free[1, -1] = 0  # an item of many clicks is what its tower makes of it
-    found = _least(lambda found: _entropy(logits(found * free)), scale * plain, PRIOR) * free
+    found = least(lambda found: _entropy(logits(found * free)), scale * plain, PRIOR) * free
     return Weights(*(found / found[0, -1].clamp_min(LEAST)))
 
 
 def _entropy(logits: Tensor) -> Tensor:
     return (logits.logsumexp(1) - logits[:, 0]).sum()
-
-
-def _least(loss: Callable[[Tensor], Tensor], begin: Tensor, prior: float) -> Tensor:
-    """Where a convex loss and a pull to where it begins are least together."""
-    found = begin.clone().requires_grad_()
-    search = torch.optim.LBFGS(
-        [found], max_iter=STEPS, tolerance_grad=1e-3, line_search_fn="strong_wolfe"
-    )
-
-    def whole() -> Tensor:
-        search.zero_grad()
-        value = loss(found) + prior / 2 * (found - begin).square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    with torch.enable_grad():
-        search.step(whole)  # type: ignore[no-untyped-call]
-    return found.detach()
 
 
 def held_out(positives: Positives, ranking: Ranking) -> tuple[Ints, Ints, Ints]:

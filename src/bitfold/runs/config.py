@@ -14,6 +14,7 @@ from bitfold.files import write_json
 from bitfold.method.registry import PluginFile
 from bitfold.records import Digest as FileDigest
 from bitfold.records import broken, checked, record, sealed
+from bitfold.runs.cold import ColdConfig
 from bitfold.runs.manifest import FORM, Digest
 from bitfold.runs.options import TrainConfig
 from bitfold.runs.teaching import TeacherConfig
@@ -31,6 +32,7 @@ class RunConfig:
         plugins: the plugin files that were loaded.
         taught: who taught it, if anybody.
         teacher_digest: the identity of the teacher's run.
+        cold: what is done for ids with few clicks.
     """
 
     data: DataConfig
@@ -40,11 +42,14 @@ class RunConfig:
     plugins: tuple[PluginFile, ...] = ()
     taught: TeacherConfig = field(default_factory=TeacherConfig)
     teacher_digest: str | None = None
+    cold: ColdConfig = field(default_factory=ColdConfig)
 
     def options(self) -> dict[str, Any]:
-        """The options of the training by name, those of a teacher with them if there is one."""
+        """The options of the training by name, with those of a teacher and of cold ids where there
+        are such.
+        """
         taught = {} if self.taught.teacher is None else to_json(self.taught)
-        return to_json(self.train) | taught
+        return to_json(self.train) | taught | (to_json(self.cold) if self.cold.on else {})
 
     def to_json(self) -> dict[str, Any]:
         """What config.json holds."""
@@ -60,6 +65,8 @@ class RunConfig:
         if self.taught.teacher is not None:
             found["taught"] = to_json(self.taught)
             found["teacher_digest"] = self.teacher_digest
+        if self.cold.on:
+            found["cold_ids"] = to_json(self.cold)
         return found
 
     def save(self, path: Path) -> None:
@@ -92,6 +99,7 @@ class RunConfig:
             tuple(PluginFile(each.path, each.sha256, each.methods) for each in found.plugins),
             taught,
             found.teacher_digest,
+            from_json(ColdConfig, found.cold_ids, where),
         )
 
 
@@ -114,3 +122,4 @@ class _Config(msgspec.Struct, forbid_unknown_fields=True):
     plugins: tuple[_Plugin, ...] = ()
     taught: dict[str, Any] = {}
     teacher_digest: FileDigest | None = None
+    cold_ids: dict[str, Any] = {}

@@ -4,6 +4,7 @@
     RUN/schema.json          how raw rows become ids and numbers (vocabulary.safetensors and
                              known.safetensors beside)
     RUN/dense.safetensors    the map to dense ids, where the method needed one of its own
+    RUN/cold.safetensors     the ids with few clicks and their prototypes, where there are such
     RUN/plan.json            where the embeddings keep every number
     RUN/weights.safetensors  the serving weights
     RUN/metrics.json         what it is worth
@@ -31,9 +32,11 @@ from bitfold.nets.model import ClickModel
 from bitfold.planning.plan import Plan
 from bitfold.records import broken, file_size, read_object
 from bitfold.remote import fetched, is_remote, local_path
+from bitfold.runs.cold_file import load_cold, save_cold
 from bitfold.runs.config import RunConfig
 from bitfold.runs.manifest import (
     AGAIN,
+    COLD,
     CONFIG,
     DENSE,
     METRICS,
@@ -88,6 +91,9 @@ def save(
             names.append(DENSE)
     except OSError as error:
         raise BitfoldError(f"cannot write {folder}", got=error.strerror or str(error)) from error
+    if model.cold is not None:
+        save_cold(folder / COLD, model.cold)
+        names.append(COLD)
     write_json(folder / PLAN, plan.to_json())
     write_tensors(folder / WEIGHTS, served.state_dict())
     write_json(folder / METRICS, metrics)
@@ -130,6 +136,8 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Run:
             got=str(error).splitlines()[-1].strip(),
             expected="tensors of the planned names and shapes",
         ) from None
+    if config.cold.on:
+        model.cold = load_cold(files.path(COLD), schema, config)
     model.to(device).eval().requires_grad_(False)
     metrics = read_metrics(files.path(METRICS))
     return Run(folder, model, schema, config, metrics, plan, dense, files.digest)

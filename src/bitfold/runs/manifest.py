@@ -39,7 +39,8 @@ AGAIN = "copy the run again"
 FORM = Form(KIND, 2, sealed_from=2, fix=AGAIN)
 CONFIG, PLAN, WEIGHTS = "config.json", "plan.json", "weights.safetensors"
 METRICS, MANIFEST, DENSE = "metrics.json", "manifest.json", "dense.safetensors"
-PARTS = (CONFIG, SCHEMA_FILE, VOCABULARY_FILE, KNOWN_FILE, DENSE, PLAN, WEIGHTS, METRICS)
+COLD = "cold.safetensors"
+PARTS = (CONFIG, SCHEMA_FILE, VOCABULARY_FILE, KNOWN_FILE, DENSE, COLD, PLAN, WEIGHTS, METRICS)
 CHECKPOINT, LOG, LOGS = "checkpoint", "log", "logs"
 STREAM = "stream.json"  # of a run that `bitfold stream` makes
 NEEDED = (CONFIG, PLAN, WEIGHTS, METRICS, SCHEMA_FILE)

@@ -195,7 +195,7 @@ class Run(Shown):
         quality = "" if auc is None else f", AUC {auc:.4f}"
         return (
             f"Run {self.path}: {options.method}, {self.metrics.get('bytes', 0):,} bytes, "
-            f"{options.network}{quality}{self.config.taught.told}"
+            f"{options.network}{quality}{self.config.taught.told}{self.config.cold.told}"
         )
 
     def __repr__(self) -> str:

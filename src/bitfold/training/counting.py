@@ -86,12 +86,12 @@ def _count(rows: "TrainingRows") -> dict[str, tuple[Ids, Counts]]:
         for number, (name, ids) in enumerate(zip(names, columns, strict=True)):
             waiting[name].append(rows.dense_ids(number, ids))
             if sum(map(len, waiting[name])) >= _WAITING:
-                found[name] = _merged(found[name], waiting[name])
+                found[name] = merged(found[name], waiting[name])
                 waiting[name] = []
-    return {name: _merged(found[name], waiting[name]) for name in names}
+    return {name: merged(found[name], waiting[name]) for name in names}
 
 
-def _merged(found: tuple[Ids, Counts], waiting: "Sequence[Ids]") -> tuple[Ids, Counts]:
+def merged(found: tuple[Ids, Counts], waiting: "Sequence[Ids]") -> tuple[Ids, Counts]:
     """Counts with more ids counted in."""
     if not waiting:
         return found

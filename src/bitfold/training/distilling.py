@@ -130,7 +130,7 @@ class Teaching:
         if self.generator is None:
             logits = module(batch.ids, batch.offsets, batch.numeric)
             return distill(logits, batch.labels, said, self.share, weights=batch.weights)
-        with _inputs_of(model.network) as inputs:
+        with inputs_of(model.network) as inputs:
             logits = module(batch.ids, batch.offsets, batch.numeric)
         rows = Rows(
             inputs[0][0].detach().float(), batch.numeric, batch.labels, said, theirs.weights
@@ -181,7 +181,7 @@ def _mixed(words: Tensor) -> Tensor:
 
 
 @contextmanager
-def _inputs_of(module: nn.Module) -> Iterator[Sequence[Any]]:
+def inputs_of(module: nn.Module) -> Iterator[Sequence[Any]]:
     """What a module is called with meanwhile."""
     found: list[Any] = []
 

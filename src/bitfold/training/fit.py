@@ -13,6 +13,7 @@ from bitfold.errors import BitfoldError, Diverged
 from bitfold.outputs import Work
 from bitfold.progress import Progress, silent
 from bitfold.runs import folder as runs
+from bitfold.runs.cold import ColdConfig
 from bitfold.runs.config import RunConfig
 from bitfold.runs.manifest import (
     CHECKPOINT,
@@ -26,6 +27,7 @@ from bitfold.runs.options import TrainConfig
 from bitfold.runs.run import Run
 from bitfold.runs.teaching import TeacherConfig
 from bitfold.training import checkpoint, folder
+from bitfold.training.cold import check_beside
 from bitfold.training.distilling import Teaching
 from bitfold.training.job import Job
 from bitfold.training.processes import agreed, make_fabric, place_of_process, together
@@ -64,6 +66,7 @@ def train(
     force: bool = False,
     from_run: str | Path | None = None,
     taught: TeacherConfig | None = None,
+    cold: ColdConfig | None = None,
     floors: bool = True,
     progress: Progress | None = None,
 ) -> RunResult:
@@ -82,6 +85,8 @@ def train(
             is in a hidden folder beside it, and `resume` goes on with it.
         from_run: a run to go on from: its schema reads the new rows, its weights are the start.
         taught: who teaches it, if anybody; None: as in the run that is resumed, else nobody.
+        cold: what is done for ids with few clicks; None: as in the run that is resumed, else
+            nothing.
         floors: measure the popularity of ids beside the model: one more pass over the log, where
             the fields have at most 4 M distinct ids together.
         progress: told of the rows done, with `loss`, `rows_per_second` and `valid_auc`.
@@ -101,7 +106,7 @@ def train(
             begun = folder.under_way(out) if resume else out
             _refuse_stream(out, begun if resume else None)
             config = run_config(
-                data_paths, data_config, train_config, begun, resume, from_run, taught
+                data_paths, data_config, train_config, begun, resume, from_run, taught, cold
             )
             if config is None:
                 folder.complete(out)
@@ -114,6 +119,7 @@ def train(
             config = agree(config, base)
         check_options(config.train)
         fabric = make_fabric(config.train)
+        check_beside(config, fabric.world_size)
         memory = data_paths if isinstance(data_paths, MemoryLog) else None
         with together(fabric):
             teaching = Teaching.of(config, fabric)

@@ -86,7 +86,7 @@ def check_same(begun: RunConfig, asked: RunConfig) -> None:
         (name, getattr(begun.taught, name), getattr(asked.taught, name))
         for name in ("teacher_share", "teacher_meta")
     ]
-    sections: list[tuple[Any, Any]] = [(begun.train, asked.train)]
+    sections: list[tuple[Any, Any]] = [(begun.train, asked.train), (begun.cold, asked.cold)]
     if not (len(begun.paths) == 1 and looks_prepared(Path(begun.paths[0]))):
         sections.append((begun.data, asked.data))
     for old, new in sections:

@@ -24,12 +24,14 @@ from bitfold.progress import Progress
 from bitfold.ranking import check_rank
 from bitfold.records import file_digest
 from bitfold.runs import folder as runs
+from bitfold.runs.cold import check_cold
 from bitfold.runs.config import RunConfig
 from bitfold.runs.ids import same_ids
 from bitfold.runs.manifest import CHECKPOINT, LOG, LOGS
 from bitfold.runs.run import Run
 from bitfold.training import checkpoint, folder
 from bitfold.training.checkpoint import Position
+from bitfold.training.cold import ColdTraining
 from bitfold.training.counting import LogStatistics
 from bitfold.training.distilling import Teaching
 from bitfold.training.lifecycle import Lifecycle
@@ -60,6 +62,7 @@ class Job:
     name: str = "run"
     teaching: Teaching | None = None
     lines: TrainingLog | None = None
+    cold: ColdTraining | None = None
 
     def run(self) -> None:
         """Train, measure, and save the run."""
@@ -72,8 +75,10 @@ class Job:
             check_rank(log.schema.config, self.config.train.ranking)
         if self.teaching is not None:
             self.teaching.check(log.schema)
+        check_cold(log.schema.config, self.config.cold)
         dense = self._dense(log)
         rows = TrainingRows(log, dense)
+        self.cold = ColdTraining.of(rows, self.config.cold, self.fabric.device)
         notes = check_parts(log, self.fabric.world_size)
         for text in notes:
             note(text)
@@ -82,6 +87,8 @@ class Job:
             with torch.random.fork_rng(devices=devices):
                 torch.manual_seed(self.config.train.seed + self.fabric.global_rank)
                 model, position = self._train(rows)
+            if self.cold is not None:
+                model.cold = self.cold.learned(model, rows, self.fabric.device, self.progress)
             metrics = measure(
                 model, rows, position, config=self.config.train, fabric=self.fabric,
                 progress=self.progress, floors=self.floors,
@@ -115,8 +122,10 @@ class Job:
                 same_ids(log.schema, self.base.schema)
                 watch_log(log, "train", self.base.schema)
             return log
-        if self.config.train.ranking is not None:  # before the log is read
-            check_rank(with_defaults(self.config.data), self.config.train.ranking)
+        reading = with_defaults(self.config.data)  # before the log is read
+        check_cold(reading, self.config.cold)
+        if self.config.train.ranking is not None:
+            check_rank(reading, self.config.train.ranking)
         own = self.out / LOG
         if self.fabric.is_global_zero and not is_prepared(own):
             schema = None if self.base is None else self.base.schema
@@ -155,7 +164,12 @@ class Job:
             "seed": words.seed,
             **words.set,
         }
-        plan = plan_sets(fields, words.vector_width, words.embedding_sets, stats=stats, **settled)
+        if self.cold is not None:
+            plan = self.cold.plan(fields, words.vector_width, stats=stats, **settled)
+        else:
+            plan = plan_sets(
+                fields, words.vector_width, words.embedding_sets, stats=stats, **settled
+            )
         check_memory(plan)
         collection = EmbeddingCollection.from_plan(begun(plan), seed=words.seed, mode=words.bags)
         return self._above(collection, rows)
@@ -237,6 +251,7 @@ class Job:
             stage=stage,
             plan=plan,
             teaching=self.teaching,
+            cold=self.cold,
         )
 
     def _open_lines(self, position: Position) -> TrainingLog | None:

@@ -20,6 +20,7 @@ from bitfold.runs.options import TrainConfig
 from bitfold.runs.scoring import EVALUATION_ROWS, score
 from bitfold.training import checkpoint
 from bitfold.training.checkpoint import Position
+from bitfold.training.cold import ColdTraining
 from bitfold.training.distilling import Teaching
 from bitfold.training.lifecycle import Lifecycle
 from bitfold.training.logs import TrainingLog
@@ -74,6 +75,7 @@ class Trainer:
     stage: Stage
     plan: Plan | None = None
     teaching: Teaching | None = None
+    cold: ColdTraining | None = None
     negative_rate: float | None = None
     steps: int = 0  # of this process
 
@@ -213,7 +215,9 @@ class Trainer:
         for optimizer in self.fabric_optimizers:
             optimizer.zero_grad()
         assert batch.labels is not None
-        if self.teaching is None or theirs is None:
+        if self.cold is not None:
+            loss = self.cold.loss(self.model, self.module, batch)
+        elif self.teaching is None or theirs is None:
             logits = self.module(batch.ids, batch.offsets, batch.numeric)
             loss = click_loss(logits, batch.labels, batch.weights)
         else:

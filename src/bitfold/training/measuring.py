@@ -15,6 +15,7 @@ from bitfold.runs.options import TrainConfig
 from bitfold.runs.popularity import MOST_IDS, popularity
 from bitfold.runs.scoring import EVALUATION_ROWS, score
 from bitfold.training.checkpoint import Position
+from bitfold.training.cold import by_clicks
 from bitfold.training.rows import TrainingRows
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ def measure(
         figures["constant_logloss"] = scores.constant_logloss(schema.config.negative_rate)
         figures |= _beside(model, rows, part, config, fabric.device, progress, floors)
     size = sum(collection.bytes("serving").values())
+    if model.cold is not None:
+        size += model.cold.bytes
+        clicks = by_clicks(model, rows, part, fabric.device, progress) if part else {}
+        figures["cold"] = {**model.cold.figures, "by_clicks": clicks}
     plan = collection.plan
     best = position.valid[position.best_epoch - 1]
     names = ("auc", "logloss", "gauc", "calibration", "ece")

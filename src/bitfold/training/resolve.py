@@ -11,6 +11,7 @@ from bitfold.data.memory_log import MemoryLog
 from bitfold.errors import BitfoldError
 from bitfold.method.registry import plugin_files, recipe_meant
 from bitfold.nets.building import build_network, network_options
+from bitfold.runs.cold import ColdConfig
 from bitfold.runs.config import RunConfig
 from bitfold.runs.folder import load
 from bitfold.runs.ids import READING
@@ -42,6 +43,7 @@ def run_config(
     resume: bool,
     from_run: str | Path | None,
     taught: TeacherConfig | None = None,
+    cold: ColdConfig | None = None,
 ) -> RunConfig | None:
     """The run's options; None if there is nothing left to resume."""
     begun = folder.read_config(out) if resume else None
@@ -74,6 +76,7 @@ def run_config(
         plugin_files(),
         taught,
         digest,
+        cold or (ColdConfig() if begun is None else begun.cold),
     )
     if begun is not None:
         folder.check_same(begun, asked)
