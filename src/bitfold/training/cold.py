@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bitfold.data.batch import Batch
-from bitfold.data.vocabulary import UNSEEN
+from bitfold.data.field_map import UNSEEN
 from bitfold.embedding import EmbeddingCollection
 from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.method.sets import plan_sets
