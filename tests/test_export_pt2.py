@@ -95,6 +95,7 @@ def test_without_a_compiler_it_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_compiler_that_fails_leaves_nothing(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ class Program:
         method: of the embeddings.
         options: the method's, and `budget`.
         counted: whether it must know how often ids occur.
+        spread: the deviation of its pools' numbers: rows differ, and scores are no large sums.
     """
 
     what: str
@@ -40,6 +41,7 @@ class Program:
     method: str
     options: dict[str, Any]
     counted: bool = False
+    spread: float = 0.3
 
     def graph(self) -> Graph:
         """Its function, of the same weights each time."""
@@ -52,7 +54,7 @@ class Program:
         network = build_network("deepfm", len(self.fields), WIDTH, NUMBERS, hidden=(32, 16))
         with torch.no_grad():  # rows that are told apart by their scores
             for weight in made.parameters():
-                weight.normal_(0.0, 0.3)
+                weight.normal_(0.0, self.spread)
             for each in made.modules():
                 if isinstance(each, LowBitPool):
                     each.refresh()
@@ -68,6 +70,7 @@ PROGRAMS = {
     "64-bit codes": Program(
         "mixed ids, 64-bit codes in blocks of 3 bits", HASHED, "binary-code",
         {"fusion": "sum", "block_bits": 3, "code_bits": 64, "budget": None},
+        spread=0.05,
     ),
     "map": Program("places in a compact map, or a hash", HASHED, "hot-cold", {}, counted=True),
     "pointers": Program(
@@ -77,5 +80,6 @@ PROGRAMS = {
     "4 bits": Program("pools of 4 bits", HASHED, "binary-code", {"bits": 4}),
     "3 bits": Program("pools of 3 bits, a step a row", HASHED, "binary-code",
         {"bits": 3, "scale": "row", "fusion": "sum"},
+        spread=0.2,
     ),
 }  # fmt: skip

@@ -14,7 +14,7 @@ from bitfold.exporting.formats import FORMATS
 from bitfold.exporting.writing import graph_of
 from bitfold.files import sha256
 from click_log import columns
-from command import bitfold as command
+from command import process
 from exported_models import NUMBERS, WAYS, apart, graph, model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -49,7 +49,7 @@ def test_a_run_through_the_command(tmp_path: Any) -> None:
         epochs=1, width=4, progress=False,
     )  # fmt: skip
     out = tmp_path / "model.pte"
-    done = command("export", run.path, "--to", "executorch", "--out", out)
+    done = process("export", run.path, "--to", "executorch", "--out", out)
     assert (done.code, done.err) == (0, "")
     rows = columns(rows=300, seed=3)
     (batch,) = run.batches(rows, fields_only=True)
