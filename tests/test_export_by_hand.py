@@ -70,6 +70,28 @@ def test_an_embedding_of_hashed_ids(tmp_path):
     np.testing.assert_allclose(session(out).run(None, {"ids": ids.numpy()})[0], wanted, atol=1e-6)
 
 
+def test_what_goes_wrong_in_the_runtime_is_named(tmp_path):
+    model = nn.Sequential(
+        bitfold.Embedding(90, 8, budget="4x"), nn.Flatten(0), nn.Unflatten(0, (-1, 16))
+    )
+    with pytest.raises(BitfoldError, match=r"cannot be (exported|run)"):
+        bitfold.export(model, tmp_path / "model.onnx", inputs={"ids": torch.tensor([1, 2])})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_types_are_exported_or_named(dtype, tmp_path):
+    model = nn.Sequential(bitfold.Embedding(90, 8, budget="4x", dtype=dtype, seed=0))
+    ids, out = torch.tensor([1, 89]), tmp_path / "model.onnx"
+    try:
+        bitfold.export(model, out, inputs={"ids": ids})
+    except BitfoldError:
+        assert list(tmp_path.iterdir()) == []
+        return
+    found = session(out).run(None, {"ids": ids.numpy()})[0]
+    np.testing.assert_allclose(found.astype(np.float64), model(ids).detach().double().numpy())
+
+
 def test_the_model_is_as_it_was(tmp_path):
     model = nn.Sequential(bitfold.Embedding(90, 8, budget="4x", seed=0)).train()
     bitfold.export(model, tmp_path / "model.onnx", inputs={"ids": torch.tensor([1, 2])})

@@ -41,7 +41,14 @@ def check(graph: Graph, scorer: Scorer, name: str) -> None:
 
 
 def _scored(scorer: Scorer, inputs: Inputs) -> np.ndarray:
-    return scorer([each.numpy() for each in inputs])
+    try:
+        return scorer([each.numpy() for each in inputs])
+    except Exception as error:  # of no common class
+        raise BitfoldError(
+            "the exported file cannot be run",
+            got=f"{str(error).splitlines()[0][:300]}, with inputs {[[*e.shape] for e in inputs]}",
+            expected="a model that takes any number of rows",
+        ) from error
 
 
 def _wrong(graph: Graph, name: str, found: np.ndarray, wanted: np.ndarray) -> BitfoldError:

@@ -96,7 +96,7 @@ def click_graph(
     collection: Any = model.embeddings
     planned = collection.plan.fields
     fields = planned[: len(planned) // model.sets]
-    module = ClickScores(serving(model), fields, numbers, bags, negative_rate).eval()
+    module = ClickScores(serving(model).to("cpu"), fields, numbers, bags, negative_rate).eval()
     draw = Rows(fields, numbers, bags)
     first, *more = draw.shapes()
     rest = tuple(more)

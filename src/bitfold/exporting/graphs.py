@@ -16,7 +16,7 @@ from bitfold.errors import BitfoldError
 from bitfold.kernels.choice import plain_torch
 
 Inputs = tuple[Tensor, ...]
-A_LOOKUP, A_READER = 64, 8 << 10  # bytes
+A_LOOKUP, A_READER = 64, 1 << 10  # bytes
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Graph:
 
     @property
     def address_bytes(self) -> int:
-        """What addresses may take in a file: a few constants a lookup, operations a table read."""
+        """What addresses may take in a file: constants of lookups, more where tables are read."""
         groups = {id(group): group for each in embedders(self.module) for group in each.plan.groups}
         found = 0
         for group in groups.values():

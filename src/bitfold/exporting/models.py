@@ -29,7 +29,7 @@ def collection_graph(
     """
     draw = Rows(collection.fields, 0, bags)
     return Graph(
-        module=serving(collection).eval(),
+        module=serving(collection).to("cpu").eval(),
         names=("ids", "offsets") if bags else ("ids",),
         output="vectors",
         examples=draw(ROWS, torch.Generator().manual_seed(0)),
@@ -68,7 +68,7 @@ def module_graph(model: nn.Module, inputs: Mapping[str, Tensor], notes: dict[str
                 got=list(value.shape) if isinstance(value, Tensor) else type(value).__name__,
                 expected="a tensor of two rows or more",
             )
-    made = serving(model).eval()
+    made = serving(model).to("cpu").eval()
     dimensions: dict[int, Any] = {}
     for each in examples:
         number = len(dimensions)

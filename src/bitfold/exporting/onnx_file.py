@@ -49,7 +49,7 @@ def write(graph: Graph, path: Path) -> None:
                 optimize=False,
                 verbose=False,
             )
-        except torch.onnx.OnnxExporterError as error:
+        except Exception as error:
             raise BitfoldError(
                 f"{graph.methods} cannot be exported to ONNX",
                 got=_reason(error),
@@ -69,7 +69,17 @@ def opened(path: Path) -> Scorer:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # of no common class
+        raise BitfoldError(
+            "ONNX Runtime does not take this model",
+            got=_reason(error),
+            expected="operations that it has for these types",
+            fix="weights of float32",
+        ) from error
     names = [each.name for each in session.get_inputs()]
 
     def scores(inputs: Sequence[NDArray[Any]]) -> NDArray[np.float32]:

@@ -109,7 +109,7 @@ def graph_of(
     if isinstance(what, Run):
         schema = what.schema
         return click_graph(
-            what.model.to("cpu") if what.device.type != "cpu" else what.model,
+            what.model,
             numbers=len(schema.numeric_names),
             bags=schema.has_bags,
             negative_rate=what.negative_rate,
