@@ -156,3 +156,46 @@ def test_a_run_that_was_replaced_while_it_was_read(
     monkeypatch.setattr(manifest, "_digest", lambda path: next(digests))
     with pytest.raises(BitfoldError, match="meanwhile"):
         bitfold.load(folder)
+
+
+def test_rows_of_very_many_names(plain: Run) -> None:
+    scorer = plain.scorer()
+    junk = {f"junk-{index}": index for index in range(3000)}
+    one = {"user": 3, "item": "i3"}
+    assert scorer.score(one | junk) == scorer.score(one)
+    with pytest.raises(BitfoldError, match="row 1 has no column 'user'") as told:
+        scorer.score(junk | {"x" * 10_000: 1})
+    assert len(str(told.value)) < 1000
+    with pytest.raises(BitfoldError, match="did you mean 'pricee'"):
+        scorer.score(one | {"pricee": 1} | junk)
+    for _ in range(2):  # what was looked at once is not forgotten
+        with pytest.raises(BitfoldError, match="did you mean 'prices'"):
+            scorer.score(one | {"pric": 0, "prices": 1})
+
+
+LONG = {
+    "integer": 10**20_000,
+    "list": ["x" * 100_000, b""],
+    "bytes": b"y" * 100_000,
+    "halves": "\ud800" * 9999,
+    "object": {"z" * 9999: b""},
+}
+
+
+@pytest.mark.parametrize("kind", list(LONG))
+@pytest.mark.parametrize("column", ["user", "price", "tags"])
+def test_a_very_long_value_is_told_of_in_short(plain: Run, column: str, kind: str) -> None:
+    row = {"user": 1, "item": "i1"} | {column: LONG[kind]}
+    with pytest.raises(BitfoldError, match=f"column '{column}', row 1") as told:
+        plain.scorer().score(row)
+    assert len(str(told.value)) < 1000
+
+
+def test_a_very_long_text_is_a_text_and_no_number(plain: Run) -> None:
+    scorer, text = plain.scorer(), "9" * 100_000
+    assert scorer.score({"user": text, "tags": text}) == scorer.score(
+        {"user": text, "tags": [text]}
+    )
+    with pytest.raises(BitfoldError, match="no number: column 'price', row 1") as told:
+        scorer.score({"user": 1, "price": text})
+    assert len(str(told.value)) < 1000

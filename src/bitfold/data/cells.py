@@ -166,7 +166,8 @@ class Numbers(Cells[float]):
             if number in (inf, -inf):
                 raise BitfoldError(
                     "the numeric column holds what is no number",
-                    got=repr(value),
+                    # An integer may be too long to be spelt.
+                    got=f"{number} of type {type(value).__name__}",
                     expected="finite numbers, or nothing where they are missing",
                 )
             out.append(number)
@@ -188,7 +189,7 @@ def dense_id(value: Any) -> int:
     if not 0 <= found < 2**63:
         raise BitfoldError(
             "the column holds what is no dense id",
-            got="nothing (a missing value)" if text is None else repr(value),
+            got="nothing (a missing value)" if text is None else repr(value)[:80],
             expected="whole numbers 0, 1, 2, ... in every row",
             fix="train with --ids hashed (any value works) or --ids vocabulary",
         )

@@ -2,9 +2,14 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from bitfold.errors import BitfoldError
+
+NEAR = 0.75
+MOST_LOOKED_AT, MOST_SHOWN = 256, 32  # names of one row that nobody asked for
 
 
 def check_row(row: Any, wanted: Sequence[str], index: int) -> None:
@@ -22,18 +27,36 @@ def check_row(row: Any, wanted: Sequence[str], index: int) -> None:
     lacking = [name for name in wanted if name not in row]
     if not lacking:
         return
-    others = [str(name) for name in row if name not in wanted]
+    known = set(wanted)
+    others = [
+        str(name) for name in islice((key for key in row if key not in known), MOST_LOOKED_AT)
+    ]
     for name in lacking:
-        near = difflib.get_close_matches(name, others, n=1, cutoff=0.75)
+        # A name of quite another length is not near, and nothing to keep in a cache.
+        sized = [other for other in others if len(name) < 2 * len(other) < 4 * len(name)]
+        near = [other for other in sized if _is_near(name, other)]
         if near or len(lacking) == len(wanted):
+            best = difflib.get_close_matches(name, near, n=1, cutoff=NEAR)
+            meant = f"did you mean {best[0]!r}?" if best else None
             raise BitfoldError(
                 f"row {index + 1} has no column {name!r}",
-                got=", ".join(str(key) for key in row) or "an empty row",
+                got=_listed(row) or "an empty row",
                 expected=", ".join(wanted),
-                fix=f"did you mean {near[0]!r}?"
-                if near
-                else "give the row's values by column name",
+                fix=meant or "give the row's values by column name",
             )
+
+
+@lru_cache(maxsize=16_384)
+def _is_near(name: str, other: str) -> bool:
+    """Whether one is likely meant by the other: asked for each row that lacks a column."""
+    return bool(difflib.get_close_matches(name, [other], n=1, cutoff=NEAR))
+
+
+def _listed(row: Mapping[Any, Any]) -> str:
+    """The names in a row; the first of very many, and the beginnings of very long ones."""
+    names = [str(name) for name in islice(row, MOST_SHOWN)]
+    shown = [name if len(name) <= 60 else f"{name[:57]}..." for name in names]
+    return ", ".join([*shown, *["..."] * (len(row) > MOST_SHOWN)])
 
 
 def rows_of(rows: Any) -> Sequence[Any]:
