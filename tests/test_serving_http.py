@@ -39,6 +39,7 @@ def test_scores_and_the_run_that_gave_them(served: Served) -> None:
     assert got.status == 200
     assert got.json == {"scores": [Fake().of(ROW), Fake().of({"user": 2})], "run": "a" * 64}
     assert got.headers["bitfold-run"] == "a" * 64
+    assert not re.search(r"\d", got.headers["server"])
     assert served.score([]).json["scores"] == []
 
 
@@ -243,6 +244,22 @@ def test_a_refused_body_need_not_be_sent(served: Served) -> None:
     with served.connect() as sock:
         sock.sendall(head + b"\r\n\r\n")
         assert statuses(until_closed(sock)) == [413]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        post(BODY)[:-3],
+        post().replace(b"content-length: 36", b"transfer-encoding: chunked")[:-36]
+        + b"24\r\n" + BODY + b"\r\nzz",
+    ],
+)  # fmt: skip
+def test_a_body_that_breaks_off_is_not_scored(served: Served, sent: bytes) -> None:
+    with served.connect() as sock:
+        sock.sendall(sent)
+        sock.shutdown(socket.SHUT_WR)
+        assert statuses(until_closed(sock)) in ([400], [])
+    assert served.settled()
 
 
 def test_a_refused_body_may_be_sent_and_the_answer_is_read(served: Served) -> None:
