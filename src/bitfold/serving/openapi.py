@@ -12,6 +12,7 @@ _VALUE = {"type": ["string", "number", "boolean", "null"]}
 _REFUSALS = {
     "400": "the body cannot be read",
     "401": "no token, or another one",
+    "406": "scores as Arrow, by a server without pyarrow",
     "408": "the body took too long to come",
     "413": "too many bytes or rows",
     "415": "a body of a kind that is not read",
