@@ -128,9 +128,12 @@ def bodies(got: bytes) -> list[bytes]:
     return found
 
 
-def until_closed(sock: socket.socket) -> bytes:
-    got = b""
-    with contextlib.suppress(ConnectionError):
+def until_closed(sock: socket.socket, quiet: float | None = None) -> bytes:
+    """All that comes until the server closes, or, if asked for, says nothing for some seconds."""
+    got, over = b"", (ConnectionError,) if quiet is None else (ConnectionError, TimeoutError)
+    if quiet is not None:
+        sock.settimeout(quiet)
+    with contextlib.suppress(*over):
         while part := sock.recv(65536):
             got += part
     return got

@@ -10,8 +10,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from bitfold.serving.tables import ARROW
 from served import JSON, Fake, Served, bodies, eventually, serving, until_closed
 
 ROW = {"user": 1, "item": "a"}
@@ -39,6 +43,7 @@ def test_scores_and_the_run_that_gave_them(served: Served) -> None:
     assert got.status == 200
     assert got.json == {"scores": [Fake().of(ROW), Fake().of({"user": 2})], "run": "a" * 64}
     assert got.headers["bitfold-run"] == "a" * 64
+    assert not re.search(r"\d", got.headers["server"])
     assert served.score([]).json["scores"] == []
 
 
@@ -179,6 +184,36 @@ def test_each_mistake_has_one_clear_answer(served: Served, sent: bytes, status: 
     assert served.settled()
 
 
+WHOLE = (
+    post() + b"GET /ready HTTP/1.1\r\nhost: x\r\naccept: */*\r\n\r\n"
+    + post(b"[{}]", "connection: close")
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.integers(0, len(WHOLE)), st.binary(max_size=6)), max_size=4))
+def test_damaged_requests_are_answered_or_refused(served: Served, damage: Any) -> None:
+    sent = bytearray(WHOLE)
+    for place, junk in damage:
+        sent[place : place + len(junk)] = junk
+    with served.connect() as sock:
+        sock.sendall(sent)
+        # What is not whole is waited for.
+        found = statuses(until_closed(sock, 0.1 if damage else None))
+    assert all(200 <= status < 500 or status == 505 for status in found)
+    assert len(found) <= 3 + sum(junk.count(b"\n") for _, junk in damage)
+    if not damage:
+        assert found == [200] * 3
+
+
+def test_scores_as_arrow_are_asked_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    got = served.score([ROW], accept=f"application/json;q=0.5, {ARROW}")
+    assert pa.ipc.open_stream(got.body).read_all()["score"].to_pylist() == [Fake().of(ROW)]
+    assert (got.headers["content-type"], got.headers["bitfold-run"]) == (ARROW, "a" * 64)
+    monkeypatch.setattr("bitfold.serving.app.find_spec", lambda name: None)
+    assert served.score([ROW], accept=ARROW).status == 406
+    assert served.score([ROW], accept="*/*").status == 200
+
+
 def test_a_fault_of_ours_tells_a_client_nothing(served: Served, capsys: Any) -> None:
     got = served.score([{"user": "fault"}])
     assert got.status == 500
@@ -243,6 +278,22 @@ def test_a_refused_body_need_not_be_sent(served: Served) -> None:
     with served.connect() as sock:
         sock.sendall(head + b"\r\n\r\n")
         assert statuses(until_closed(sock)) == [413]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        post(BODY)[:-3],
+        post().replace(b"content-length: 36", b"transfer-encoding: chunked")[:-36]
+        + b"24\r\n" + BODY + b"\r\nzz",
+    ],
+)  # fmt: skip
+def test_a_body_that_breaks_off_is_not_scored(served: Served, sent: bytes) -> None:
+    with served.connect() as sock:
+        sock.sendall(sent)
+        sock.shutdown(socket.SHUT_WR)
+        assert statuses(until_closed(sock)) in ([400], [])
+    assert served.settled()
 
 
 def test_a_refused_body_may_be_sent_and_the_answer_is_read(served: Served) -> None:

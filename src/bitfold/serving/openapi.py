@@ -12,13 +12,14 @@ _VALUE = {"type": ["string", "number", "boolean", "null"]}
 _REFUSALS = {
     "400": "the body cannot be read",
     "401": "no token, or another one",
-    "408": "the request took too long to come",
+    "406": "scores as Arrow, by a server without pyarrow",
+    "408": "the body took too long to come",
     "409": "a delta of another run, or another model is being loaded",
     "413": "too many bytes or rows",
     "415": "a body of a kind that is not read",
     "422": "rows that the model cannot read",
     "429": "too many rows wait; try again after Retry-After seconds",
-    "503": "no model yet, too many connections, or no answer in time",
+    "503": "no model yet, too many bodies at once, or no answer in time",
 }
 
 

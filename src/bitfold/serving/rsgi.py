@@ -67,6 +67,7 @@ class Exchange:
         self._answered = self._loop.create_future()
         self._begun = time.perf_counter()
         self._request = Request(scope.method, scope.path)
+        self._unread = "content-length" in scope.headers or "transfer-encoding" in scope.headers
         self._reading = False
         self._watcher: asyncio.Task[None] | None = None
         self.held = 0
@@ -112,10 +113,10 @@ class Exchange:
     async def _body(self) -> bytes:
         """The body, while it stays within the limits."""
         limits, requests = self._app.limits, self._requests
+        if not self._unread:
+            return b""
         headers, most = self._request.headers, self._app.most_bytes(self._request.path)
         length = int(headers["content-length"]) if "content-length" in headers else None
-        if length is None and "transfer-encoding" not in headers:
-            return b""
         if length is not None and length > most:
             raise _large(f"{length:,}", most)
         parts: list[bytes] = []
@@ -139,10 +140,13 @@ class Exchange:
         # Granian ends a body with one empty part; a second one stands for an error.
         if length not in (None, self.held) or empty > 1:
             raise refused(400, "the body ended before it was whole", got=f"{self.held:,} bytes")
+        self._unread = False
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _leave(self) -> None:
         """Let a refused client send its body for a while: a cut connection may lose the answer."""
+        if not self._unread:
+            return
         with contextlib.suppress(Exception):
             async with asyncio.timeout(LINGER_SECONDS):
                 if not self._reading:
@@ -197,6 +201,6 @@ def _crowded() -> Refused:
 
 def _slow(seconds: float) -> Refused:
     return refused(
-        408, "the request took too long to come", expected=f"the whole of it within {seconds:g} s",
+        408, "the body took too long to come", expected=f"the whole of it within {seconds:g} s",
         fix="send smaller requests",
     )  # fmt: skip

@@ -46,6 +46,7 @@ class _Granian(Embedded):
                 max_buffer_size=HEAD_BYTES,
             ),
             websockets=False,
+            runtime_blocking_threads=1,
             backlog=_BACKLOG,
             backpressure=limits.connections,
             log_enabled=False,
