@@ -186,3 +186,24 @@ def test_the_board_of_cold_items_thins_training_alone(load, tmp_path: Path) -> N
     assert held < everything
     whole = cold.told([0.5, None, None]), cold.told([0.5, 0.25, 0.75])
     assert whole == ("+0.5000", "+0.5000 (+0.2500 to +0.7500)")
+
+
+def test_swaps_under_load_tell_stale_and_mixed_answers(load) -> None:
+    swaps = load("serving_swaps")
+    play = object.__new__(swaps.Play)
+    play.tally, play.order = swaps.Tally(), ["a", "b", "c"]
+    play.digest = {name: name * 64 for name in "abc"}
+    play.truth = {name * 64: 0.1 * place + torch.arange(4).numpy() / 100
+                  for place, name in enumerate("abc")}  # fmt: skip
+    client = swaps.Client(sock=None, asked=(1, 2), after=1)
+
+    def judged(run: str, scores: list[float], status: int = 200) -> tuple[int, int, int]:
+        play.tally = swaps.Tally()
+        play.judge(client, status, json.dumps({"run": run * 64, "scores": scores}).encode())
+        return play.tally.errors, play.tally.stale, play.tally.mixed
+
+    assert judged("b", [0.11, 0.12]) == judged("c", [0.21, 0.22]) == (0, 0, 0)
+    assert judged("a", [0.01, 0.02]) == (0, 1, 0)  # replaced before it was asked
+    assert judged("b", [0.11, 0.22]) == judged("b", [0.11]) == (0, 0, 1)
+    assert judged("d", [0.11, 0.12]) == (0, 1, 1)
+    assert judged("b", [], status=503) == (1, 0, 0)

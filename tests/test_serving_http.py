@@ -8,8 +8,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from bitfold.serving.tables import ARROW
 from served import JSON, Fake, Served, eventually, serving, until_closed
 
 ROW = {"user": 1, "item": "a"}
@@ -155,6 +159,33 @@ def test_each_mistake_has_one_clear_answer(served: Served, sent: bytes, status: 
     assert b"Traceback" not in got
     assert b"nowhere" not in got
     assert served.settled()
+
+
+WHOLE = post() + b"GET /ready HTTP/1.1\r\nhost: x\r\naccept: */*\r\n\r\n" + post(b"[{}]")
+
+
+@given(st.lists(st.tuples(st.integers(0, len(WHOLE)), st.binary(max_size=6)), max_size=4))
+def test_damaged_requests_are_answered_or_refused(served: Served, damage: Any) -> None:
+    sent = bytearray(WHOLE)
+    for place, junk in damage:
+        sent[place : place + len(junk)] = junk
+    with served.connect() as sock:
+        sock.sendall(sent)
+        sock.shutdown(socket.SHUT_WR)
+        found = statuses(until_closed(sock))
+    assert all(200 <= status < 500 or status == 505 for status in found)
+    assert len(found) <= 3 + sum(junk.count(b"\n") for _, junk in damage)
+    if not damage:
+        assert found == [200] * 3
+
+
+def test_scores_as_arrow_are_asked_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    got = served.score([ROW], accept=f"application/json;q=0.5, {ARROW}")
+    assert pa.ipc.open_stream(got.body).read_all()["score"].to_pylist() == [Fake().of(ROW)]
+    assert (got.headers["content-type"], got.headers["bitfold-run"]) == (ARROW, "a" * 64)
+    monkeypatch.setattr("bitfold.serving.app.find_spec", lambda name: None)
+    assert served.score([ROW], accept=ARROW).status == 406
+    assert served.score([ROW], accept="*/*").status == 200
 
 
 def test_a_fault_of_ours_tells_a_client_nothing(served: Served, capsys: Any) -> None:

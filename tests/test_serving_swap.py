@@ -51,7 +51,7 @@ def test_swaps_under_load_lose_and_mix_nothing() -> None:
         for thread in threads:
             thread.join()
         assert wrong == []
-        assert min(answered.values()) > 0
+        assert sum(count > 0 for count in answered.values()) > 1
         text = served.ask("GET", "/metrics").body.decode()
         assert 'bitfold_swaps_total{result="refused"} 0.0' in text
         assert text.count("bitfold_model_info{") == 1

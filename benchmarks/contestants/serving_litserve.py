@@ -1,6 +1,6 @@
 """The full model of `serving_rivals.py` behind LitServe, which gathers requests into batches.
 
-    python serving_litserve.py litserve PORT VALUES
+python serving_litserve.py litserve PORT VALUES
 """
 
 import sys

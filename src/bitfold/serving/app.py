@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -199,7 +200,12 @@ class App:
             if error is not None:
                 reply(_failed(error))
                 return
-            reply(_scored(scores, scorer.digest, as_arrow))
+            try:
+                response = _scored(scores, scorer.digest, as_arrow)
+            except Exception as fault:  # of ours: the others of the batch get their answers
+                reply(_fault(fault))
+                return
+            reply(response)
             self.metrics.scored(len(scores), time.perf_counter() - begun)
 
         kind = COLUMNAR.get(request.content_type)
@@ -346,7 +352,14 @@ _ARROW_WANTED = re.compile(rf"\b{re.escape(ARROW)}\b", re.IGNORECASE)
 
 def _wants_arrow(request: Request) -> bool:
     accepted = request.headers.get("accept")
-    return accepted is not None and _ARROW_WANTED.search(accepted) is not None
+    if accepted is None or _ARROW_WANTED.search(accepted) is None:
+        return False
+    if find_spec("pyarrow") is None:
+        raise refused(
+            406, "this server writes JSON only", got=ARROW, expected=JSON,
+            fix="install pyarrow beside the server: pip install 'bitfold[data]'",
+        )  # fmt: skip
+    return True
 
 
 def _scored(scores: Any, digest: str, as_arrow: bool) -> Response:

@@ -12,6 +12,7 @@ _VALUE = {"type": ["string", "number", "boolean", "null"]}
 _REFUSALS = {
     "400": "the body cannot be read",
     "401": "no token, or another one",
+    "406": "scores as Arrow, by a server without pyarrow",
     "408": "the request took too long to come",
     "409": "a delta of another run, or another model is being loaded",
     "413": "too many bytes or rows",
