@@ -1,4 +1,4 @@
-"""Hot swaps under load, with clients that are killed: every answer is held to its run's scores.
+"""Hot swaps and deltas under load, with clients that are killed: every answer is held to its run.
 
 One loop of epoll plays all clients and the operator, so that what was asked before or after a swap
 is known exactly. An answer names its run. It must be one that may answer: none that was replaced
@@ -6,6 +6,7 @@ before the request was sent, none that nobody asked for. All its scores must be 
 """
 
 import argparse
+import itertools
 import json
 import random
 import select
@@ -23,13 +24,25 @@ from tables import markdown
 import bitfold
 
 POOL, CLIENTS, KILLED = 4000, 32, 0.01
+DELTA_EACH = 6  # of so many swaps one is made by a delta, the others by the name of a run
+TOKEN = "the-token-of-the-benchmark"
 SIZES = (1, 1, 1, 3, 8, 32, 600)
 NEAR = 2e-6
 
 
 def _request(path: str, body: bytes) -> bytes:
     head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head += f"authorization: Bearer {TOKEN}\r\n"
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+def deltas_of(runs: Path, names: list[str]) -> dict[tuple[str, str], bytes]:
+    """What changed from each run to each other one."""
+    found = {}
+    for pair in itertools.permutations(names, 2):
+        made = bitfold.delta(*(runs / name for name in pair), runs.parent / "a.delta", force=True)
+        found[pair] = made.path.read_bytes()
+    return found
 
 
 @dataclass
@@ -50,6 +63,7 @@ class Tally:
     rows: int = 0
     kills: int = 0
     swaps: int = 0
+    deltas: int = 0
     errors: int = 0
     stale: int = 0
     mixed: int = 0
@@ -76,6 +90,7 @@ class Play:
         self.names = sorted(each.name for each in runs.iterdir())
         rows = rows_of(POOL, 2)
         loaded = {name: bitfold.load(runs / name) for name in self.names}
+        self.deltas = deltas_of(runs, self.names)
         self.digest = {name: run.scorer().digest for name, run in loaded.items()}
         self.truth = {
             self.digest[name]: run.predict(rows).astype(np.float64) for name, run in loaded.items()
@@ -130,10 +145,15 @@ class Play:
 
     def swap(self, operator: Client) -> None:
         name = self.draw.choice([each for each in self.names if each != self.order[-1]])
+        before = self.order[-1]
         self.order.append(name)
         self.begun = time.perf_counter()
         operator.got = b""
-        operator.sock.sendall(_request("/reload", json.dumps({"run": name}).encode()))
+        if len(self.order) % DELTA_EACH == 0:
+            self.tally.deltas += 1
+            operator.sock.sendall(_request("/delta", self.deltas[before, name]))
+        else:
+            operator.sock.sendall(_request("/reload", json.dumps({"run": name}).encode()))
 
     def judge(self, client: Client, status: int, body: bytes) -> None:
         tally = self.tally
@@ -225,7 +245,9 @@ def measure(words: argparse.Namespace, record: dict[str, Any], save: Callable[[]
     port = free_port()
     runs = runs_of(words.work)
     play_words = (port, runs, int(words.requests), words.swaps)
-    command = bitfold_server(runs / "a", port, "--runs", runs)
+    (words.work / "token").write_text(TOKEN)
+    more = ("--runs", runs, "--token-file", words.work / "token", "--deltas", words.work / "deltas")
+    command = bitfold_server(runs / "a", port, *more)
     begun = time.monotonic()
     with server(command, port, words.work / "swaps.log") as running:
         play = Play(*play_words)
@@ -234,7 +256,8 @@ def measure(words: argparse.Namespace, record: dict[str, Any], save: Callable[[]
         after = running.resident
     seconds = sorted(tally.swap_seconds) or [0.0]
     found = {
-        "requests": tally.answers, "rows": tally.rows, "swaps": tally.swaps, "kills": tally.kills,
+        "requests": tally.answers, "rows": tally.rows, "swaps": tally.swaps,
+        "deltas": tally.deltas, "kills": tally.kills,
         "errors": tally.errors, "stale": tally.stale, "mixed": tally.mixed,
         "statuses": tally.statuses, "runs": len(tally.digests),
         "swap_p50": seconds[len(seconds) // 2], "swap_longest": seconds[-1],
@@ -248,11 +271,11 @@ def measure(words: argparse.Namespace, record: dict[str, Any], save: Callable[[]
 def table(found: dict[str, Any]) -> str:
     """The outcome in one line."""
     heads = [
-        "requests", "rows", "swaps", "killed clients", "errors", "stale", "mixed",
-        "seconds a swap, median", "longest", "MiB before", "after",
+        "requests", "rows", "swaps", "of them by deltas", "killed clients", "errors", "stale",
+        "mixed", "seconds a swap, median", "longest", "MiB before", "after",
     ]  # fmt: skip
-    counts = ("requests", "rows", "swaps", "kills", "errors", "stale", "mixed")
-    line = [f"{found[name]:,}" for name in counts]
+    counts = ("requests", "rows", "swaps", "deltas", "kills", "errors", "stale", "mixed")
+    line = [f"{found.get(name, 0):,}" for name in counts]
     line += [f"{found['swap_p50']:.2f}", f"{found['swap_longest']:.2f}"]
     line += [f"{found[name] / 2**20:,.0f}" for name in ("resident_before", "resident_after")]
     return markdown(heads, [line])

@@ -60,6 +60,22 @@ def test_a_first_score_loads_neither_polars_nor_a_compiler_and_kernels_follow(ru
     assert process(FIRST, run) == "True True\n"
 
 
+def test_a_row_of_predict_waits_for_no_kernels_either(run: Path) -> None:
+    script = """
+import copy, sys
+import bitfold
+run = bitfold.load(sys.argv[1])
+row = {"user": "u1", "item": "i2", "city": "c3", "price": "4.5"}
+first = run.predict(row)
+run._later.wait()
+assert run._later.ready
+again = copy.deepcopy(run)
+print((run.predict(row) == first).all(), (run.predict([row] * 500) == first).all(),
+      not again._later.ready, (again.predict(row) == first).all())
+"""
+    assert process(script, run) == "True True True True\n"
+
+
 def test_loading_and_plain_scores_need_no_kernels(run: Path) -> None:
     script = """
 import sys
@@ -110,7 +126,8 @@ def test_a_run_whose_bits_would_differ_waits_for_its_kernels(tmp_path: Path) -> 
         made = bitfold.load(out)
         assert is_exact(made.model, bags=True) is not waits
         scorer = made.scorer()
-        assert (scorer._later is None) == waits
+        assert scorer._later is not None
+        assert scorer._later.ready == waits
         rows = {name: values[:20] for name, values in columns(30, 3).items()}
         assert (scorer.scores_of(rows) == made.predict(rows)).all()
 

@@ -25,6 +25,7 @@ from bitfold.runs.evaluate import evaluate
 from bitfold.runs.manifest import RUN, verify
 from bitfold.runs.scorer import Scorer
 from bitfold.runs.scoring import scores
+from bitfold.runs.warming import KernelsLater, kernels_of
 from bitfold.showing import Shown
 from bitfold.terminal import printable
 
@@ -200,6 +201,12 @@ class Run(Shown):
 
     def __repr__(self) -> str:
         return f"<{printable(self._title())}>"
+
+    @cached_property
+    def _later(self) -> KernelsLater | None:
+        """What scores a few rows before there are kernels; made once."""
+        on_cpu = self.device.type == "cpu"
+        return kernels_of(self.model, self.schema) if on_cpu else None
 
     @cached_property
     def negative_rate(self) -> float | None:

@@ -17,7 +17,7 @@ from bitfold.data.vocabulary import Vocabulary
 from bitfold.errors import BitfoldError
 from bitfold.nets.model import ClickModel
 from bitfold.runs.scoring import EVALUATION_ROWS, ahead, predict_batch, probabilities
-from bitfold.runs.warming import KernelsLater, is_exact, make_kernels
+from bitfold.runs.warming import KernelsLater, kernels_of
 
 if TYPE_CHECKING:
     from bitfold.data.batch import Batch
@@ -61,12 +61,9 @@ class Scorer:
         """The names of the raw columns that are read; others are not looked at."""
         self._later: KernelsLater | None = None
         if self._device is None:
-            bags = schema.has_bags
-            later = KernelsLater(lambda: make_kernels(model, len(schema.numeric_names), bags=bags))
-            if wait or not is_exact(model, bags=bags):
-                later.wait()
-            else:
-                self._later = later
+            self._later = kernels_of(model, schema)
+            if wait:
+                self._later.wait()
 
     def score(self, row: Mapping[str, Any]) -> float:
         """The probability of one row: values by column name.

@@ -142,13 +142,23 @@ def scores(
 ) -> Iterator[npt.NDArray[np.float32]]:
     """Probabilities of raw rows, batch by batch, in the input's order.
 
-    While the model scores a batch, a thread reads the next; a few rows need no thread.
+    While the model scores a batch, a thread reads the next; a few rows need no thread, and wait
+    for no kernels.
     """
     batches = run.batches(data, batch_size, fields_only=True, **reading)
-    if not is_small(data):
-        batches = ahead(batches)
-    for batch in batches:
+    if is_small(data):
+        for batch in batches:
+            yield _few(run, batch)
+        return
+    for batch in ahead(batches):
         yield predict_batch(run.model, batch.to(run.device), run.negative_rate)
+
+
+def _few(run: "Run", batch: "Batch") -> npt.NDArray[np.float32]:
+    later = run._later
+    if later is None:
+        return predict_batch(run.model, batch.to(run.device), run.negative_rate)
+    return later(lambda: predict_batch(run.model, batch, run.negative_rate))
 
 
 def is_small(data: Data) -> bool:

@@ -9,10 +9,12 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 
+from bitfold.data.schema import Schema
 from bitfold.embedder.contract import Embedder
 from bitfold.embedding import EmbeddingCollection
 from bitfold.kernels.choice import plain_here
@@ -82,6 +84,9 @@ class KernelsLater:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return KernelsLater, (self._make,)  # a copy, in another process say, begins anew
+
     def __call__(self, work: Callable[[], T]) -> T:
         """The result of some work."""
         if self.ready:
@@ -112,3 +117,15 @@ class KernelsLater:
             note(f"the kernels cannot be compiled, plain torch goes on: {error}"[:500])
         finally:
             _working.discard(threading.current_thread())
+
+
+def kernels_of(model: ClickModel, schema: Schema) -> KernelsLater:
+    """What scores rows of a schema by a model on the CPU, in plain torch until kernels are ready.
+
+    Where the bits would differ, they are ready when this returns.
+    """
+    bags = schema.has_bags
+    later = KernelsLater(partial(make_kernels, model, len(schema.numeric_names), bags=bags))
+    if not is_exact(model, bags=bags):
+        later.wait()
+    return later
