@@ -16,7 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bce
 import bitfold
 from bitfold.data.prepare import prepare
 from bitfold.data.prepared import PreparedLog
-from bitfold.data.vocabulary import UNSEEN
+from bitfold.data.field_map import UNSEEN
 from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.files import read_tensors, write_tensors
 from bitfold.nets.cold import ColdIds, cold_bytes, contexts, places_of

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from bitfold.address.stored import gather_bits, pack_bits
+from bitfold.address.words import place_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -234,7 +235,7 @@ def places_of(keys: Tensor, ids: Tensor) -> Tensor:
     """
     if not len(keys):
         return torch.full_like(ids, -1)
-    at = torch.searchsorted(keys, ids.to(keys.dtype)).clamp_max(len(keys) - 1)
+    at = (place_in(ids, keys.to(ids.dtype)) - 1).clamp_min(0)
     return torch.where(keys[at] == ids, at, -1)
 
 
@@ -245,7 +246,7 @@ def range_of(clicks: Tensor) -> Tensor:
         >>> range_of(torch.tensor([1, 2, 3, 4, 5, 8, 9]))
         tensor([0, 1, 2, 2, 3, 3, 4])
     """
-    return torch.bucketize(clicks, torch.tensor(ENDS, device=clicks.device))
+    return place_in(clicks - 1, torch.tensor(ENDS, device=clicks.device))
 
 
 def contexts(vectors: Tensor, field: int) -> Tensor:
