@@ -164,8 +164,8 @@ class ColdIds(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The logit with the mean vector, and the relation, `[B]` each, of rows of cold ids."""
         relation = (self.contexts(vectors) * self.prototypes(at)).sum(1)
-        others = vectors.clone()
-        others[:, self.field] = self.mean.to(vectors.dtype)
+        own = torch.arange(vectors.shape[1], device=vectors.device) == self.field
+        others = torch.where(own[:, None], self.mean.to(vectors.dtype), vectors)
         mean: Tensor = network(others, numeric)
         return mean.float(), relation
 
