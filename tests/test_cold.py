@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 import bitfold
+from bitfold import export, lite
+from bitfold.data.field_map import UNSEEN
 from bitfold.data.prepare import prepare
 from bitfold.data.prepared import PreparedLog
-from bitfold.data.field_map import UNSEEN
 from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.files import read_tensors, write_tensors
 from bitfold.nets.cold import ColdIds, cold_bytes, contexts, places_of
@@ -306,6 +307,15 @@ class TestRun:
         given = ids, torch.randn(4, 1, generator=torch.Generator().manual_seed(0))
         traced = torch.export.export(Logits(model), given, strict=False).module()
         torch.testing.assert_close(traced(*given), Logits(model)(*given))
+
+    def test_an_exported_file_leans(self, place: Path, tmp_path: Path) -> None:
+        """By its own runtime, for rows of cold ids, of others, and of values never met."""
+        run = load(place / "run")
+        export(run, tmp_path / "model.onnx", text=True)
+        rows = [{"user": "u1", "item": f"i{n}", "city": "c1", "price": 2.0} for n in range(150)]
+        found = lite.load(tmp_path / "model.onnx").scores([*rows, {"item": "never met"}])
+        np.testing.assert_allclose(found[:-1], run.predict(rows), atol=1e-6)
+        assert 0 < found[-1] < 1
 
     def test_a_row_scores_alone_as_among_others(self, place: Path) -> None:
         run = load(place / "run")

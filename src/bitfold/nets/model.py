@@ -45,7 +45,7 @@ class ClickModel(nn.Module):
         vectors = self.vectors(ids, offsets)
         logits: Tensor = self.network(vectors, numeric)
         if self.cold is not None:
-            mine = ids_of(ids, offsets, self.cold.field, len(numeric))
+            mine = ids_of(ids, offsets, self.cold.field, numeric.shape[0])
             logits = self.cold(logits, vectors, mine, numeric, self.network)
         return logits.float()
 
