@@ -46,9 +46,9 @@ PLANNED = {
     "unified": {},
 }
 MODELS = {
-    f"{method}, {bits} bits": {"method": method, "bits": bits}
+    f"{method}, {bits or 32} bits": {"method": method, "bits": bits}
     for method in ("binary-code", "hash")
-    for bits in (32, 8, 4, 2)
+    for bits in (None, 8, 4, 2)
 }
 WIDTH, BUDGET, NUMBERS = 16, "16MiB", 4
 EDGES = (0, 1, -1, 2**63 - 1, -(2**63), 2**32, -(2**32), 2**24 + 1, 2**53 + 1)
