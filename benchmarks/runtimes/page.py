@@ -64,5 +64,5 @@ def write(page: Path, name: str, text: str) -> None:
 
 def _share(value: float | str) -> str:
     if isinstance(value, str):
-        return value
+        return value.partition(":")[0]
     return "0" if value == 0 else f"**{value:.1%}**"
