@@ -2,8 +2,8 @@
 
 Small requests are scored in the server's own thread. All that arrived while the model was busy
 wait in sockets, are read in one turn of the loop, and make one batch: nothing waits for a batch
-to fill, and no thread has to hand the interpreter to another. A request of many rows, or a table, would hold up everybody: it is scored in pieces by one
-worker thread.
+to fill, and no thread has to hand the interpreter to another. A request of many rows, or a table,
+would hold up everybody: it is scored in pieces by one worker thread.
 """
 
 import asyncio
