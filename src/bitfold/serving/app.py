@@ -166,6 +166,10 @@ class App:
                 expected=", ".join([JSON, *COLUMNAR]), fix=f"say the header content-type: {JSON}",
             )  # fmt: skip
 
+    def most_bytes(self, path: str) -> int:
+        """The largest body of a request to a path."""
+        return self.limits.body_bytes
+
     def _model(self) -> Scorer:
         if self.models.current is None:
             raise refused(503, "no model is loaded yet", ("retry-after", "1"), fix="try again")

@@ -113,12 +113,12 @@ class Exchange:
     async def _body(self) -> bytes:
         """The body, while it stays within the limits."""
         limits, requests = self._app.limits, self._requests
-        headers = self._request.headers
+        headers, most = self._request.headers, self._app.most_bytes(self._request.path)
         if not self._unread:
             return b""
         length = int(headers["content-length"]) if "content-length" in headers else None
-        if length is not None and length > limits.body_bytes:
-            raise _large(f"{length:,}", limits.body_bytes)
+        if length is not None and length > most:
+            raise _large(f"{length:,}", most)
         parts: list[bytes] = []
         empty = 0
         self._reading = True
@@ -131,8 +131,8 @@ class Exchange:
                     empty += not part
                     if self.held == length:
                         break
-                    if self.held > limits.body_bytes:
-                        raise _large("more", limits.body_bytes)
+                    if self.held > most:
+                        raise _large("more", most)
                     if requests.held > limits.held_bytes:
                         raise _crowded()
         except TimeoutError:
