@@ -200,7 +200,8 @@ def test_damaged_requests_are_answered_or_refused(served: Served, damage: Any) -
         # What is not whole is waited for.
         found = statuses(until_closed(sock, 0.1 if damage else None))
     assert all(200 <= status < 500 or status == 505 for status in found)
-    assert len(found) <= 3 + sum(junk.count(b"\n") for _, junk in damage)
+    # A length that is damaged makes another request of a body.
+    assert len(found) <= 3 + len(damage) + sum(junk.count(b"\n") for _, junk in damage)
     if not damage:
         assert found == [200] * 3
 

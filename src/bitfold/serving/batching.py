@@ -2,7 +2,7 @@
 
 Small requests are scored in the server's own thread. All that arrived while the model was busy
 wait in its loop, are read in one turn, and make one batch: nothing waits for a batch to fill, and
-no thread has to hand the interpreter to another to score a few rows. A request of many rows, or a
+no thread has to hand the interpreter to another. A request of many rows, or a
 table, would hold up everybody: it is scored in pieces by one worker thread.
 """
 

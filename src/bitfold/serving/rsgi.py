@@ -67,8 +67,7 @@ class Exchange:
         self._answered = self._loop.create_future()
         self._begun = time.perf_counter()
         self._request = Request(scope.method, scope.path)
-        self._unread = "content-length" in scope.headers or "transfer-encoding" in scope.headers
-        self._reading = False
+        self._unread = self._reading = False
         self._watcher: asyncio.Task[None] | None = None
         self.held = 0
 
@@ -76,7 +75,11 @@ class Exchange:
         """From the head to the answer."""
         request = self._request
         try:
-            request.headers = _once(self._scope.headers.items())
+            given = self._scope.headers.items()
+            headers = request.headers = dict(given)
+            self._unread = "content-length" in headers or "transfer-encoding" in headers
+            if len(headers) < len(given):
+                _check_once([name for name, _ in given])
             self._app.admit(request)
             request.body = await self._body()
             job = self._app.handle(request, self.reply)
@@ -177,15 +180,11 @@ class Exchange:
         self._watcher = self._loop.create_task(gone())
 
 
-def _once(given: list[tuple[str, str]]) -> dict[str, str]:
-    """Headers by name."""
-    headers = dict(given)
-    if len(headers) < len(given):
-        names = [name for name, _ in given]
-        for name in _SINGLE & headers.keys():
-            if names.count(name) > 1:
-                raise refused(400, f"the header {name} is there twice", expected="once")
-    return headers
+def _check_once(names: list[str]) -> None:
+    """Refuse two meanings of one header."""
+    for name in _SINGLE:
+        if names.count(name) > 1:
+            raise refused(400, f"the header {name} is there twice", expected="once")
 
 
 def _large(got: str, most: int) -> Refused:

@@ -174,6 +174,7 @@ async def _serve(server: Server, watching: bool, ready: Callable[[], None]) -> N
     if watcher is not None:
         watcher.cancel()
     await _first(server.stop(), asked.get())
+    loop.set_exception_handler(lambda *_: None)  # what is cut off now may complain in vain
     log("stopped")
 
 
