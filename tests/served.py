@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from bitfold.errors import BitfoldError
-from bitfold.serving.app import App
-from bitfold.serving.limits import Limits
-from bitfold.serving.server import Server, bound
-from bitfold.serving.sources import Source
+from bitfold.service.app import App
+from bitfold.service.limits import Limits
+from bitfold.service.server import Server, bound
+from bitfold.service.sources import Source
 
 JSON = {"content-type": "application/json"}
 

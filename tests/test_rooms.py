@@ -44,9 +44,9 @@ ROOMS = {
     "testing": "planning fuse pool kernels optim embedder fitting method embedding training",
     "comparison": "outputs address planning optim method embedding data ranking runs training",
     "report": "outputs planning data runs streaming comparison",
-    "serving": "runs",
+    "service": "runs",
     "cli": "outputs remote planning method data weights runs training streaming retrieval"
-    " exporting comparison report serving",
+    " exporting comparison report service",
 }
 # What every room may import. These files import each other alone.
 COMMON = {
@@ -87,7 +87,7 @@ def test_rooms_import_one_way() -> None:
     for room, named in ROOMS.items():
         assert set(named.split()) <= allowed.keys(), f"the line of {room} names a later room"
         allowed[room] = {room, *named.split(), *COMMON}
-    allowed["serving"] |= {"lite"}  # an exported file is loaded as users load it
+    allowed["service"] |= {"lite"}  # an exported file is loaded as users load it
     allowed |= dict.fromkeys(COMMON, COMMON)
     allowed |= {face: {*ROOMS, *COMMON, *FACES} for face in FACES}
     wrong = [

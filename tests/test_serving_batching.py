@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitfold.errors import BitfoldError
-from bitfold.serving.batching import BATCH_ROWS, SMALL_ROWS, Batcher, Job
-from bitfold.serving.messages import Refused
+from bitfold.service.batching import BATCH_ROWS, SMALL_ROWS, Batcher, Job
+from bitfold.service.messages import Refused
 from served import Fake, eventually
 
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitfold.errors import BitfoldError
-from bitfold.serving.bodies import json_rows
-from bitfold.serving.messages import Refused, without_paths
-from bitfold.serving.tables import ARROW, PARQUET, arrow_answer, table_of
+from bitfold.service.bodies import json_rows
+from bitfold.service.messages import Refused, without_paths
+from bitfold.service.tables import ARROW, PARQUET, arrow_answer, table_of
 
 MOST = 1000
 scalars = (

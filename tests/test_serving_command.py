@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import bitfold as package
-from bitfold.serving.tables import ARROW, PARQUET
+from bitfold.service.tables import ARROW, PARQUET
 from command import READING, TRAINING, bitfold, refused, write_ratings
 
 ROWS = [

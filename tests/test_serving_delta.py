@@ -14,8 +14,8 @@ import pytest
 import bitfold
 from bitfold.errors import BitfoldError
 from bitfold.runs.delta import run_digest
-from bitfold.serving.deltas import Deltas
-from bitfold.serving.sources import Source
+from bitfold.service.deltas import Deltas
+from bitfold.service.sources import Source
 from bitfold.training import train
 from click_log import DATA, TINY, columns, write
 from command import bitfold as command
@@ -132,7 +132,7 @@ def test_a_model_that_cannot_answer_is_not_kept(
         raise BitfoldError("the model gives no probabilities")
 
     with served_run(days[0], tmp_path / "deltas") as served:
-        monkeypatch.setattr("bitfold.serving.models.warm", warm)
+        monkeypatch.setattr("bitfold.service.models.warm", warm)
         assert send(served, deltas[0]).status == 422
         assert list((tmp_path / "deltas").iterdir()) == []
         assert scored(served) == answers(days[0])

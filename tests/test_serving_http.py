@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitfold.serving.tables import ARROW
+from bitfold.service.tables import ARROW
 from served import JSON, Fake, Served, bodies, eventually, serving, until_closed
 
 ROW = {"user": 1, "item": "a"}
@@ -210,7 +210,7 @@ def test_scores_as_arrow_are_asked_for(served: Served, monkeypatch: pytest.Monke
     got = served.score([ROW], accept=f"application/json;q=0.5, {ARROW}")
     assert pa.ipc.open_stream(got.body).read_all()["score"].to_pylist() == [Fake().of(ROW)]
     assert (got.headers["content-type"], got.headers["bitfold-run"]) == (ARROW, "a" * 64)
-    monkeypatch.setattr("bitfold.serving.app.find_spec", lambda name: None)
+    monkeypatch.setattr("bitfold.service.app.find_spec", lambda name: None)
     assert served.score([ROW], accept=ARROW).status == 406
     assert served.score([ROW], accept="*/*").status == 200
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from bitfold.errors import BitfoldError
-from bitfold.serving.models import Models, Swap
-from bitfold.serving.sources import Source
-from bitfold.serving.watching import watch
+from bitfold.service.models import Models, Swap
+from bitfold.service.sources import Source
+from bitfold.service.watching import watch
 from served import Fake, Served, eventually, serving, until_closed
 
 

@@ -77,12 +77,12 @@ def serve(
             fix="pip install 'bitfold[serve]'",
         ) from None  # fmt: skip
 
-    from bitfold.serving.app import App
-    from bitfold.serving.deltas import Deltas
-    from bitfold.serving.limits import Limits
-    from bitfold.serving.server import bound
-    from bitfold.serving.server import run as serving
-    from bitfold.serving.sources import Source
+    from bitfold.service.app import App
+    from bitfold.service.deltas import Deltas
+    from bitfold.service.limits import Limits
+    from bitfold.service.server import bound
+    from bitfold.service.server import run as serving
+    from bitfold.service.sources import Source
 
     limits = Limits(**{name: value for name, value in bounds.items() if value is not None})  # type: ignore[arg-type]
     token = _token(token_file)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bitfold.errors import BitfoldError
-from bitfold.serving.models import Scorer
-from bitfold.serving.sources import Source
+from bitfold.service.models import Scorer
+from bitfold.service.sources import Source
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bitfold.errors import BitfoldError
-from bitfold.serving.messages import Refused, refused
+from bitfold.service.messages import Refused, refused
 
 if TYPE_CHECKING:
-    from bitfold.serving.bodies import Row
-    from bitfold.serving.models import Scorer
+    from bitfold.service.bodies import Row
+    from bitfold.service.models import Scorer
 
 SMALL_ROWS = 256
 """A request of more rows is scored by the worker thread."""

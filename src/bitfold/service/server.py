@@ -20,12 +20,12 @@ from granian.net import SocketHolder  # type: ignore[attr-defined]
 from granian.server.embed import Server as Embedded
 
 from bitfold.errors import BitfoldError
-from bitfold.serving.app import App
-from bitfold.serving.limits import HEAD_BYTES, Limits
-from bitfold.serving.logs import log, notes_to_log
-from bitfold.serving.rsgi import Requests
-from bitfold.serving.tables import warm_tables
-from bitfold.serving.watching import watch
+from bitfold.service.app import App
+from bitfold.service.limits import HEAD_BYTES, Limits
+from bitfold.service.logs import log, notes_to_log
+from bitfold.service.rsgi import Requests
+from bitfold.service.tables import warm_tables
+from bitfold.service.watching import watch
 
 _BACKLOG = 4096  # connections that the kernel holds for us
 _GRACE = 0.5  # seconds in which a client that asks again is still answered at the end

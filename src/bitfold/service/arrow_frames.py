@@ -8,7 +8,7 @@ Format: Arrow Columnar Format, "Encapsulated message format"; Message.fbs (flatb
 
 import struct
 
-from bitfold.serving.messages import refused
+from bitfold.service.messages import refused
 
 _CONTINUES = 0xFFFFFFFF
 _DICTIONARY, _BATCH = 2, 3  # MessageHeader

@@ -3,10 +3,10 @@
 from typing import Any
 
 import bitfold
-from bitfold.serving.limits import Limits
-from bitfold.serving.messages import JSON
-from bitfold.serving.models import Scorer
-from bitfold.serving.tables import COLUMNAR
+from bitfold.service.limits import Limits
+from bitfold.service.messages import JSON
+from bitfold.service.models import Scorer
+from bitfold.service.tables import COLUMNAR
 
 _VALUE = {"type": ["string", "number", "boolean", "null"]}
 _REFUSALS = {

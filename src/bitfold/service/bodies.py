@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from bitfold.serving.messages import Refused, refused
+from bitfold.service.messages import Refused, refused
 
 Value: TypeAlias = bool | int | float | str | None
 Row: TypeAlias = Mapping[str, Any]

@@ -13,7 +13,7 @@ from prometheus_client import (
 )
 
 if TYPE_CHECKING:
-    from bitfold.serving.models import Swap
+    from bitfold.service.models import Swap
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)

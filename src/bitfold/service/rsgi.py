@@ -12,13 +12,13 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
-from bitfold.serving.app import App, fault
-from bitfold.serving.limits import LINGER_SECONDS
-from bitfold.serving.logs import log
-from bitfold.serving.messages import Refused, Request, Response, refused
+from bitfold.service.app import App, fault
+from bitfold.service.limits import LINGER_SECONDS
+from bitfold.service.logs import log
+from bitfold.service.messages import Refused, Request, Response, refused
 
 if TYPE_CHECKING:
-    from bitfold.serving.batching import Job
+    from bitfold.service.batching import Job
 
 _SINGLE = {"host", "content-type", "content-encoding", "authorization", "origin"}
 """Headers of which two would be two meanings."""

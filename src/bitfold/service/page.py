@@ -6,7 +6,7 @@ It is three files of the server's own and nothing from elsewhere, which its poli
 from functools import cache
 from importlib.resources import files
 
-from bitfold.serving.messages import Response
+from bitfold.service.messages import Response
 
 FILES = {
     "/page.css": ("page.css", "text/css; charset=utf-8"),
@@ -29,4 +29,4 @@ _HEADERS = (
 def response(path: str) -> Response:
     """The page, or one of its files."""
     name, kind = FILES.get(path, _ROOT)
-    return Response(200, (files("bitfold.serving") / name).read_bytes(), kind, _HEADERS)
+    return Response(200, (files("bitfold.service") / name).read_bytes(), kind, _HEADERS)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from bitfold.serving.sources import Source
+from bitfold.service.sources import Source
 
 SECONDS = 1.0
 """Between two looks."""

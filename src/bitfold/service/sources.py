@@ -13,7 +13,7 @@ import numpy.typing as npt
 from bitfold.errors import BitfoldError
 from bitfold.files import sha256
 from bitfold.records import inside
-from bitfold.serving.models import Scorer
+from bitfold.service.models import Scorer
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}")
 """Names of runs that a client may ask for."""

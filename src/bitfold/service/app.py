@@ -17,14 +17,14 @@ import numpy as np
 
 import bitfold
 from bitfold.errors import BitfoldError, OtherBase
-from bitfold.serving import page
-from bitfold.serving.batching import Batcher, Job
-from bitfold.serving.bodies import json_rows
-from bitfold.serving.deltas import Deltas
-from bitfold.serving.limits import Limits
-from bitfold.serving.logs import log
-from bitfold.serving.measuring import CONTENT_TYPE, Metrics
-from bitfold.serving.messages import (
+from bitfold.service import page
+from bitfold.service.batching import Batcher, Job
+from bitfold.service.bodies import json_rows
+from bitfold.service.deltas import Deltas
+from bitfold.service.limits import Limits
+from bitfold.service.logs import log
+from bitfold.service.measuring import CONTENT_TYPE, Metrics
+from bitfold.service.messages import (
     JSON,
     Refused,
     Reply,
@@ -34,10 +34,10 @@ from bitfold.serving.messages import (
     refused,
     without_paths,
 )
-from bitfold.serving.models import Models, Scorer
-from bitfold.serving.openapi import description
-from bitfold.serving.sources import Source
-from bitfold.serving.tables import ARROW, COLUMNAR, arrow_answer, table_of
+from bitfold.service.models import Models, Scorer
+from bitfold.service.openapi import description
+from bitfold.service.sources import Source
+from bitfold.service.tables import ARROW, COLUMNAR, arrow_answer, table_of
 
 RUN_HEADER = "bitfold-run"
 """The header that names the run of an answer's scores, as JSON and Arrow bodies do."""

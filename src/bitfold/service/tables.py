@@ -8,9 +8,9 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bitfold.serving.arrow_frames import check_uncompressed
-from bitfold.serving.bodies import too_many
-from bitfold.serving.messages import Refused, refused
+from bitfold.service.arrow_frames import check_uncompressed
+from bitfold.service.bodies import too_many
+from bitfold.service.messages import Refused, refused
 
 if TYPE_CHECKING:
     import pyarrow as pa
