@@ -27,8 +27,8 @@ Word = TypeVar("Word", int, Tensor)
 
 
 def exporting() -> bool:
-    """Whether operations are written in their export form."""
-    return _exporting.get()
+    """Whether operations are written in their export form; never within `torch.compile`."""
+    return not torch.compiler.is_dynamo_compiling() and _exporting.get()
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def run_of(word: Word, first: Tensor | int, mask: Tensor | int) -> Word:
         first: 0 to 63.
         mask: `2**n - 1` as int64, -1 for 64 bits; at most `64 - first` of them are ones.
     """
-    if not _exporting.get() or not isinstance(word, Tensor):
+    if not exporting() or not isinstance(word, Tensor):
         return (word >> first) & mask  # type: ignore[return-value]
     if isinstance(first, int) and not 0 < first < 63:
         found = word if first == 0 else (word < 0).long()
@@ -85,31 +85,31 @@ def low(word: Tensor, mask: Tensor | int) -> Tensor:
 
 def down(word: Word, by: Tensor | int) -> Word:
     """Words that are not negative, shifted right by 0 to 62 bits."""
-    if not _exporting.get() or not isinstance(word, Tensor):
+    if not exporting() or not isinstance(word, Tensor):
         return word >> by  # type: ignore[return-value]
     return word // power(by)
 
 
 def up(word: Word, by: Tensor | int) -> Word:
     """Words shifted left by 0 to 63 bits; what leaves the upper end is lost."""
-    if not _exporting.get() or not isinstance(word, Tensor):
+    if not exporting() or not isinstance(word, Tensor):
         return word << by  # type: ignore[return-value]
     return word if isinstance(by, int) and by == 0 else word * power(by)
 
 
 def quotient(word: Tensor, by: Tensor | int) -> Tensor:
     """The whole quotient of numbers from 0 on and of a divisor from 1 on."""
-    return (word & MOST) // by if _exporting.get() else word // by
+    return (word & MOST) // by if exporting() else word // by
 
 
 def remainder(word: Tensor, by: Tensor | int) -> Tensor:
     """What such a division leaves."""
-    return (word & MOST) % by if _exporting.get() else word % by
+    return (word & MOST) % by if exporting() else word % by
 
 
 def total(words: Tensor) -> Tensor:
     """The sum over the last dimension, `[..., n]` of `n` from 1 on; it wraps."""
-    if not _exporting.get():
+    if not exporting():
         return words.sum(-1)
     while (count := words.shape[-1]) > 1:
         half = count // 2
@@ -126,7 +126,7 @@ def power(of: Tensor | int) -> Tensor | int:
     """Two to a power of 0 to 63, as the int64 with that bit; of 64 in a tensor nothing is left."""
     if isinstance(of, int):
         return _POWERS[of]
-    return _read([*_POWERS, 0], of) if _exporting.get() else 1 << of
+    return _read([*_POWERS, 0], of) if exporting() else 1 << of
 
 
 def place_in(values: Tensor, bounds: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ def place_in(values: Tensor, bounds: Tensor) -> Tensor:
         >>> place_in(torch.tensor([0, 4, 5, 9]), torch.tensor([0, 5, 9])).tolist()
         [1, 1, 2, 3]
     """
-    if not _exporting.get():
+    if not exporting():
         return torch.bucketize(values, bounds, right=True)
     count = bounds.shape[0]
     found = torch.zeros_like(values, dtype=torch.int64)
