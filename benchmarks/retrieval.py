@@ -61,7 +61,7 @@ class Log:
 PAIRS = {
     "fields": ("item",), "group": "user", "item": "item", "negatives": 1, "split": "column:split",
 }  # fmt: skip
-FIXED = {"epochs": 6, "history": 100, "lr_end": 0.05, "patience": 0}
+FIXED = {"epochs": 12, "history": 100, "lr_end": 0.05, "patience": 0}
 LOGS = {
     "gowalla": Log(
         "Gowalla, the split of the LightGCN paper",
