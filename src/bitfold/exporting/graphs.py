@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bitfold.address.words import export_form
 from bitfold.embedder.contract import embedders
 from bitfold.errors import BitfoldError
+from bitfold.exporting.quiet import reason
 from bitfold.kernels.choice import plain_torch
 
 Inputs = tuple[Tensor, ...]
@@ -65,7 +66,7 @@ class Graph:
             except Exception as error:
                 raise BitfoldError(
                     f"{self.methods} cannot be exported",
-                    got=_first_line(error),
+                    got=reason(error),
                     expected="a model that torch.export can record with any number of rows",
                 ) from error
 
@@ -107,8 +108,3 @@ def recording() -> ExitStack:
     stack.enter_context(plain_torch())
     stack.enter_context(torch.no_grad())
     return stack
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

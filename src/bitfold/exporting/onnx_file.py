@@ -1,9 +1,6 @@
 """ONNX files: what `torch.onnx` makes of a recorded program, made small, and ONNX Runtime."""
 
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from bitfold.errors import BitfoldError
 from bitfold.exporting.formats import Scorer
 from bitfold.exporting.graphs import Graph
 from bitfold.exporting.onnx_small import made_small
+from bitfold.exporting.quiet import quiet, reason
 
 OPSET = 18  # the first with operators of bits
 MOST_BYTES = (1 << 31) - (1 << 24)  # of one protocol buffer
@@ -35,7 +33,7 @@ def write(graph: Graph, path: Path) -> None:
             expected=f"{MOST_BYTES:,} bytes at most",
             fix="a smaller budget",
         )
-    with _quiet():
+    with quiet():
         import onnxscript.optimizer
 
         try:
@@ -52,7 +50,7 @@ def write(graph: Graph, path: Path) -> None:
         except Exception as error:
             raise BitfoldError(
                 f"{graph.methods} cannot be exported to ONNX",
-                got=_reason(error),
+                got=reason(error),
                 expected="operations that have an ONNX form",
             ) from error
         onnxscript.optimizer.optimize(
@@ -76,7 +74,7 @@ def opened(path: Path) -> Scorer:
     except Exception as error:  # of no common class
         raise BitfoldError(
             "ONNX Runtime does not take this model",
-            got=_reason(error),
+            got=reason(error),
             expected="operations that it has for these types",
             fix="weights of float32",
         ) from error
@@ -97,24 +95,3 @@ def _translations() -> dict[Any, Any]:
         return op.Div(self, other)
 
     return {torch.ops.aten.floor_divide.default: quotient}
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost reason in one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Nothing of what the exporter tells on its way."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -34,6 +34,8 @@ def unheard() -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """An error in one line: its kind and the first line of its message."""
+    """An error in one line: the kind of its innermost cause, and the first line of its message."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
