@@ -20,6 +20,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from marks import write_between
+
 from bitfold.bars import drawing
 from bitfold.data.config import DataConfig
 from bitfold.data.synth.log import SynthConfig, synthesize
@@ -194,16 +196,6 @@ def _late(days: Sequence[float]) -> Sequence[float]:
     return days[len(days) // 2 :]
 
 
-def write_page(page: Path, name: str, text: str) -> None:
-    """Put the table between the page's marks."""
-    mark = MARK.format(name)
-    before, _, rest = page.read_text(encoding="utf-8").partition(f"{mark}\n")
-    _, found, after = rest.partition(f"{mark}\n")
-    if not found:
-        raise BitfoldError(f"{page} has no marks", got="none", expected=f"{mark}, twice")
-    page.write_text(f"{before}{mark}\n{text}\n{mark}\n{after}", encoding="utf-8")
-
-
 def board_parser(
     doc: str | None, *, name: str, rows: float, days: int, ids: float
 ) -> argparse.ArgumentParser:
@@ -231,7 +223,7 @@ def tell(words: argparse.Namespace, text: str, names: Sequence[str]) -> None:
     """Print a board's table, put it into the page that was named, and draw the finished runs."""
     print(text)
     if words.page is not None:
-        write_page(words.page, words.name, text)
+        write_between(words.page, MARK.format(words.name), text)
     runs = [words.out / "runs" / name for name in names]
     runs = [run for run in runs if (run / "manifest.json").is_file()]
     if runs and not missing():

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.marks import write_between
 from benchmarks.runtimes import ops, page
 from benchmarks.runtimes.agree import Opened, added
 from benchmarks.runtimes.programs import PROGRAMS
@@ -92,7 +93,7 @@ def main() -> int:
         if text is not None:
             print(text, end="\n\n")
             if words.page is not None:
-                page.write(words.page, name, text)
+                write_between(words.page, page.MARK.format(name), text)
     return 0
 
 

@@ -1,11 +1,8 @@
 """What was measured, as tables of a page."""
 
-from pathlib import Path
 from typing import Any
 
 from benchmarks.runtimes.agree import RUNTIMES
-
-from bitfold.errors import BitfoldError
 
 MARK = "<!-- runtimes: {} -->"
 
@@ -50,16 +47,6 @@ def costs(programs: dict[str, Any]) -> str:
         cells += [f"{(each['bytes'][key] - each['weights']) / 1000:.0f}" for key in RUNTIMES]
         lines.append(f"| {each['what']} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def write(page: Path, name: str, text: str) -> None:
-    """Put a table between the page's marks of that name."""
-    mark = MARK.format(name)
-    before, _, rest = page.read_text(encoding="utf-8").partition(f"{mark}\n")
-    _, found, after = rest.partition(f"{mark}\n")
-    if not found:
-        raise BitfoldError(f"{page} has no marks", got="none", expected=f"{mark}, twice")
-    page.write_text(f"{before}{mark}\n{text}\n{mark}\n{after}", encoding="utf-8")
 
 
 def _share(value: float | str) -> str:

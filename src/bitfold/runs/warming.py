@@ -23,9 +23,6 @@ from bitfold.notes import note
 
 T = TypeVar("T")
 
-SERIAL_NUMBERS = 1 << 15  # of vectors, from which on threads share a batch (`kernels.sharing`)
-
-
 _working: set[threading.Thread] = set()
 
 
@@ -55,6 +52,8 @@ def make_kernels(model: ClickModel, numeric: int, *, bags: bool) -> None:
         numeric: N, numeric features.
         bags: whether its rows come as bags.
     """
+    from bitfold.kernels.sharing import SERIAL_NUMBERS  # loads Numba, which kernels need
+
     embeddings = model.embeddings
     assert isinstance(embeddings, EmbeddingCollection)
     fields = len(embeddings.fields) // model.sets

@@ -117,7 +117,7 @@ class App:
                 404, "there is nothing at this path", got=request.path,
                 expected=", ".join(self._routes), fix="scores: POST /score",
             )  # fmt: skip
-        method = "GET" if request.method == "HEAD" else request.method
+        method = request.route_method
         if method not in routes:
             allowed = [*routes, *(["HEAD"] if "GET" in routes else [])]
             raise refused(
@@ -136,9 +136,7 @@ class App:
     def handle(self, request: Request, reply: Reply) -> Job | None:
         """Answer an admitted request, now or later; a job that is returned may be given up."""
         try:
-            return self._routes[request.path][
-                "GET" if request.method == "HEAD" else request.method
-            ](request, reply)
+            return self._routes[request.path][request.route_method](request, reply)
         except Refused as error:
             reply(error.response())
         except Exception as error:  # ours: the client gets no traceback, the log does

@@ -30,6 +30,11 @@ class Request:
     body: bytes = b""
 
     @property
+    def route_method(self) -> str:
+        """The method whose route answers: HEAD is a GET whose body is left out."""
+        return "GET" if self.method == "HEAD" else self.method
+
+    @property
     def content_type(self) -> str:
         """The type of the body without its parameters."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()

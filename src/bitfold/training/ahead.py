@@ -13,6 +13,7 @@ import torch
 from bitfold.embedding import EmbeddingCollection
 from bitfold.errors import BitfoldError
 from bitfold.kernels.compiled import cache_folder
+from bitfold.kernels.sharing import SERIAL_NUMBERS
 from bitfold.optim import OPTIMIZERS
 from bitfold.planning.field import Field
 from bitfold.planning.statistics import Counted
@@ -93,7 +94,7 @@ def _forms(everything: bool) -> Iterator[tuple[EmbeddingCollection, int]]:
     """Small collections that need a kernel each or some, and how many rows to read of them."""
     stats = Counted({"ids": (np.arange(IDS), np.ones(IDS))})
     for width in ALL_WIDTHS if everything else WIDTHS:
-        rows = [1, (1 << 15) // width + 1] if torch.get_num_threads() > 1 else [1]
+        rows = [1, SERIAL_NUMBERS // width + 1] if torch.get_num_threads() > 1 else [1]
         for bits in ALL_BITS if everything else BITS:
             for method in ("hash", "hot-cold"):
                 for hashed in (False, True):
