@@ -83,6 +83,7 @@ import bitfold
 run = bitfold.load(sys.argv[1])
 with bitfold.plain_torch():
     run.predict({"user": "u1"})
+    assert run._later._thread is None
 print([name for name in ("numba", "polars", "torch._dynamo", "sympy") if name in sys.modules])
 """
     assert process(script, run) == "[]\n"

@@ -63,6 +63,11 @@ def looked_on() -> bool:
     )
 
 
+def all_plain() -> bool:
+    """Whether somebody asked for plain torch in all threads: no kernel is wanted."""
+    return _forced["plain"]
+
+
 def torchs_own() -> bool:
     """Whether nobody asked for plain torch, and nothing has a tangent."""
     return not _forced["plain"] and forward_ad._current_level < 0
