@@ -82,17 +82,23 @@ class Owning(Hot):
         Returns:
             The move, if there is one.
         """
-        if np.array_equal(np.sort(before), np.sort(now)):
+        given, rows = self.places(before), self.places(now)
+        owner = np.full(self.hot, -1)
+        owner[given] = before
+        kept = (rows >= 0) & (owner[rows] == now)
+        if len(now) == len(before) and kept.all():
             return ()
-        weight, shared, given = self.pool.weight, self.source.misses, self.places(before)
-        kept = np.isin(now, before)
-        rows = np.where(kept, self.places(now), self.hot + (now * shared >> KEY_BITS))
+        weight, shared = self.pool.weight, self.source.misses
+        rows = np.where(kept, rows, self.hot + (now * shared >> KEY_BITS))
         numbers = weight[torch.from_numpy(rows).to(weight.device)]
         if factors is not None:
             numbers[torch.from_numpy(~kept).to(weight.device)] *= factors
         self.put_map(now)
         target = self.places(now)
-        free = np.setdiff1d(given, target)
+        owned_no_more = np.zeros(self.hot, bool)
+        owned_no_more[given] = True
+        owned_no_more[target] = False
+        free = np.flatnonzero(owned_no_more)
         moved = torch.from_numpy(np.concatenate([target, free])).to(weight.device)
         mean = weight[self.hot : self.hot + shared].mean(0)
         weight[moved] = torch.cat([numbers, mean.expand(len(free), -1)])
