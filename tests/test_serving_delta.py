@@ -54,7 +54,7 @@ def deltas(days: list[Path]) -> list[bytes]:
 def served_run(run: Path, folder: Path, **limits: Any) -> Iterator[Served]:
     source = Source(run)
     with serving(source.loading()(), token=TOKEN, source=source, **limits) as served:
-        served.app.deltas = Deltas(folder, run)
+        served.app.swapping.deltas = Deltas(folder, run)
         yield served
 
 
@@ -147,10 +147,10 @@ def test_deltas_need_a_token_and_a_folder(
         assert send(served, deltas[0], "another token").status == 401
         assert served.ask("POST", "/delta", deltas[0]).status == 401
         assert served.ask("GET", "/delta", None).status == 405
-        served.app.deltas = None
+        served.app.swapping.deltas = None
         assert send(served, deltas[0]).status == 403
     with serving(Source(days[0]).loading()(), source=Source(days[0])) as served:
-        served.app.deltas = Deltas(tmp_path / "deltas", days[0])
+        served.app.swapping.deltas = Deltas(tmp_path / "deltas", days[0])
         assert send(served, deltas[0]).status == 403
         assert served.score([ROW]).json["run"] == run_digest(days[0])
 
@@ -208,9 +208,9 @@ def test_scores_go_on_while_deltas_come(
 
 def test_one_change_at_a_time(days: list[Path], deltas: list[bytes], tmp_path: Path) -> None:
     with served_run(days[0], tmp_path / "deltas") as served:
-        served.app._reloading = True
+        served.app.swapping.busy = True
         assert send(served, deltas[0]).status == 409
-        served.app._reloading = False
+        served.app.swapping.busy = False
         assert send(served, deltas[0]).status == 200
 
 

@@ -100,7 +100,7 @@ def serve(
                 expected="a token, since whoever sends a delta changes the model; and a run",
                 fix="say --token-file FILE, or leave out --deltas",
             )
-        app.deltas = Deltas(Path(deltas), source.path)
+        app.swapping.deltas = Deltas(Path(deltas), source.path)
     app.models.swap(app.source.loading())
     sock = bound(host, port)
     shown = f"[{host}]" if ":" in host else host

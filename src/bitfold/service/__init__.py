@@ -8,6 +8,7 @@ arrow_frames  whether an Arrow stream is compressed
 models        the model that answers, and how another takes its place
 sources       where models come from
 deltas        the next run, made of a small file that a client sends
+swapping      requests that change the model
 batching      requests that wait are scored together
 measuring     what `/metrics` shows
 openapi       the description of the server

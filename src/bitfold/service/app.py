@@ -5,10 +5,8 @@ import hmac
 import re
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,11 +14,10 @@ import msgspec
 import numpy as np
 
 import bitfold
-from bitfold.errors import BitfoldError, OtherBase
+from bitfold.errors import BitfoldError
 from bitfold.service import page
 from bitfold.service.batching import Batcher, Job
 from bitfold.service.bodies import json_rows
-from bitfold.service.deltas import Deltas
 from bitfold.service.limits import Limits
 from bitfold.service.logs import log
 from bitfold.service.measuring import CONTENT_TYPE, Metrics
@@ -32,11 +29,11 @@ from bitfold.service.messages import (
     Response,
     json_response,
     refused,
-    without_paths,
 )
 from bitfold.service.models import Models, Scorer
 from bitfold.service.openapi import description
 from bitfold.service.sources import Source
+from bitfold.service.swapping import Swapping
 from bitfold.service.tables import ARROW, COLUMNAR, arrow_answer, table_of
 
 RUN_HEADER = "bitfold-run"
@@ -45,12 +42,6 @@ RUN_HEADER = "bitfold-run"
 _encode = msgspec.json.encode
 OPEN = {"/health", "/ready", "/", *page.FILES}
 """Paths that need no token: what a balancer asks, and a page that knows nothing by itself."""
-
-
-class Reload(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of `POST /reload`."""
-
-    run: str | None = None
 
 
 @dataclass
@@ -62,36 +53,33 @@ class App:
         limits: what it takes on.
         token: what clients must show; None for none.
         metrics: counters.
-        deltas: runs made of deltas that clients send; None where none are taken.
     """
 
     source: Source
     limits: Limits = field(default_factory=Limits)
     token: str | None = None
     metrics: Metrics = field(default_factory=Metrics)
-    deltas: Deltas | None = None
     stopping: bool = False
     open_requests: Callable[[], int] = lambda: 0
 
     def __post_init__(self) -> None:
         self.models = Models(self.metrics.swapped)
+        self.swapping = Swapping(self.source, self.models)
         self._routes: dict[str, dict[str, Callable[[Request, Reply], Job | None]]] = {
             "/score": {"POST": self._score},
             "/health": {"GET": self._health},
             "/ready": {"GET": self._ready},
             "/metrics": {"GET": self._metrics},
             "/openapi.json": {"GET": self._openapi},
-            "/reload": {"POST": self._reload},
-            "/delta": {"POST": self._delta},
+            "/reload": {"POST": self.swapping.reload},
+            "/delta": {"POST": self.swapping.delta},
         }
         for name in ("/", *page.FILES):
             self._routes[name] = {"GET": self._page}
-        self._loader = ThreadPoolExecutor(1, "bitfold-loading")
-        self._reloading = False
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to take requests, in the loop's thread."""
-        self._loop = loop
+        self.swapping.start(loop)
         self.batcher = Batcher(
             loop,
             waiting_rows=self.limits.waiting_rows,
@@ -102,7 +90,7 @@ class App:
     def close(self) -> None:
         """Take no more work for the threads."""
         self.batcher.close()
-        self._loader.shutdown(wait=False, cancel_futures=True)
+        self.swapping.close()
 
     def admit(self, request: Request) -> None:
         """Look at a request's head, before its body is read.
@@ -131,7 +119,7 @@ class App:
         if request.path == "/score":
             self._check_type(request)
         if request.path == "/delta":
-            self._check_deltas()
+            self.swapping.check_deltas(self.token)
 
     def handle(self, request: Request, reply: Reply) -> Job | None:
         """Answer an admitted request, now or later; a job that is returned may be given up."""
@@ -174,14 +162,6 @@ class App:
     def most_bytes(self, path: str) -> int:
         """The largest body of a request to a path."""
         return self.limits.delta_bytes if path == "/delta" else self.limits.body_bytes
-
-    def _check_deltas(self) -> None:
-        if self.deltas is None or self.token is None:
-            raise refused(
-                403, "this server takes no deltas",
-                fix="start it with --deltas FOLDER and a token",
-            )  # fmt: skip
-        self._check_free()
 
     def _model(self) -> Scorer:
         if self.models.current is None:
@@ -238,99 +218,12 @@ class App:
         reply(Response(200, self.metrics.text(), CONTENT_TYPE))
 
     def _openapi(self, request: Request, reply: Reply) -> None:
-        takes, guarded = self.deltas is not None, bool(self.token)
+        takes, guarded = self.swapping.deltas is not None, bool(self.token)
         made = description(self._model(), self.limits, needs_token=guarded, takes_deltas=takes)
         reply(json_response(made))
 
     def _page(self, request: Request, reply: Reply) -> None:
         reply(page.response(request.path))
-
-    def _reload(self, request: Request, reply: Reply) -> None:
-        name = _named(request.body)
-        source = self.source if name is None else self._source_named(name)
-        self._load(reply, lambda: self._swapped(source))
-
-    def _delta(self, request: Request, reply: Reply) -> None:
-        deltas, body = self.deltas, request.body
-        assert deltas is not None, "looked at before the body was read"
-        self._load(reply, lambda: self._applied(deltas, body))
-
-    def _check_free(self) -> None:
-        if self._reloading:
-            raise refused(
-                409, "another model is being loaded", ("retry-after", "1"), fix="try again later"
-            )
-
-    def _load(self, reply: Reply, work: Callable[[], Response]) -> None:
-        """Do what changes the model, in a thread; one at a time."""
-        self._check_free()
-        self._reloading = True
-        future = self._loop.run_in_executor(self._loader, work)
-        future.add_done_callback(lambda each: self._reloaded(each, reply))
-
-    def _source_named(self, name: str) -> Source:
-        try:
-            return self.source.named(name)
-        except BitfoldError as error:
-            raise Refused(422, without_paths(error)) from None
-
-    def _swapped(self, source: Source) -> Response:
-        """In the loader's thread: load a source's model, and the answer of what came of it."""
-        return self._changed(source.loading(self.models.current), source.path)
-
-    def _applied(self, deltas: Deltas, delta: bytes) -> Response:
-        """In the loader's thread: the same of a delta."""
-        return self._changed(deltas.loading(delta, self.models.current), None)
-
-    def _changed(self, load: Callable[[], Scorer], path: Path | None) -> Response:
-        """Swap, and say what came of it; `path` is the folder that will answer, if known."""
-        deltas = self.deltas
-        try:
-            swap = self.models.swap(load)
-        except Exception as error:
-            log("swap refused", problem=str(error))
-            if deltas is not None:
-                deltas.settle(path, answers=False)
-            told = error if isinstance(error, BitfoldError) else _broken(error)
-            status = 409 if isinstance(error, OtherBase) else 422
-            return Refused(status, without_paths(told, *self._known(path))).response()
-        if deltas is not None:
-            deltas.settle(path, answers=swap.changed)
-        if swap.changed:
-            log("swapped", run=swap.after, before=swap.before, seconds=round(swap.seconds, 3))
-        return json_response(
-            {"run": swap.after, "before": swap.before, "changed": swap.changed}
-            | {"seconds": round(swap.seconds, 3)}
-        )
-
-    def _known(self, path: Path | None) -> list[str]:
-        """Paths of this machine that an error may name."""
-        found = [path, self.source.path, self.source.runs]
-        if self.deltas is not None:
-            found += [self.deltas.folder, self.deltas.served]
-        return [str(each) for each in found if each]
-
-    def _reloaded(self, future: "asyncio.Future[Response]", reply: Reply) -> None:
-        self._reloading = False
-        if not future.cancelled():
-            reply(future.result())
-
-    def reload_changed(self) -> Response:
-        """Load what lies at the path now: for a watcher, in a thread of its own."""
-        return self._swapped(self.source)
-
-
-def _named(body: bytes) -> str | None:
-    if not body.strip():
-        return None
-    try:
-        return msgspec.json.decode(body, type=Reload).run
-    except (msgspec.ValidationError, UnicodeDecodeError, msgspec.DecodeError) as error:
-        status = 422 if isinstance(error, msgspec.ValidationError) else 400
-        raise refused(
-            status, "the body does not say what to load", got=str(error),
-            expected='nothing, or {"run": "NAME"}',
-        ) from None  # fmt: skip
 
 
 def _check_origin(request: Request) -> None:
@@ -381,7 +274,3 @@ def fault(error: Exception) -> Response:
     """The answer to what is no client's mistake; the log says more."""
     log("fault", problem=repr(error))
     return refused(500, "a fault of the server's own", fix="its log says more").response()
-
-
-def _broken(error: Exception) -> BitfoldError:
-    return BitfoldError("the new model cannot be loaded", got=type(error).__name__)

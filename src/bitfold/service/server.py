@@ -161,7 +161,7 @@ async def _serve(server: Server, watching: bool, ready: Callable[[], None]) -> N
     app = server.app
 
     async def reload() -> object:
-        return await loop.run_in_executor(None, app.reload_changed)
+        return await loop.run_in_executor(None, app.swapping.reload_changed)
 
     watcher = asyncio.ensure_future(watch(app.source, reload)) if watching else None
     model = app.models.current
