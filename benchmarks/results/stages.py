@@ -100,11 +100,12 @@ def calls(board: Board, stage: str, best: Mapping[str, Sequence[str]]) -> list[C
             )
             for budget in reversed(board.budgets)
         ]
-    if stage == FAMILIES:  # one seed of all before more of any: there are many
-        several = {1: families(), board.seeds: tuple(name for name in families() if _shown(name))}
+    if stage == FAMILIES:  # one seed of all that is shown before more of any: there are many
+        shown = tuple(name for name in families() if _shown(name))
+        rounds = (("1", shown, 1), ("bits", families(), 1), ("seeds", shown, board.seeds))
         return [
-            Call(f"{FAMILIES}-{budget}-{seeds}", _words(methods, (budget,), seeds, floors=False))
-            for seeds, methods in several.items()
+            Call(f"{FAMILIES}-{budget}-{name}", _words(methods, (budget,), seeds, floors=False))
+            for name, methods, seeds in rounds
             for budget in board.budgets
         ]
     if stage == DISTILL:
