@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from bitfold.errors import BitfoldError
 from bitfold.folded.beside import set_beside
@@ -30,6 +31,7 @@ from bitfold.folded.plans import Group, Overrides, counted, grouped, joint_of, p
 from bitfold.folded.references import (
     check_optimizers,
     exchange_in_optimizers,
+    optimizers_of,
     take_out_of_lists,
 )
 from bitfold.folded.report import FoldReport
@@ -123,11 +125,14 @@ def fold(
         if joint is None:
             for n in group.tables:
                 tables[n].left = "the budget has room for it as it is"
+    optimizers: list[Optimizer] = []
     if inplace:
-        check_optimizers(*_put(tables, groups, joints))
+        removed, dense = _put(tables, groups, joints)
+        optimizers = optimizers_of(removed)
+        check_optimizers(optimizers, removed, dense)
     else:
-        model, tables = _copied(model, tables)
-    return _exchanged(model, tables, groups, joints, total)
+        model, tables = _copied(model, tables)  # which no optimizer holds
+    return _exchanged(model, tables, groups, joints, total, optimizers)
 
 
 def _chosen(
@@ -200,6 +205,7 @@ def _exchanged(
     groups: Sequence[Group],
     joints: Sequence[Joint | None],
     total: int,
+    optimizers: Sequence[Optimizer],
 ) -> FoldReport:
     """Put the joint tables in place, and tell."""
     removed, dense = _put(tables, groups, joints)
@@ -221,9 +227,10 @@ def _exchanged(
             f"{', '.join(names)}: rows have sparse gradients, their heads dense ones, which "
             "torch.optim.SparseAdam refuses"
         )
-    optimizers = exchange_in_optimizers(removed)
+    exchange_in_optimizers(optimizers, removed)
     if optimizers:
-        notes.append(f"{optimizers} optimizer(s) held folded weights: they have the new ones now")
+        held = f"{len(optimizers)} optimizer(s) held folded weights"
+        notes.append(f"{held}: they have the new ones now")
     lists = take_out_of_lists(model, removed)
     notes += [f"{name} held folded weights: they were taken out" for name in lists]
     return FoldReport.of(model, tables, groups, joints, total, notes)

@@ -1,7 +1,7 @@
 """Who else holds the weights of a folded table: optimizers, and lists of the model's own."""
 
 import gc
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,20 +13,20 @@ DEPTH = 4
 """How deep lists in lists are looked through."""
 
 
-def exchange_in_optimizers(removed: Mapping[int, Sequence[Tensor]]) -> int:
+Optimizers = Sequence[torch.optim.Optimizer]
+
+
+def exchange_in_optimizers(optimizers: Optimizers, removed: Mapping[int, Sequence[Tensor]]) -> None:
     """Give optimizers that hold removed weights those which took their places.
 
     An optimizer that was made before its model is folded would train nothing of the tables, and
     say nothing.
 
     Args:
+        optimizers: those of `optimizers_of`.
         removed: by the `id` of a weight, the parameters of what it is folded into.
-
-    Returns:
-        How many optimizers there were.
     """
-    found = _optimizers(removed)
-    for optimizer in found:
+    for optimizer in optimizers:
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         for group in optimizer.param_groups:
             kept: list[Any] = []
@@ -39,20 +39,22 @@ def exchange_in_optimizers(removed: Mapping[int, Sequence[Tensor]]) -> int:
                 held |= {id(p) for p in new}
                 kept += new
             group["params"] = kept
-    return len(found)
 
 
-def check_optimizers(removed: Mapping[int, Sequence[Tensor]], dense: Mapping[int, str]) -> None:
+def check_optimizers(
+    optimizers: Optimizers, removed: Mapping[int, Sequence[Tensor]], dense: Mapping[int, str]
+) -> None:
     """Raise for an optimizer of sparse gradients that would get others.
 
     Args:
+        optimizers: those of `optimizers_of`.
         removed: by the `id` of a weight, what it is folded into.
         dense: by the `id` of such a parameter, the table that has it; its gradients are dense.
 
     Raises:
         BitfoldError: which names a table.
     """
-    for optimizer in _optimizers(removed):
+    for optimizer in optimizers:
         if not isinstance(optimizer, torch.optim.SparseAdam):
             continue
         held = [each for group in optimizer.param_groups for each in group["params"]]
@@ -67,13 +69,20 @@ def check_optimizers(removed: Mapping[int, Sequence[Tensor]], dense: Mapping[int
             )
 
 
-def _optimizers(removed: Mapping[int, Any]) -> list[torch.optim.Optimizer]:
-    """Those alive that hold removed weights."""
-    return [
-        each
-        for each in gc.get_objects()
-        if issubclass(type(each), torch.optim.Optimizer) and _holds(each, removed)
-    ]
+def optimizers_of(removed: Mapping[int, Any]) -> list[torch.optim.Optimizer]:
+    """The optimizers alive that hold removed weights.
+
+    All objects of the process are looked at, so their types are only compared.
+    """
+    kinds = set(map(id, _kinds(torch.optim.Optimizer)))
+    return [each for each in gc.get_objects() if id(type(each)) in kinds and _holds(each, removed)]
+
+
+def _kinds(kind: type[Any]) -> Iterator[type[Any]]:
+    """A class and all below it."""
+    yield kind
+    for below in type.__subclasses__(kind):
+        yield from _kinds(below)
 
 
 def _holds(optimizer: Any, removed: Mapping[int, Any]) -> bool:
