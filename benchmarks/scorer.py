@@ -1,4 +1,4 @@
-"""What `run.scorer()` costs beside its model: 1 to 65,536 rows of dictionaries.
+"""What `run.scorer()` costs beside its model: 1 to 65,536 rows, as dictionaries and as a table.
 
     python -m benchmarks.scorer [--fields 10] [--numbers 3] [--threads 1] [--rounds 40]
 
@@ -43,6 +43,7 @@ def main():
     parser.add_argument("--export", action="store_true", help="beside bitfold.lite")
     asked = parser.parse_args()
 
+    import pyarrow
     import torch
 
     import bitfold
@@ -64,6 +65,7 @@ def main():
     table = columns(max(SIZES), asked.fields, asked.numbers, seed=1)
     lists = [table[name].tolist() for name in table if name != "clicked"]
     names = [name for name in table if name != "clicked"]
+    arrow = pyarrow.table(dict(zip(names, lists, strict=True)))
     rows = [dict(zip(names, row, strict=True)) for row in zip(*lists, strict=True)]
     scorer, lite = run.scorer(), None
     if asked.export:
@@ -84,6 +86,7 @@ def main():
         group["run.scorer()"] = partial(scorer.scores, some)
         if size == 1:
             group["run.scorer()"] = partial(scorer.score, some[0])
+        group["a table"] = partial(scorer.scores_of, arrow.slice(0, size))
         group["run.predict"] = partial(run.predict, some)
         if lite is not None:
             group["bitfold.lite"] = partial(lite.scores, some)
