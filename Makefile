@@ -61,7 +61,7 @@ demo: $(VENV)/.demo-ready
 	$(BIN)/python -m bitfold.cli.demo --out $(DEMO_OUT)
 
 test: lint types docs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --doctest-modules src/bitfold tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --doctest-modules src/bitfold tests
 
 test-slow: $(VENV)/.dev-ready
 	$(BIN)/python -m pytest -m slow tests
