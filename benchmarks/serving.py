@@ -14,6 +14,7 @@ import argparse
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def measure_load(words: argparse.Namespace, record: dict[str, Any], save: Any) -
     """All pieces that are not measured yet."""
     console = Console(stderr=True)
     found = record.setdefault("load", {})
-    for rows in ROWS:
+    for rows in map(int, words.rows.split(",")):
         for kind in words.servers.split(","):
             name = f"{kind}-{rows}"
             if name in found and not words.again:
@@ -97,7 +98,8 @@ def load_table(found: dict[str, Any]) -> str:
     """A line a server and size of request."""
     heads = [
         "server", "rows a request", "rows/s", "p50, ms", "p99, ms", "rows/s at half",
-        "p50, ms", "p99, ms", "beside FastAPI eager", "MiB", "not 200",
+        "p50, ms", "p99, ms", "beside FastAPI eager", "MiB", "requests", "not 200",
+        "minutes a phase",
     ]  # fmt: skip
     lines = []
     for rows in ROWS:
@@ -110,15 +112,14 @@ def load_table(found: dict[str, Any]) -> str:
                 lines.append([title, str(rows), got["missing"], *[""] * (len(heads) - 3)])
                 continue
             most, half = got["most"], got["half"]
-            wrong = sum(
-                count for each in (most, half) for status, count in each["statuses"].items()
-                if status != "200"
-            )  # fmt: skip
+            answers = Counter(most["statuses"]) + Counter(half["statuses"])
+            requests = sum(answers.values())
             times = f"{most['rate'] / base['rate']:.1f}x" if base else ""
             lines.append(
                 [title, str(rows), f"{most['rate'] * rows:,.0f}", f"{most['p50']:.2f}",
                  f"{most['p99']:.2f}", f"{half['rate'] * rows:,.0f}", f"{half['p50']:.2f}",
-                 f"{half['p99']:.2f}", times, f"{got['resident'] / 2**20:,.0f}", str(wrong)]
+                 f"{half['p99']:.2f}", times, f"{got['resident'] / 2**20:,.0f}", f"{requests:,}",
+                 f"{requests - answers['200']:,}", f"{got['seconds'] / 60:g}"]
             )  # fmt: skip
     return markdown(heads, lines)
 
@@ -152,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--page", type=Path, help="whose tables are filled")
     parser.add_argument("--minutes", type=float, default=1.0, help="of each phase of `load`")
     parser.add_argument("--servers", default=",".join(SERVERS), help="of `load`")
+    parser.add_argument("--rows", default=",".join(map(str, ROWS)), help="a request, of `load`")
     parser.add_argument("--again", action="store_true", help="measure what was measured before")
     parser.add_argument("--requests", type=float, default=100_000, help="of `swaps`")
     parser.add_argument("--swaps", type=int, default=20, help="of `swaps`")
