@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from marks import write_between
 
 from bitfold.comparison.differences import interval
 from bitfold.data.config import DataConfig
@@ -241,16 +242,14 @@ def page(path: Path, records: Path) -> None:
     """Write the tables between the page's marks."""
     text = path.read_text(encoding="utf-8")
     for name in LOGS:
-        begin, end = MARK.format(name), MARK.format(f"end of {name}")
-        if begin not in text:
-            continue
-        files = sorted(records.glob(f"cold-{name}-[0-9]*.json"))
-        made = "Not measured yet."
-        if files:
-            made = f"{LOGS[name].title}; {len(files)} seeds.\n\n{tables([*map(read_json, files)])}"
-        before, rest = text.split(begin)
-        text = f"{before}{begin}\n{made}\n{end}{rest.split(end)[1]}"
-    path.write_text(text, encoding="utf-8")
+        mark = MARK.format(name)
+        if mark in text:
+            files = sorted(records.glob(f"cold-{name}-[0-9]*.json"))
+            made = "Not measured yet."
+            if files:
+                title = f"{LOGS[name].title}; {len(files)} seeds."
+                made = f"{title}\n\n{tables([*map(read_json, files)])}"
+            write_between(path, mark, made)
 
 
 def option(text: str) -> tuple[str, Any]:

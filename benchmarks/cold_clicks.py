@@ -32,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from cold import COLD_SHARE, DRAWS, ENOUGH, KEPT, MARK, RECORDS, SEEDS, told
+from marks import write_between
 
 from bitfold.comparison.differences import interval
 from bitfold.data.config import DataConfig
@@ -277,15 +278,12 @@ def tables(rows: Sequence[dict[str, Any]]) -> str:
 
 def page(path: Path, records: Path) -> None:
     """Write the tables between the page's marks."""
-    text = path.read_text(encoding="utf-8")
-    begin, end = MARK.format("clicks"), MARK.format("end of clicks")
     files = sorted(records.glob(f"{NAME}-[0-9]*.json"))
     made = "Not measured yet."
     if files:
         title = f"MovieLens-1M, {USERS:,} users; {len(files)} seeds."
         made = f"{title}\n\n{tables([*map(read_json, files)])}"
-    before, rest = text.split(begin)
-    path.write_text(f"{before}{begin}\n{made}\n{end}{rest.split(end)[1]}", encoding="utf-8")
+    write_between(path, MARK.format("clicks"), made)
 
 
 def option(text: str) -> tuple[str, Any]:

@@ -24,6 +24,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from marks import write_between
+
 from bitfold.comparison.differences import interval
 from bitfold.data.config import DataConfig
 from bitfold.data.prepare import prepare_or_open
@@ -228,14 +230,11 @@ def page(path: Path, records: Path) -> None:
     """Write the tables between the page's marks."""
     text = path.read_text(encoding="utf-8")
     for name in LOGS:
-        begin, end = MARK.format(name), MARK.format(f"end of {name}")
-        if begin not in text:
-            continue
-        rows = [read_json(file) for file in sorted(records.glob(f"{name}-[0-9]*.json"))]
-        made = f"{means(rows)}\n\n{differences(rows)}" if rows else "Not measured yet."
-        before, rest = text.split(begin)
-        text = f"{before}{begin}\n{made}\n{end}{rest.split(end)[1]}"
-    path.write_text(text, encoding="utf-8")
+        mark = MARK.format(name)
+        if mark in text:
+            rows = [read_json(file) for file in sorted(records.glob(f"{name}-[0-9]*.json"))]
+            made = f"{means(rows)}\n\n{differences(rows)}" if rows else "Not measured yet."
+            write_between(path, mark, made)
 
 
 def main() -> None:
