@@ -20,7 +20,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +64,16 @@ PAIRS = {
     "fields": ("item",), "group": "user", "item": "item", "negatives": 1, "split": "column:split",
 }  # fmt: skip
 FIXED = {"epochs": 12, "history": 100, "lr_end": 0.05, "patience": 0}
+GOWALLA = Log(
+    "Gowalla, the split of the LightGCN paper",
+    "gowalla/interactions.csv.gz",
+    PAIRS,
+    FIXED | {"epochs": 24, "batch_size": 4096, "lr": 0.02},
+    (",valid\n", ",train\n"),
+)
 LOGS = {
-    "gowalla": Log(
-        "Gowalla, the split of the LightGCN paper",
-        "gowalla/interactions.csv.gz",
-        PAIRS,
-        FIXED,
-        (",valid\n", ",train\n"),
-    ),
+    "gowalla": GOWALLA,
+    "gowalla-small-batches": replace(GOWALLA, train=FIXED),
     "amazon-book": Log(
         "A part of Amazon-Book",
         "amazon-book-ngcf-partial/interactions.csv.gz",
