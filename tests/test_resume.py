@@ -24,6 +24,7 @@ from bitfold.training import train
 from click_log import DATA, TINY, columns, write
 from interrupting import stopped_after
 
+KILLS = 20
 SERVER = r"""
 import json, os, random, signal, sys, time
 from pathlib import Path
@@ -120,19 +121,18 @@ def results(run):
     return {name: metrics[name] for name in timeless}, steps
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_at_many_moments_it_ends_with_the_same_weights(log, tmp_path, kills):
+def test_killed_at_twenty_moments_it_ends_with_the_same_weights(log, tmp_path):
     words = replace(TINY, dropout=0.2, checkpoint_steps=3, log_steps=2, epochs=4, patience=3)
     server = subprocess.run(
-        [sys.executable, "-c", SERVER, log, tmp_path, json.dumps(to_json(words)), str(kills)],
+        [sys.executable, "-c", SERVER, log, tmp_path, json.dumps(to_json(words)), str(KILLS)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
     told = json.loads(server.stdout.splitlines()[-1])
-    assert told["kills"] == kills
-    assert told["inside"] >= kills // 6, "too few kills fell into a checkpoint's write"
+    assert told["kills"] == KILLS
+    assert told["inside"] >= 3, "too few kills fell into a checkpoint's write"
     expected = read_tensors(tmp_path / "undisturbed" / "weights.safetensors")[0]
     for chain in range(told["chains"]):
         run = tmp_path / f"chain-{chain}"
