@@ -102,7 +102,7 @@ def load_table(found: dict[str, Any]) -> str:
         "minutes a phase",
     ]  # fmt: skip
     lines = []
-    for rows in ROWS:
+    for rows in sorted({int(name.rpartition("-")[2]) for name in found}):
         base = found.get(f"fastapi-{rows}", {}).get("most")
         for kind, title in SERVERS.items():
             got = found.get(f"{kind}-{rows}")

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from bitfold.errors import BitfoldError
 from bitfold.folded.beside import set_beside
@@ -125,14 +124,9 @@ def fold(
         if joint is None:
             for n in group.tables:
                 tables[n].left = "the budget has room for it as it is"
-    optimizers: list[Optimizer] = []
-    if inplace:
-        removed, dense = _put(tables, groups, joints)
-        optimizers = optimizers_of(removed)
-        check_optimizers(optimizers, removed, dense)
-    else:
-        model, tables = _copied(model, tables)  # which no optimizer holds
-    return _exchanged(model, tables, groups, joints, total, optimizers)
+    if not inplace:
+        model, tables = _copied(model, tables)
+    return _exchanged(model, tables, groups, joints, total, held=inplace)
 
 
 def _chosen(
@@ -205,10 +199,13 @@ def _exchanged(
     groups: Sequence[Group],
     joints: Sequence[Joint | None],
     total: int,
-    optimizers: Sequence[Optimizer],
+    *,
+    held: bool,
 ) -> FoldReport:
-    """Put the joint tables in place, and tell."""
+    """Put the joint tables in place, and tell; `held`: optimizers may hold the weights."""
     removed, dense = _put(tables, groups, joints)
+    optimizers = optimizers_of(removed) if held else []
+    check_optimizers(optimizers, removed, dense)
     for group, joint in zip(groups, joints, strict=True):
         if joint is None:
             continue
@@ -229,8 +226,8 @@ def _exchanged(
         )
     exchange_in_optimizers(optimizers, removed)
     if optimizers:
-        held = f"{len(optimizers)} optimizer(s) held folded weights"
-        notes.append(f"{held}: they have the new ones now")
+        count = len(optimizers)
+        notes.append(f"{count} optimizer(s) held folded weights: they have the new ones now")
     lists = take_out_of_lists(model, removed)
     notes += [f"{name} held folded weights: they were taken out" for name in lists]
     return FoldReport.of(model, tables, groups, joints, total, notes)

@@ -79,7 +79,6 @@ class App:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to take requests, in the loop's thread."""
-        self.swapping.start(loop)
         self.batcher = Batcher(
             loop,
             waiting_rows=self.limits.waiting_rows,

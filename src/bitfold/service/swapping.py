@@ -46,10 +46,6 @@ class Swapping:
         self.busy = False
         self._loader = ThreadPoolExecutor(1, "bitfold-loading")
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin to take requests, in the loop's thread."""
-        self._loop = loop
-
     def close(self) -> None:
         """Take no more work for the thread."""
         self._loader.shutdown(wait=False, cancel_futures=True)
@@ -92,7 +88,7 @@ class Swapping:
     def _load(self, reply: Reply, work: Callable[[], Response]) -> None:
         self._check_free()
         self.busy = True
-        future = self._loop.run_in_executor(self._loader, work)
+        future = asyncio.get_running_loop().run_in_executor(self._loader, work)
         future.add_done_callback(lambda each: self._loaded(each, reply))
 
     def _loaded(self, future: "asyncio.Future[Response]", reply: Reply) -> None:
