@@ -119,7 +119,7 @@ def bodies(got: bytes) -> list[bytes]:
     """The bodies of the whole answers in some bytes."""
     found = []
     while (end := got.find(b"\r\n\r\n")) >= 0:
-        length = re.search(rb"\r\ncontent-length: (\d+)", got[:end])
+        length = re.search(rb"(?i)\r\ncontent-length: (\d+)", got[:end])
         size = end + 4 + (int(length[1]) if length else 0)
         if len(got) < size:
             break

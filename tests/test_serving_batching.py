@@ -74,6 +74,25 @@ def test_every_request_gets_its_own_scores_of_its_own_model(asked: Any, large: b
         assert found == (wanted * len(found))[: len(found)]
 
 
+def test_what_the_next_turns_of_the_loop_bring_is_scored_with_it() -> None:
+    model, answers = Fake(), Answers()
+
+    async def main() -> None:
+        batcher = Batcher(asyncio.get_running_loop(), waiting_rows=100, answer_seconds=10)
+        for number in range(5):
+            batcher.submit(Job(model, [{"user": number}], answers.taker(number)))
+            await asyncio.sleep(0)
+        await all_answered(answers, 5)
+        batcher.submit(Job(model, [{"user": 5}], answers.taker(5)))  # alone, it waits for nobody
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert 5 in answers.found
+        batcher.close()
+
+    asyncio.run(main())
+    assert model.asked == [5, 1]
+
+
 def test_what_waits_is_scored_together() -> None:
     model, answers = Fake(), Answers()
 

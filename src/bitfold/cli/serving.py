@@ -69,7 +69,7 @@ def serve(
         -d '{"rows": [{"user": 7, "item": "a"}]}'
     """
     try:
-        import granian  # noqa: F401
+        import aiohttp  # noqa: F401
         import prometheus_client  # noqa: F401
     except ImportError as error:
         raise BitfoldError(

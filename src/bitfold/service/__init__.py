@@ -14,8 +14,9 @@ measuring     what `/metrics` shows
 openapi       the description of the server
 page          the page at `/`
 app           requests to answers
-rsgi          one request, as the library hands it over
+requests      one request, as the library hands it over
+connections   as many of them as may be open, their heads within limits
 watching      a model that changes on the disk
 logs          structured logs
-server        the socket, the library, signals, the end
+server        the socket, signals, the end
 """

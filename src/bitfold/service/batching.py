@@ -1,9 +1,9 @@
 """Requests that wait are scored together; a large one goes to a thread of its own.
 
-Small requests are scored in the server's own thread. All that arrived while the model was busy
-wait in its loop, are read in one turn, and make one batch: nothing waits for a batch to fill, and
-no thread has to hand the interpreter to another. A request of many rows, or a
-table, would hold up everybody: it is scored in pieces by one worker thread.
+Small requests are scored in the server's own thread. What arrived while the model was busy is read
+in the next turns of its loop and makes one batch, which is scored as soon as a turn brings no more:
+nothing waits for a batch to fill, and no thread has to hand the interpreter to another. A request
+of many rows, or a table, would hold up everybody: it is scored in pieces by one worker thread.
 """
 
 import asyncio
@@ -86,6 +86,7 @@ class Batcher:
         self._most, self._seconds, self._batched = waiting_rows, answer_seconds, batched
         self._queue: deque[Job] = deque()
         self._asked = False
+        self._queued = 0  # when the loop's last turn ended
         self._worker = ThreadPoolExecutor(1, "bitfold-scoring")
         self.waiting = 0
 
@@ -140,11 +141,15 @@ class Batcher:
         self._finish(job, None, _too_late(self._seconds))
 
     def _turn(self) -> None:
-        """Score one batch of what waits."""
+        """Score one batch of what waits, unless this turn of the loop brought more of it."""
+        queue = self._queue
+        if self._queued < len(queue) < BATCH_ROWS:
+            self._queued = len(queue)
+            self._loop.call_soon(self._turn)
+            return
         jobs: list[Job] = []
         rows = 0
         now = self._loop.time()
-        queue = self._queue
         while queue:
             job = queue[0]
             if job.over:
@@ -161,6 +166,7 @@ class Batcher:
             self._loop.call_soon(self._turn)  # after what the sockets bring
         else:
             self._asked = False
+        self._queued = 0
         if jobs:
             self._score(jobs, rows)
 

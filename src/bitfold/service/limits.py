@@ -53,7 +53,10 @@ class Limits:
 
 
 HEAD_BYTES = 32 << 10
-"""About the most of a request line and its headers (431)."""
+"""About the most of a request line and its headers; of one of them a quarter of it (431)."""
+
+HEADERS = 100
+"""The most headers of a request (431)."""
 
 LINGER_SECONDS = 2.0
 """How long a refused client may go on sending before it is cut off: so it reads its answer."""

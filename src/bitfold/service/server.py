@@ -1,29 +1,20 @@
-"""The server: a socket, the library that speaks HTTP on it, signals, and an end that loses nothing.
-
-HTTP is Granian's, within this process: Hyper parses and writes in a thread without the
-interpreter, and requests reach the loop of this one.
-"""
+"""The server: a socket, signals, and an end that loses nothing."""
 
 import asyncio
 import contextlib
+import gc
 import resource
 import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
-
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.net import SocketHolder  # type: ignore[attr-defined]
-from granian.server.embed import Server as Embedded
 
 from bitfold.errors import BitfoldError
 from bitfold.service.app import App
-from bitfold.service.limits import HEAD_BYTES, Limits
+from bitfold.service.connections import Connections
 from bitfold.service.logs import log, notes_to_log
-from bitfold.service.rsgi import Requests
+from bitfold.service.requests import Requests
 from bitfold.service.tables import warm_tables
 from bitfold.service.watching import watch
 
@@ -31,31 +22,7 @@ _BACKLOG = 4096  # connections that the kernel holds for us
 _GRACE = 0.5  # seconds in which a client that asks again is still answered at the end
 _OTHER_FILES = 256  # descriptors that are no connections
 _SWITCH = 0.0005  # seconds that a thread keeps the interpreter while another waits
-
-
-class _Granian(Embedded):
-    """Granian on a socket of ours, so that its port is known and what it has is as we want it."""
-
-    def __init__(self, requests: Requests, sock: socket.socket, limits: Limits) -> None:
-        super().__init__(
-            requests,
-            interface=Interfaces.RSGI,
-            http=HTTPModes.http1,
-            http1_settings=HTTP1Settings(
-                header_read_timeout=max(1, round(limits.read_seconds * 1000)),
-                max_buffer_size=HEAD_BYTES,
-            ),
-            websockets=False,
-            runtime_blocking_threads=1,
-            backlog=_BACKLOG,
-            backpressure=limits.connections,
-            log_enabled=False,
-            log_dictconfig={"incremental": True, "handlers": {}, "loggers": {}},
-        )
-        self._sock = sock
-
-    def _init_shared_socket(self) -> None:
-        self._shd: Any = SocketHolder(self._sock.detach(), False, _BACKLOG)  # type: ignore[call-arg]
+_YOUNG = 5000  # objects of the requests at work, among which no garbage is looked for
 
 
 class Server:
@@ -68,20 +35,18 @@ class Server:
     """
 
     def __init__(self, app: App, sock: socket.socket, *, access_log: bool = False) -> None:
-        self.app = app
+        self.app, self._sock = app, sock
         self.requests = Requests(app, access_log=access_log)
         room = _descriptors(app.limits.connections + _OTHER_FILES) - _OTHER_FILES
-        self.connections = max(1, min(app.limits.connections, room))
+        self.most = max(1, min(app.limits.connections, room))
         _set_up(sock, app.limits.read_seconds)
-        self._granian = _Granian(
-            self.requests, sock, replace(app.limits, connections=self.connections)
-        )
 
     def start(self) -> None:
         """Begin to take requests, in the running loop."""
         self.app.start(asyncio.get_running_loop())
         self.app.batcher.worker(warm_tables)
-        self.ended = asyncio.ensure_future(self._granian.serve())
+        self._connections = Connections(self.requests, self.app.limits, self.most)
+        self._connections.listen(self._sock)
 
     async def stop(self) -> None:
         """Finish what was accepted, then end.
@@ -93,8 +58,7 @@ class Server:
         grace = min(_GRACE, seconds / 2)
         self.app.stopping = True
         await asyncio.sleep(grace)
-        self._granian.stop()  # type: ignore[no-untyped-call]
-        await asyncio.wait([self.ended], timeout=seconds - grace)
+        await self._connections.stop(seconds - grace)
         self.app.close()
 
 
@@ -147,6 +111,7 @@ def run(
         ready: called once connections are taken.
     """
     sys.setswitchinterval(_SWITCH)
+    gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
     notes_to_log()
     with asyncio.Runner(loop_factory=_loop()) as runner:
         runner.run(_serve(Server(app, sock, access_log=access_log), watching, ready))
@@ -165,11 +130,9 @@ async def _serve(server: Server, watching: bool, ready: Callable[[], None]) -> N
 
     watcher = asyncio.ensure_future(watch(app.source, reload)) if watching else None
     model = app.models.current
-    log("serving", run=model.digest if model else None, connections=server.connections)
+    log("serving", run=model.digest if model else None, connections=server.most)
     ready()
-    await _first(asked.get(), asyncio.shield(server.ended))
-    if server.ended.done():
-        raise BitfoldError("the server ended by itself", fix="start it again; its log may say why")
+    await asked.get()
     log("stopping", requests=server.requests.open)
     if watcher is not None:
         watcher.cancel()
