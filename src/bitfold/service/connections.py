@@ -161,9 +161,9 @@ class Connections(web.Server):
     def _accept(self) -> None:
         """Take connections that wait, while there is room."""
         sock = self._sock
+        if sock is None:
+            return
         for _ in range(_AT_ONCE):
-            if sock is None:
-                return
             if self._open >= self._most:
                 self._events.remove_reader(sock)
                 return
