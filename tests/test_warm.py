@@ -152,6 +152,18 @@ def test_work_is_plain_until_the_kernels_are_ready() -> None:
     assert later(lambda: way_of(weight)) == DIRECT
 
 
+def test_nobody_waits_for_kernels_that_nobody_may_use() -> None:
+    made: list[int] = []
+    later = KernelsLater(lambda: made.append(1))
+    with bitfold.plain_torch():
+        later.wait()
+        assert not later.ready
+    assert not made
+    later.wait()
+    assert later.ready
+    assert made == [1]
+
+
 def test_kernels_that_fail_are_told_once_and_plain_torch_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -176,7 +188,7 @@ def test_warm_compiles_what_a_run_needs_and_then_nothing(run: Path, tmp_path: Pa
     # Where a folder's name is long, the line goes on below.
     first, again = (" ".join(process(script, run, **cache).split()) for _ in range(2))
     assert str(tmp_path / "kept") in first
-    assert "compiled 1 digits, 1 forward;" in first
+    assert "1 digits, 1 forward;" in first  # and, of more than one thread, what launches them
     assert "nothing to compile" in again
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").rglob("*.nbc")}
     assert f"{len(made)} others are there" in again

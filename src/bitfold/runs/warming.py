@@ -96,8 +96,9 @@ class KernelsLater:
         return found
 
     def wait(self) -> None:
-        """Return when the kernels are ready, or cannot be."""
-        self._begin().join()
+        """Return when the kernels are ready, or cannot be; at once where nobody may use them."""
+        if not all_plain():
+            self._begin().join()
 
     def _begin(self) -> threading.Thread:
         with self._lock:
