@@ -29,7 +29,7 @@ def post(body: bytes = BODY, *headers: str, path: str = "/score") -> bytes:
 
 
 def statuses(answer: bytes) -> list[int]:
-    return [int(found) for found in re.findall(rb"HTTP/1\.[01] (\d{3}) ", answer)]
+    return [int(found) for found in re.findall(rb"HTTP/\d\.\d (\d{3}) ", answer)]
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,41 @@ def test_requests_sent_ahead_are_answered_in_order(served: Served) -> None:
     assert scores == [[Fake().of({"user": user})] for user in range(40)]
 
 
+@pytest.mark.parametrize("cut", [0, len(post()) - len(BODY), 30])
+def test_requests_behind_one_that_comes_in_two_pieces_are_answered(
+    served: Served, cut: int
+) -> None:
+    sent = post() + b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n" * 100
+    with served.connect() as sock:
+        sock.sendall(sent[:cut])
+        time.sleep(0.05)
+        sock.sendall(sent[cut:])
+        got = b""
+        while len(bodies(got)) < 101:
+            got += sock.recv(65536)
+    assert statuses(got) == [200] * 101
+
+
+def test_requests_sent_ahead_are_not_all_held() -> None:
+    with serving(Fake(seconds=1.0)) as slow, slow.connect() as sock:
+        sock.sendall(post() * 40)
+        most = 0
+        for _ in range(50):
+            time.sleep(0.01)
+            most = max(most, *(len(c._messages) for c in slow.server._connections.connections))
+        assert most <= 3
+
+
+def test_another_protocol_ends_the_connection(served: Served) -> None:
+    hello = b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n"
+    with served.connect() as sock:
+        sock.sendall(hello + post()[: -len(BODY)])
+        time.sleep(0.1)
+        with contextlib.suppress(ConnectionError):
+            sock.sendall(post(b"{}", path="/reload"))
+        assert statuses(until_closed(sock)) == [200]
+
+
 def test_requests_sent_ahead_may_be_longer_than_a_head(served: Served) -> None:
     sent = post(json.dumps({"rows": [{"user": "x" * 1000}]}).encode()) * 60
     with served.connect() as sock:
@@ -136,6 +171,7 @@ LONG = "x" * 200_000
         (b"hello\r\n\r\n", 400),
         (b"GET / HTTP/9.9\r\n\r\n", 400),
         (b"GET /health HTTP/1.1\r\n\r\n", 400),  # to no host
+        (b"GET /health HTTP/2.0\r\nhost: x\r\nconnection: close\r\n\r\n", 400),
         (b"GET /health HTTP/1.1\r\nno colon\r\n\r\n", 400),
         (f"GET / HTTP/1.1\r\nx: {LONG}\r\n\r\n".encode(), 431),
         (f"GET / HTTP/1.1\r\nx: {LONG}".encode(), 431),
@@ -179,6 +215,7 @@ def test_a_head_without_end_is_cut_off(served: Served) -> None:
         (post().replace(b"content-type: application/json\r\n", b""), 415),
         (post(BODY, "content-type: text/plain"), 400),  # two of them
         (post(BODY, "origin: https://elsewhere.example"), 403),
+        (post(BODY, "origin: http://["), 403),
         (post(b"x" * 10_001), 413),
         (post(b"", "transfer-encoding: chunked").replace(b"content-length: 0\r\n", b"")
          + b"2710\r\n" + b"x" * 10_000 + b"\r\n" + b"1\r\nx\r\n", 413),

@@ -230,7 +230,11 @@ def _check_origin(request: Request) -> None:
     origin = request.headers.get("origin")
     if origin is None:
         return
-    if urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():
+    try:
+        site = urlsplit(origin).netloc.lower()
+    except ValueError:  # such as half an address of IPv6
+        site = ""
+    if not site or site != request.headers.get("host", "").lower():
         raise refused(
             403, "pages of other sites may not ask this server", got=origin,
             expected="requests of its own page, or of programs",

@@ -10,7 +10,7 @@ import logging
 import socket
 from typing import Any
 
-from aiohttp import web
+from aiohttp import web, web_protocol
 from aiohttp.http_exceptions import LineTooLong
 
 from bitfold.service.app import fault
@@ -20,6 +20,7 @@ from bitfold.service.requests import Requests, written
 
 _AT_ONCE = 64  # connections that are taken before others get their answers
 _PAUSE = 0.1  # seconds, when the system gives no more of them
+_AHEAD = 2  # requests of one connection that are read behind the one at work
 _LOOK = 0.02  # seconds between looks at what is at work still, when the server stops
 
 
@@ -51,8 +52,17 @@ class Connection(web.RequestHandler):
     @property
     def idle(self) -> bool:
         """Whether no request is at work, and none is whole."""
-        waiter = getattr(self, "_waiter", None)  # aiohttp's
-        return waiter is not None and not waiter.done()
+        waiter = self._waiter  # aiohttp's; not there yet when the first bytes come
+        if waiter is None:
+            return self._request_count == 0
+        return not waiter.done()
+
+    async def finish_response(self, *given: Any) -> tuple[web.StreamResponse, bool]:
+        """Write an answer, and read on what came behind its request."""
+        found = await super().finish_response(*given)
+        if not self._messages and not self._upgraded and self._parser is not None:
+            self.data_received(b"")  # aiohttp keeps it where the body came after the head
+        return found
 
     def _end_head(self) -> None:
         self._over = True
@@ -103,6 +113,7 @@ class Connections(web.Server):
 
     def __init__(self, requests: Requests, limits: Limits, most: int) -> None:
         self._events = asyncio.get_running_loop()
+        web_protocol.MAX_MSG_QUEUE_SIZE = _AHEAD  # 32 bodies of a connection are too many to hold
         super().__init__(requests, handler_cancellation=True)
         self.requests, self._most = requests, most
         self._options: dict[str, Any] = {
@@ -132,6 +143,7 @@ class Connections(web.Server):
     async def stop(self, seconds: float) -> None:
         """Take no more of them, let those at work finish within some seconds, and close all."""
         if self._sock is not None:
+            self._accept()  # those that wait in the kernel
             self._events.remove_reader(self._sock)
             self._sock.close()
             self._sock = None
@@ -139,10 +151,10 @@ class Connections(web.Server):
             await asyncio.wait(self._taking)
         end = self._events.time() + seconds
         while self._open and self._events.time() < end:
+            await asyncio.sleep(_LOOK)
             for each in self.connections:
                 if isinstance(each, Connection) and each.idle and not each.head:
                     each.force_close()
-            await asyncio.sleep(_LOOK)
         await self.shutdown(_LOOK)
 
     def connection_lost(
@@ -150,6 +162,9 @@ class Connections(web.Server):
     ) -> None:
         """One has gone: another may take its place."""
         super().connection_lost(handler, exc)
+        self._gone()
+
+    def _gone(self) -> None:
         self._open -= 1
         if self._open == self._most - 1:
             self._listen()
@@ -184,7 +199,9 @@ class Connections(web.Server):
     async def _take(self, sock: socket.socket) -> None:
         try:
             await self._events.connect_accepted_socket(self, sock)
-        except OSError:  # it is gone already
-            self._open -= 1
+        except Exception as error:  # such as one that is gone already
+            self._gone()
             with contextlib.suppress(OSError):
                 sock.close()
+            if not isinstance(error, OSError):
+                fault(error)

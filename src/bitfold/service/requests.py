@@ -1,8 +1,9 @@
 """One request, as the library hands it over: its head, its body within limits, its answer.
 
-aiohttp speaks HTTP: it parses, keeps connections alive and cancels what nobody waits for. Left for
-here is what only the application knows: which heads it wants, how long a body may be and take, and
-that an answer which nobody waits for need not be computed.
+aiohttp speaks HTTP: it parses, keeps connections alive and cancels what nobody waits for, as far as
+it still reads: not behind half a MiB that a client sent ahead. Left for here is what only the
+application knows: which heads it wants, how long a body may be and take, and that an answer which
+nobody waits for need not be computed.
 """
 
 import asyncio
@@ -10,12 +11,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 
 from bitfold.service.app import App, fault
 from bitfold.service.logs import log
 from bitfold.service.messages import Refused, Request, Response, refused
 
+_VERSIONS = (HttpVersion10, HttpVersion11)
 _SINGLE = ("host", "content-type", "content-encoding", "authorization", "origin")
 """Headers of which two would be two meanings."""
 
@@ -55,10 +57,15 @@ class Requests:
                 status=response.status, bytes=len(request.body),
                 seconds=round(time.perf_counter() - begun, 6),
             )  # fmt: skip
-        return written(response, closing=self.app.stopping)
+        # What follows a body that was not read, or a wish for another protocol, is no request.
+        lost = not asked.content.is_eof() or "upgrade" in asked.headers
+        lost |= asked.version not in _VERSIONS
+        return written(response, closing=self.app.stopping or lost)
 
     async def _answer(self, asked: web.BaseRequest, request: Request) -> Response:
         """The answer, once it is there; the job is given up if the client goes before that."""
+        if asked.version not in _VERSIONS:
+            raise refused(400, "that is no request of HTTP/1.1", got=f"HTTP {asked.version[0]}")
         _check_once(asked.headers)
         self.app.admit(request)
         request.body = await self._body(asked)
@@ -86,6 +93,7 @@ class Requests:
             body = content.read_nowait(-1)
             if len(body) > most:
                 raise _large("more", most)
+            self._check_held(len(body))
             self.held += len(body)
             return body
         parts: list[bytes] = []
@@ -113,10 +121,13 @@ class Requests:
             self.held += len(part)
             if size > most:
                 raise _large("more", most)
-            if self.held > self.app.limits.held_bytes:
-                raise refused(
-                    503, "too many bodies are being read", ("retry-after", "1"), fix="try later"
-                )
+            self._check_held()
+
+    def _check_held(self, more: int = 0) -> None:
+        if self.held + more > self.app.limits.held_bytes:
+            raise refused(
+                503, "too many bodies are being read", ("retry-after", "1"), fix="try later"
+            )
 
 
 def written(response: Response, *, closing: bool = False) -> web.Response:
