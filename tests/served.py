@@ -19,7 +19,7 @@ import numpy as np
 from bitfold.errors import BitfoldError
 from bitfold.service.app import App
 from bitfold.service.limits import Limits
-from bitfold.service.server import Server, _loop, bound
+from bitfold.service.server import Server, bound, loop_factory
 from bitfold.service.sources import Source
 
 JSON = {"content-type": "application/json"}
@@ -163,7 +163,7 @@ def serving(
     if scorer is not None:
         app.models.swap(lambda: scorer)
     sock = bound("127.0.0.1", 0)
-    loop = (_loop() or asyncio.new_event_loop)()  # as `bitfold serve` has it
+    loop = (loop_factory() or asyncio.new_event_loop)()  # as `bitfold serve` has it
     port = sock.getsockname()[1]
     server = Server(app, sock, access_log=access_log)
     begun, ended = threading.Event(), asyncio.Event()

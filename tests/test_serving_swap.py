@@ -230,12 +230,14 @@ def test_a_server_that_stops_finishes_what_it_took() -> None:
     sent = b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
     sent += b"content-length: %d\r\n\r\n%b" % (len(body), body)
     ends = [20, len(sent) - 9, *[len(sent)] * 5]  # within the head, within the body, whole
-    scorer = Fake(seconds=0.3)
-    with serving(scorer) as served:
+    sending = threading.Event()
+    with serving(Fake(seconds=0.3)) as served:
         socks = [served.connect() for _ in range(8)]
+        served.loop.call_soon_threadsafe(sending.wait)  # then it reads them all in one turn
         for sock, end in zip(socks[1:], ends, strict=True):
             sock.sendall(sent[:end])
-        assert eventually(lambda: scorer.asked and served.server.requests.open > 0)
+        sending.set()
+        assert eventually(lambda: served.server.requests.open == 6)
 
         def late() -> None:
             for sock, end in zip(socks[1:], ends, strict=True):

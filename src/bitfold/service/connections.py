@@ -10,14 +10,15 @@ import logging
 import socket
 from typing import Any
 
-from aiohttp import web, web_protocol
+from aiohttp import HttpVersion11, web, web_protocol
 from aiohttp.http_exceptions import LineTooLong
 
 from bitfold.service.app import fault
 from bitfold.service.limits import HEAD_BYTES, HEADERS, LINGER_SECONDS, Limits
-from bitfold.service.messages import refused
+from bitfold.service.messages import Response, refused
 from bitfold.service.requests import Requests, written
 
+_LINE = HEAD_BYTES // 4  # bytes of the first line, and of a header
 _AT_ONCE = 64  # connections that are taken before others get their answers
 _PAUSE = 0.1  # seconds, when the system gives no more of them
 _AHEAD = 2  # requests of one connection that are read behind the one at work
@@ -32,18 +33,15 @@ class Connection(web.RequestHandler):
         options: of aiohttp.
     """
 
-    __slots__ = ("_of", "_over", "head")
+    __slots__ = ("_of", "head")
 
     def __init__(self, of: "Connections", **options: Any) -> None:
         super().__init__(of, **options)
         self._of = of
         self.head = 0  # bytes of a head that is not whole
-        self._over = False
 
     def data_received(self, data: bytes) -> None:
         """Take some bytes."""
-        if self._over:
-            return
         super().data_received(data)
         self.head = self.head + len(data) if self.idle else 0
         if self.head > HEAD_BYTES:
@@ -65,12 +63,9 @@ class Connection(web.RequestHandler):
         return found
 
     def _end_head(self) -> None:
-        self._over = True
-        if self.transport is None:
+        if self.transport is None:  # ended already
             return
-        response = refused(
-            431, "the headers are too long", expected=f"{HEAD_BYTES:,} bytes at most"
-        ).response()
+        response = _long_head(None)
         self._of.requests.app.counted("other", response.status)
         self.transport.write(
             b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: %b\r\n"
@@ -91,15 +86,18 @@ class Connection(web.RequestHandler):
             response = fault(exc if isinstance(exc, Exception) else RuntimeError(message))
         else:
             told = (message or "").partition("\n")[0]
-            long = isinstance(exc, LineTooLong) or told.startswith("Too many")
-            response = refused(
-                431 if long else status,
-                "the headers are too long" if long else "that is no request of HTTP/1.1",
-                got=told, expected=f"lines of {HEAD_BYTES // 4:,} bytes, {HEADERS} headers"
-                if long else None,
-            ).response()  # fmt: skip
+            if isinstance(exc, LineTooLong) or told.startswith("Too many"):
+                response = _long_head(told)
+            else:
+                response = refused(status, "that is no request of HTTP/1.1", got=told).response()
         self._of.requests.app.counted("other", response.status)
+        request._version = HttpVersion11  # aiohttp answers in HTTP/1.0
         return written(response, closing=True)
+
+
+def _long_head(got: str | None) -> Response:
+    expected = f"{HEAD_BYTES:,} bytes, {HEADERS} headers of {_LINE:,} bytes at most"
+    return refused(431, "the headers are too long", got=got, expected=expected).response()
 
 
 class Connections(web.Server):
@@ -120,8 +118,8 @@ class Connections(web.Server):
             "loop": self._events,
             "keepalive_timeout": limits.read_seconds,
             "lingering_time": LINGER_SECONDS,
-            "max_line_size": HEAD_BYTES // 4,
-            "max_field_size": HEAD_BYTES // 4,
+            "max_line_size": _LINE,
+            "max_field_size": _LINE,
             "max_headers": HEADERS,
             "auto_decompress": False,
             "access_log": None,

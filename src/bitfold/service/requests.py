@@ -40,8 +40,14 @@ class Requests:
         """Answer one request."""
         begun = time.perf_counter()
         request = Request(asked.method, asked.path, asked.headers)
+        version = asked._version  # aiohttp keeps what `asked.version` says, and answers in it
+        other = version not in _VERSIONS
         self.open += 1
         try:
+            if other:
+                told = f"HTTP {version[0]}"
+                asked._version = HttpVersion11
+                raise refused(400, "that is no request of HTTP/1.1", got=told)
             response = await self._answer(asked, request)
         except Refused as error:
             response = error.response()
@@ -57,15 +63,12 @@ class Requests:
                 status=response.status, bytes=len(request.body),
                 seconds=round(time.perf_counter() - begun, 6),
             )  # fmt: skip
-        # What follows a body that was not read, or a wish for another protocol, is no request.
-        lost = not asked.content.is_eof() or "upgrade" in asked.headers
-        lost |= asked.version not in _VERSIONS
+        # What follows another protocol, or a body that was not read, is no request.
+        lost = other or "upgrade" in asked.headers or not asked.content.is_eof()
         return written(response, closing=self.app.stopping or lost)
 
     async def _answer(self, asked: web.BaseRequest, request: Request) -> Response:
         """The answer, once it is there; the job is given up if the client goes before that."""
-        if asked.version not in _VERSIONS:
-            raise refused(400, "that is no request of HTTP/1.1", got=f"HTTP {asked.version[0]}")
         _check_once(asked.headers)
         self.app.admit(request)
         request.body = await self._body(asked)

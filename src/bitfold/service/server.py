@@ -113,7 +113,7 @@ def run(
     sys.setswitchinterval(_SWITCH)
     gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
     notes_to_log()
-    with asyncio.Runner(loop_factory=_loop()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_serve(Server(app, sock, access_log=access_log), watching, ready))
 
 
@@ -169,7 +169,8 @@ def _descriptors(wanted: int) -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def _loop() -> "Callable[[], Any] | None":
+def loop_factory() -> "Callable[[], Any] | None":
+    """What makes the loop of a server: uvloop's where it is installed, else None."""
     try:
         import uvloop
     except ImportError:
