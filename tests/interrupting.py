@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -13,9 +14,9 @@ class Stop(BaseException):
 
 
 @contextmanager
-def stopped_after(steps: int) -> Iterator[None]:
-    """Trainings die in the step after `steps`; it must come to that."""
-    step, count = Trainer._step, 0
+def stopped_after(steps: int, of: Any = Trainer) -> Iterator[None]:
+    """Trainings of a loop die in the step after `steps`; it must come to that."""
+    step, count = of._step, 0
 
     def counted(self, *batch):  # type: ignore[no-untyped-def]
         nonlocal count
@@ -25,6 +26,6 @@ def stopped_after(steps: int) -> Iterator[None]:
         return step(self, *batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_step", counted)
+        patch.setattr(of, "_step", counted)
         with pytest.raises(Stop):
             yield

@@ -18,6 +18,7 @@ from bitfold.retrieval import checkpoint
 from bitfold.retrieval.by_clicks import pair_figures
 from bitfold.retrieval.folder import load
 from bitfold.retrieval.job import retrieve
+from bitfold.retrieval.loop import Trainer
 from bitfold.retrieval.losses import softmax_loss
 from bitfold.retrieval.measuring import asked_vectors, item_vectors, user_vectors
 from bitfold.retrieval.options import RetrieveConfig
@@ -27,6 +28,7 @@ from bitfold.retrieval.remarnet import Heads, Weights, among, leaned, leaning, r
 from bitfold.retrieval.retriever import Retriever
 from click_log import write
 from command import bitfold
+from interrupting import stopped_after
 from retrieval_log import READING, TINY, taken
 
 COLD = replace(TINY, cold="remarnet", index_bits=32)
@@ -289,8 +291,8 @@ def test_resumed_it_is_as_if_it_had_not_been_stopped(
 ) -> None:
     config = replace(COLD, epochs=3, patience=0, checkpoint_steps=2, **options)
     straight = retrieve(log.path, None, config, tmp_path / "straight")
-    with pytest.raises(KeyboardInterrupt):
-        retrieve(log.path, None, config, tmp_path / "run", progress=Stop(at=4))
+    with stopped_after(9, of=Trainer):
+        retrieve(log.path, None, config, tmp_path / "run")
     assert checkpoint.exists(tmp_path / "run" / "checkpoint")
     with pytest.raises(BitfoldError, match="begun with another margin"):
         retrieve(log.path, None, replace(config, margin=0.3), tmp_path / "run", resume=True)
@@ -299,18 +301,6 @@ def test_resumed_it_is_as_if_it_had_not_been_stopped(
     assert torch.equal(resumed.user_vectors, straight.user_vectors)
     assert resumed.metrics["cold"] == straight.metrics["cold"]
     assert resumed.metrics["by_clicks"] == straight.metrics["by_clicks"]
-
-
-class Stop:
-    """A listener that stops the training when so many epochs or rankings were told of."""
-
-    def __init__(self, at: int) -> None:
-        self.left = at
-
-    def __call__(self, stage: str, done: int, total: int | None = None, **facts: object) -> None:
-        self.left -= stage == "ranking" or stage.startswith("epoch")
-        if self.left <= 0:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("options", [{"margin": 0.5}, {"relation": 2.0}, {"relation": 0.0}])

@@ -20,11 +20,13 @@ from bitfold.ranking.figures import mean_by_group
 from bitfold.retrieval import checkpoint
 from bitfold.retrieval.folder import load
 from bitfold.retrieval.job import retrieve
+from bitfold.retrieval.loop import Trainer
 from bitfold.retrieval.measuring import asked_vectors, item_vectors, user_vectors
 from bitfold.retrieval.negatives import hard, nearest, unseen
 from bitfold.retrieval.positives import Layout, Positives
 from bitfold.retrieval.retriever import Retriever
 from click_log import write
+from interrupting import stopped_after
 from retrieval_log import READING, TINY, taken
 
 
@@ -151,8 +153,8 @@ def test_resumed_it_is_as_if_it_had_not_been_stopped(
 ) -> None:
     config = replace(TINY, epochs=3, patience=0, checkpoint_steps=2, **options)
     straight = retrieve(log.path, None, config, tmp_path / "straight")
-    with pytest.raises(KeyboardInterrupt):
-        retrieve(log.path, None, config, tmp_path / "run", progress=Stop(at=4))
+    with stopped_after(9, of=Trainer):
+        retrieve(log.path, None, config, tmp_path / "run")
     assert checkpoint.exists(tmp_path / "run" / "checkpoint")
     resumed = retrieve(log.path, None, config, tmp_path / "run", resume=True)
     assert weights(resumed).keys() == weights(straight).keys()
@@ -163,21 +165,9 @@ def test_resumed_it_is_as_if_it_had_not_been_stopped(
     assert not (resumed.path / "checkpoint").exists()
 
 
-class Stop:
-    """A listener that stops the training when so many epochs or parts of one were told of."""
-
-    def __init__(self, at: int) -> None:
-        self.left = at
-
-    def __call__(self, stage: str, done: int, total: int | None = None, **facts: object) -> None:
-        self.left -= stage == "ranking" or stage.startswith("epoch")
-        if self.left <= 0:
-            raise KeyboardInterrupt
-
-
 def test_what_cannot_be_resumed_is_said(log: PreparedLog, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        retrieve(log.path, None, TINY, tmp_path / "run", progress=Stop(at=2))
+    with stopped_after(7, of=Trainer):
+        retrieve(log.path, None, TINY, tmp_path / "run")
     with pytest.raises(BitfoldError, match="has not ended"):
         retrieve(log.path, None, TINY, tmp_path / "run")
     with pytest.raises(BitfoldError, match="begun with another temperature"):

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from bitfold.errors import BitfoldError
+from bitfold.retrieval import in_blocks
+from bitfold.retrieval.in_blocks import Shared
 from bitfold.retrieval.index import Approximate, Exact, build_index
-from bitfold.retrieval.losses import Shared, bpr_loss, softmax_loss
+from bitfold.retrieval.losses import bpr_loss, softmax_loss
 from bitfold.retrieval.lowbit import LowBit
 from bitfold.retrieval.measuring import overlap
 from bitfold.retrieval.memory import Memory, made, weighed
@@ -147,6 +149,49 @@ def test_what_was_taken_is_no_negative() -> None:
     first = scores[0, [0, 2, 4]].logsumexp(0) - scores[0, 0]
     others = scores[1:].logsumexp(1) - scores[[1, 2], [1, 2]]
     torch.testing.assert_close(found, (first + others.sum()) / 3)
+
+
+@pytest.mark.parametrize("scores", [1, 40, 1 << 18])
+@pytest.mark.parametrize("hardest", [0, 3])
+@pytest.mark.parametrize("further", [False, True])
+def test_blocks_change_neither_the_loss_nor_its_gradients(
+    scores: int, hardest: int, further: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against one matrix of all scores, under autograd."""
+    monkeypatch.setattr(in_blocks, "SCORES", scores)
+    leaves = [drawn(7, 4), drawn(7, 4, seed=1), drawn(9, 4, seed=2), drawn(7, 2, 4, seed=3)]
+    users, items, more, own = (each.double().requires_grad_() for each in leaves)
+    places, others = torch.tensor([4, 1, 4, 2, 5, 1, 0]), torch.arange(9)
+    q, q_more, prior = drawn(7, seed=4), drawn(9, seed=5), drawn(7, 2, seed=6)
+    taken = (torch.tensor([6, 0, 3, 3]), torch.tensor([6, 2, 15, 1]))
+    every = [users, items, more, *([own] if further else [])]
+    found = softmax_loss(
+        users,
+        items,
+        places,
+        0.5,
+        q,
+        (Shared(more, others, q_more, hardest),),
+        own if further else None,
+        taken,
+        prior if further else None,
+        0.25,
+    )
+    near = users @ items.T / 0.5 - q - 0.5 * torch.eye(7)
+    near = near.masked_fill(
+        (places[:, None] == places) & ~torch.eye(7, dtype=torch.bool), -math.inf
+    )
+    far = (users @ more.T / 0.5 - q_more).masked_fill(places[:, None] == others, -math.inf)
+    near[[0, 3], [2, 1]] = -math.inf
+    far[3, 8] = -math.inf
+    far = far.topk(hardest, dim=1).values if hardest else far
+    theirs = [(own @ users[:, :, None]).squeeze(2) / 0.5 + prior] if further else []
+    logits = torch.cat([near, far, *theirs], dim=1)
+    right = torch.nn.functional.cross_entropy(logits, torch.arange(7))
+    torch.testing.assert_close(found, right)
+    expected = torch.autograd.grad(3 * right, every)
+    for one, other in zip(torch.autograd.grad(3 * found, every), expected, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_only_the_hardest_of_the_memory_count() -> None:

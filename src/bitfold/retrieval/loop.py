@@ -21,7 +21,8 @@ from bitfold.ranking.questions import blocks
 from bitfold.ranking.scoring import Ranking
 from bitfold.retrieval import checkpoint
 from bitfold.retrieval.checkpoint import Position
-from bitfold.retrieval.losses import Shared, bpr_loss, softmax_loss
+from bitfold.retrieval.in_blocks import Shared
+from bitfold.retrieval.losses import bpr_loss, softmax_loss
 from bitfold.retrieval.measuring import item_vectors, measure, user_vectors
 from bitfold.retrieval.memory import Memory, weighed
 from bitfold.retrieval.negatives import hard, nearest, unseen

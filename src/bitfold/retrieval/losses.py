@@ -7,27 +7,9 @@ Shapes: `B` rows of a batch, each a user and an item that the user took; `N` fur
 the whole batch, `H` of each row; `D` the width.
 """
 
-from dataclasses import dataclass
-
-import torch
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class Shared:
-    """Negatives that all rows of a batch share.
-
-    Args:
-        vectors: `[N, D]`.
-        places: int64 `[N]`, which items they are of.
-        log_q: `[N]`, the log of the chance to be drawn; None where it is not corrected for.
-        hardest: take only so many of each row, the nearest; 0 takes all.
-    """
-
-    vectors: Tensor
-    places: Tensor
-    log_q: Tensor | None = None
-    hardest: int = 0
+from bitfold.retrieval.in_blocks import CrossEntropy, Scoring, Shared
 
 
 def softmax_loss(
@@ -66,30 +48,14 @@ def softmax_loss(
         >>> softmax_loss(one, one, torch.tensor([0, 1]), 1.0)  # log(1 + e**-1)
         tensor(0.3133)
     """
-    every = (Shared(items, places, log_q), *shared)
-    out = places[:, None] == torch.cat([each.places for each in every])[None, :]
+    groups = (Shared(items, places, log_q), *shared)
     if taken is not None:
-        out[taken] = True
-    out.fill_diagonal_(False)
-    parts: list[Tensor] = []
-    widths = [len(each.places) for each in every]
-    for each, hidden in zip(every, torch.split(out, widths, dim=1), strict=True):
-        found = _scores(users, each, temperature).masked_fill(hidden, -torch.inf)
-        if 0 < each.hardest < found.shape[1]:
-            found = found.topk(each.hardest, dim=1).values
-        parts.append(found)
-    if margin:
-        parts[0] = parts[0] - margin / temperature * torch.eye(len(users), device=users.device)
-    if own is not None:
-        found = (own @ users[:, :, None]).squeeze(2) / temperature
-        parts.append(found if prior is None else found + prior)
-    logits = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-    return nn.functional.cross_entropy(logits, torch.arange(len(users), device=users.device))
-
-
-def _scores(users: Tensor, others: Shared, temperature: float) -> Tensor:
-    found = (users / temperature) @ others.vectors.T
-    return found if others.log_q is None else found - others.log_q
+        order = taken[0].argsort()
+        taken = (taken[0][order], taken[1][order])
+    scoring = Scoring(groups, taken, prior, margin / temperature)
+    vectors = [group.vectors for group in groups]
+    found: Tensor = CrossEntropy.apply(scoring, users / temperature, own, *vectors)  # type: ignore[no-untyped-call]
+    return found
 
 
 def bpr_loss(users: Tensor, items: Tensor, own: Tensor, temperature: float) -> Tensor:
