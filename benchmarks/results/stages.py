@@ -102,7 +102,7 @@ def calls(board: Board, stage: str, best: Mapping[str, Sequence[str]]) -> list[C
         ]
     if stage == FAMILIES:  # one seed of all that is shown before more of any: there are many
         shown = tuple(name for name in families() if _shown(name))
-        rounds = (("1", shown, 1), ("bits", families(), 1), ("seeds", shown, board.seeds))
+        rounds = (("1", shown, 1), ("seeds", shown, board.seeds), ("bits", families(), 1))
         return [
             Call(f"{FAMILIES}-{budget}-{name}", _words(methods, (budget,), seeds, floors=False))
             for name, methods, seeds in rounds
