@@ -108,7 +108,7 @@ def test_negatives_are_unseen_and_the_nearest_are_near(log: PreparedLog) -> None
     scores = (users @ items.T).numpy()
     scores[found.has(np.arange(60)[:, None], np.arange(50)[None])] = -np.inf
     assert np.array_equal(near, np.argsort(-scores, axis=1)[:, :5])
-    picked = hard(near, np.array([3, 9]), 8, draw)
+    picked = hard(found, near, np.array([3, 9]), 8, draw)
     assert np.isin(picked[0], near[3]).all()
     assert np.isin(picked[1], near[9]).all()
 

@@ -14,6 +14,12 @@ from bitfold.errors import BitfoldError, unknown_name
 T = TypeVar("T")
 Scalar = str | int | float | bool | None
 
+MOST_WHOLE = 2**31 - 1
+"""The largest whole number of an option; a seed may be larger."""
+
+LEAST_NUMBER, MOST_NUMBER = 1.2e-38, 3e38
+"""The range of float32, which weights have, but for 0 and what is not normal."""
+
 RENAMED = {"embedding": "method"}
 """Options that had another name once: files and command lines that say it are still read."""
 
@@ -58,6 +64,39 @@ def check_choices(config: Any) -> None:
         value = getattr(config, field.name)
         if choices and value is not None and value not in choices:
             raise unknown_name(field.name, str(value), choices)
+
+
+def check_whole(config: Any, name: str, least: int, most: int = MOST_WHOLE) -> None:
+    """Raise unless an option is a whole number of a range."""
+    value = getattr(config, name)
+    right = isinstance(value, int) and not isinstance(value, bool)
+    if not right or not least <= value <= most:
+        too_large = right and value > most
+        raise BitfoldError(
+            f"{name} is out of range",
+            got=repr(value),
+            expected=f"at most {most:,}" if too_large else f"a whole number, {least} or more",
+        )
+
+
+def check_number(
+    config: Any, name: str, *, above: float | None = None, below: float | None = None
+) -> None:
+    """Raise unless an option is a number that float32 holds, 0 or more, or as is said."""
+    value = getattr(config, name)
+    right = isinstance(value, int | float) and not isinstance(value, bool)
+    # Weights are float32: what is larger is infinite there, and what is smaller is 0.
+    if right and (value == 0 or LEAST_NUMBER <= abs(value) <= MOST_NUMBER):
+        right = value >= 0 if above is None else value > above
+        if right and (below is None or value < below):
+            return
+    least = "0 or more" if above is None else f"above {above}"
+    most = "" if below is None else f", below {below}"
+    small = right and 0 < value < LEAST_NUMBER
+    held = f"; {LEAST_NUMBER:g} is the least that float32 has" if small else ""
+    raise BitfoldError(
+        f"{name} is out of range", got=repr(value), expected=f"a number {least}{most}{held}"
+    )
 
 
 def to_json(config: Any) -> dict[str, Any]:

@@ -5,9 +5,13 @@ guards against bad arguments in general catches it too.
 """
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from bitfold.terminal import printable, unsafe_letter
+
+WANTING = "allocate memory|out of memory"
 
 
 class BitfoldError(ValueError):
@@ -45,6 +49,24 @@ class BitfoldError(ValueError):
             if text is not None:
                 lines.append(f"  {word}: {printable(text, lines=True)}")
         super().__init__("\n".join(lines))
+
+
+@contextmanager
+def memory_told() -> Iterator[None]:
+    """What fails for want of memory while the block runs is told as a `BitfoldError`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        words = str(error).splitlines()[0] if str(error) else "no memory"
+        # torch raises a plain RuntimeError where the system refuses memory.
+        if not isinstance(error, MemoryError) and not re.search(WANTING, words):
+            raise
+        raise BitfoldError(
+            "there is not enough memory",
+            got=words,
+            expected="memory for one step of the work",
+            fix="lower what was asked for (the batch, the budget, sizes of layers), or free some",
+        ) from error
 
 
 class BudgetTooSmall(BitfoldError):

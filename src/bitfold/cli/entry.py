@@ -15,7 +15,7 @@ import click
 from bitfold import __version__
 from bitfold.cli.stopping import code, going_on, signals
 from bitfold.cli.streams import steady
-from bitfold.errors import BitfoldError, unknown_name
+from bitfold.errors import BitfoldError, memory_told, unknown_name
 from bitfold.progress import is_first_process
 from bitfold.remote import named
 from bitfold.terminal import printable
@@ -122,7 +122,7 @@ def _main(args: list[str]) -> int:
 def _run(args: list[str], debug: bool) -> int:
     """The exit code of one command line."""
     try:
-        with signals():
+        with signals(), memory_told():
             result = cli.main(args, prog_name="bitfold", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bitfold.config import MOST_WHOLE
 from bitfold.errors import BitfoldError, unknown_name
 
 if TYPE_CHECKING:
@@ -38,14 +39,16 @@ class RankConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "at", tuple(sorted(set(self.at))))
-        if not self.at or self.at[0] < 1:
+        if not self.at or self.at[0] < 1 or self.at[-1] > MOST_WHOLE:
             raise BitfoldError(
                 "rank_at cannot be used",
                 got=", ".join(map(str, self.at)) or "nothing",
-                expected="depths of 1 or more, such as 10,20",
+                expected=f"depths of 1 to {MOST_WHOLE:,}, such as 10,20",
             )
-        if self.users < 0:
-            raise BitfoldError("rank_users is below 0", got=self.users, expected="0 or more")
+        if not 0 <= self.users <= MOST_WHOLE:
+            raise BitfoldError(
+                "rank_users is out of range", got=self.users, expected=f"0 to {MOST_WHOLE:,}"
+            )
         if self.items not in ITEMS:
             raise unknown_name("rank_items", self.items, ITEMS)
 

@@ -97,12 +97,14 @@ def figures(ranks: Ranks, at: Sequence[int]) -> dict[str, Floats]:
     for k in at:
         inside = np.clip((k - ranks.above) / ranks.tied, 0.0, 1.0)
         out[f"recall@{k}"] = summed(inside) / ranks.relevant
-        # gains[p] is what the first p places count, up to k of them.
-        gains = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2.0, k + 2.0)))])
-        first = np.minimum(ranks.above, k)
-        last = np.minimum(ranks.above + ranks.tied, k)
+        # gains[p] is what the first p places count, up to k of them; nothing comes behind `ends`.
+        ends = ranks.above + ranks.tied
+        deep = min(k, int(max(ends.max(initial=0), ranks.relevant.max(initial=0))))
+        gains = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2.0, deep + 2.0)))])
+        first = np.minimum(ranks.above, deep)
+        last = np.minimum(ends, deep)
         gained = (gains[last] - gains[first]) / ranks.tied
-        out[f"ndcg@{k}"] = summed(gained) / gains[np.minimum(ranks.relevant, k)]
+        out[f"ndcg@{k}"] = summed(gained) / gains[np.minimum(ranks.relevant, deep)]
     out["mrr"] = _reciprocal(ranks)
     return out
 

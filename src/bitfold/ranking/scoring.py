@@ -10,7 +10,7 @@ import numpy.typing as npt
 from bitfold.data.field_map import MISSING, UNSEEN, FieldMap
 from bitfold.data.hashing import cross_ids, missing_id
 from bitfold.data.vocabulary import Vocabulary
-from bitfold.errors import BitfoldError
+from bitfold.errors import BitfoldError, Diverged
 from bitfold.progress import Progress, silent
 from bitfold.ranking.candidates import Candidates, Column, Ints, Sides, candidates
 from bitfold.ranking.config import RankConfig, check_rank
@@ -183,7 +183,7 @@ class Ranking:
     def _ranked(self, rows: npt.NDArray[Any], start: int, stop: int) -> Ranks:
         """The ranks of the scores `[stop - start, I]` of some questions."""
         if not np.isfinite(rows).all():
-            raise BitfoldError(
+            raise Diverged(
                 "the model gives scores that are no numbers",
                 got=str(rows[~np.isfinite(rows)][0]),
                 expected="finite scores",

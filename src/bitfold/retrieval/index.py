@@ -60,7 +60,7 @@ class Exact:
         return self.rows.bytes
 
     def search(self, questions: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Scores `[Q, k]` and places int64 `[Q, k]` of the items nearest to questions `[Q, D]`."""
+        """Scores and places `[Q, min(k, I)]` of the items nearest to questions `[Q, D]`."""
         count = len(self.rows.codes)
         items = self.rows.read()
         scores, places = [], []
@@ -69,7 +69,7 @@ class Exact:
             scores.append(found.values)
             places.append(found.indices)
         if not scores:
-            return torch.zeros(0, k), torch.zeros(0, k, dtype=torch.int64)
+            return torch.zeros(0, min(k, count)), torch.zeros(0, min(k, count), dtype=torch.int64)
         return torch.cat(scores), torch.cat(places)
 
 
@@ -115,6 +115,7 @@ class Approximate:
                 if code is None
                 else library.IndexIVFScalarQuantizer(coarse, width, cells, code, metric)
             )
+            made.cp.min_points_per_centroid = 1  # faiss warns of a single cell with fewer items
         rows: Any = np.ascontiguousarray(vectors.detach().float().numpy())
         with _one_thread(library):
             made.train(rows)
@@ -138,12 +139,13 @@ class Approximate:
         return len(self.content)
 
     def search(self, questions: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Scores `[Q, k]` and places int64 `[Q, k]`; a place is -1 where fewer were found."""
+        """Scores and places `[Q, min(k, I)]`; -inf and -1 where fewer were found."""
         rows: Any = np.ascontiguousarray(questions.detach().float().numpy())
         if hasattr(self.index, "hnsw"):
             self.index.hnsw.efSearch = max(self.effort, k)
         with _one_thread(faiss()):
             scores, places = self.index.search(rows, min(k, self.index.ntotal))
+        scores[places < 0] = -np.inf
         return torch.from_numpy(scores), torch.from_numpy(places)
 
 

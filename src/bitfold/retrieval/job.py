@@ -19,7 +19,7 @@ from bitfold.data.memory_log import MemoryLog
 from bitfold.data.prepared import PreparedLog
 from bitfold.data.vocabulary import Vocabulary
 from bitfold.embedding import EmbeddingCollection
-from bitfold.errors import BitfoldError, Diverged
+from bitfold.errors import BitfoldError, Diverged, memory_told
 from bitfold.files import remove_parts
 from bitfold.method.planner import plan as make_plan
 from bitfold.method.registry import plugin_files, recipe_meant
@@ -114,7 +114,7 @@ def retrieve(
         outputs.sweep(place)
         try:
             if not is_complete(place):
-                with torch.random.fork_rng(devices=[]):
+                with memory_told(), torch.random.fork_rng(devices=[]):
                     torch.manual_seed(config.seed)
                     _Job(place, asked, memory, progress or silent).run()
         except (BitfoldError, OSError) as error:
@@ -202,8 +202,10 @@ class _Job:
             **words.set,
         )
         check_memory(plan)
+        # Made before training: what cannot be ranked is refused before hours of work.
+        ranking = self._ranking(log, _measured(log), valid=False)
         model, position = self._train(log, positives, plan, stats)
-        self._finish(log, positives, model, position)
+        self._finish(log, positives, model, position, ranking)
 
     def _open_log(self) -> PreparedLog:
         """The prepared log: given, or the retriever's own."""
@@ -287,12 +289,18 @@ class _Job:
         return model, position
 
     def _finish(
-        self, log: PreparedLog, positives: Positives, model: TwoTowers, position: Position
+        self,
+        log: PreparedLog,
+        positives: Positives,
+        model: TwoTowers,
+        position: Position,
+        ranking: Ranking | None,
     ) -> None:
         """Measure, index and save the trained towers, as they serve."""
         words, collection = self.config.retrieve, _collection(model)
         served = TwoTowers(collection.serving(), model.user, model.item, model.prior).eval()
         items, users = item_vectors(served, positives), user_vectors(served, positives)
+        _check_vectors(users, items, words)
         metrics: dict[str, Any] = {}
         if words.cold == "remarnet":
             held = self._ranking(log, "valid", valid=True)
@@ -301,15 +309,13 @@ class _Job:
             metrics |= {"cold": weights.figures}
         rows = LowBit.of(items, words.index_bits)
         index = build_index(items, words.index, words.index_bits, words.index_effort)
-        part = "test" if log.rows.get("test") else "valid"
-        ranking = self._ranking(log, part, valid=False)
         if ranking is not None:
             ranked = None
             if words.cold == "remarnet":
                 ranked = among(served, positives, ranking, items)
                 metrics["by_clicks"] = by_clicks(served, positives, ranking, ranked)
             metrics |= measure(served, positives, ranking, self.progress, ranked)
-            metrics["part"] = part
+            metrics["part"] = _measured(log)
             if len(ranking.items.ids) == len(items):
                 questions, depth = asked_vectors(served, positives, ranking), max(words.rank_at)
                 found = measure_index(ranking, questions, index, depth)
@@ -350,6 +356,24 @@ class _Job:
             items=(torch.from_numpy(positives.items.ids), rows),
             users=(torch.from_numpy(positives.users), users),
             index=index,
+        )
+
+
+def _measured(log: PreparedLog) -> str:
+    """The part that the trained towers are measured on."""
+    return "test" if log.rows.get("test") else "valid"
+
+
+def _check_vectors(users: torch.Tensor, items: torch.Tensor, config: RetrieveConfig) -> None:
+    """Raise where training broke the weights in a step whose own loss did not show it."""
+    longest = items.norm(dim=1).max() * users.norm(dim=1).max()  # no score is beyond it
+    broken = not bool(longest.isfinite())
+    if broken or not bool(items[:, : config.width].any()):
+        raise Diverged(
+            "training diverged",
+            got="scores that are no numbers" if broken else "vectors of items that are all zero",
+            expected="finite ones",
+            fix=f"lower lr (now {config.lr:g})",
         )
 
 

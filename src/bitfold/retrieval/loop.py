@@ -125,10 +125,10 @@ class Trainer:
         draw = np.random.default_rng([config.seed, self.position.epoch, self.position.batch, 1])
         places, owners = positives.item[rows], positives.user[rows]
         users, items = self._vectors(rows, places, owners, draw)
-        own, negatives = self._own(owners, draw)
+        own, negatives, hidden = self._own(owners, draw)
         if config.loss == "bpr":
             assert own is not None
-            return bpr_loss(users, items, own, config.temperature)
+            return bpr_loss(users, items, own, config.temperature, hidden)
         where = torch.from_numpy(places)
         log_q = self._log_q(where)
         shared = [*self._drawn(draw), *self._remembered(items, where)]
@@ -140,6 +140,9 @@ class Trainer:
         prior = None
         if config.popularity and negatives is not None:
             prior = config.popularity * self.log_q[negatives]
+        if hidden is not None:
+            prior = torch.zeros(hidden.shape) if prior is None else prior
+            prior = prior.masked_fill(hidden, -torch.inf)
         cold = config.cold == "remarnet"
         loss = softmax_loss(
             users,
@@ -173,17 +176,26 @@ class Trainer:
         read = self.positives.layout.read(self.positives.item_columns, places, item=True)
         return self.model.items(read)
 
-    def _own(self, owners: Ints, draw: np.random.Generator) -> tuple[Tensor | None, Ints | None]:
-        """Negatives of each row, `[B, H, D]` and `[B, H]`: hard ones, and for pairs drawn ones."""
+    def _own(
+        self, owners: Ints, draw: np.random.Generator
+    ) -> tuple[Tensor | None, Ints | None, Tensor | None]:
+        """Negatives of each row: hard ones, and for pairs drawn ones.
+
+        Returns:
+            Vectors `[B, H, D]`, places `[B, H]`, and which are none, bool `[B, H]`: where a user
+            took nearly all items, taken ones are among what is drawn.
+        """
         found = []
         if self.config.loss == "bpr":
             found.append(unseen(self.positives, owners, max(self.config.sampled, 1), draw))
         if self.near is not None:
-            found.append(hard(self.near, owners, self.config.hard, draw))
+            found.append(hard(self.positives, self.near, owners, self.config.hard, draw))
         if not found:
-            return None, None
+            return None, None, None
         places = np.concatenate(found, axis=1)
-        return self._items(places.reshape(-1)).reshape(*places.shape, -1), places
+        taken = self.positives.has(owners[:, None], places)
+        hidden = torch.from_numpy(taken) if taken.any() else None
+        return self._items(places.reshape(-1)).reshape(*places.shape, -1), places, hidden
 
     def _drawn(self, draw: np.random.Generator) -> list[Shared]:
         """Items drawn alike, for the whole batch."""

@@ -58,7 +58,9 @@ def softmax_loss(
     return found
 
 
-def bpr_loss(users: Tensor, items: Tensor, own: Tensor, temperature: float) -> Tensor:
+def bpr_loss(
+    users: Tensor, items: Tensor, own: Tensor, temperature: float, hidden: Tensor | None = None
+) -> Tensor:
     """Mean of `-log sigmoid((u . v - u . w) / temperature)` over each row's negatives w.
 
     Args:
@@ -66,6 +68,7 @@ def bpr_loss(users: Tensor, items: Tensor, own: Tensor, temperature: float) -> T
         items: `[B, D]`.
         own: `[B, H, D]`.
         temperature: what scores are divided by.
+        hidden: bool `[B, H]`, which of `own` are no negatives; None: all are.
 
     Example:
         >>> one = torch.ones(1, 1)
@@ -73,4 +76,7 @@ def bpr_loss(users: Tensor, items: Tensor, own: Tensor, temperature: float) -> T
         tensor(0.6931)
     """
     better = (users * items).sum(1, keepdim=True) - (own @ users[:, :, None]).squeeze(2)
-    return nn.functional.softplus(-better / temperature).mean()
+    losses = nn.functional.softplus(-better / temperature)
+    if hidden is None:
+        return losses.mean()
+    return losses.masked_fill(hidden, 0.0).sum() / (~hidden).sum().clamp_min(1)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bitfold.errors import BitfoldError
+
 
 @dataclass(frozen=True)
 class LowBit:
@@ -34,12 +36,23 @@ class LowBit:
 
     @classmethod
     def of(cls, vectors: Tensor, bits: int) -> "LowBit":
-        """Round rows `[I, D]` to so many bits."""
+        """Round rows `[I, D]` to so many bits.
+
+        Raises:
+            BitfoldError: numbers so large that float16 has no step for them.
+        """
         vectors = vectors.detach().float()
         if bits == 32:
             return cls(vectors.clone(), torch.zeros(0, dtype=torch.float16), vectors.shape[1], 32)
         most = 2 ** (bits - 1) - 1
         steps = (vectors.abs().amax(1) / most).half()
+        if not bool(steps.isfinite().all()):
+            raise BitfoldError(
+                f"vectors cannot be kept in {bits} bits",
+                got=f"a number of size {float(vectors.abs().max()):g}",
+                expected=f"{most * torch.finfo(torch.float16).max:,.0f} at most",
+                fix="train with a lower lr or with --similarity cosine, or say --index-bits 32",
+            )
         # A row of zeros, or so small that float16 has no step for it, is zero.
         divisor = torch.where(steps > 0, steps.float(), torch.ones(()))
         codes = (vectors / divisor[:, None]).round().clamp(-most, most) * (steps > 0)[:, None]

@@ -19,7 +19,10 @@ SCORES = 1 << 24  # scores that are held at once
 
 
 def unseen(positives: Positives, users: Ints, count: int, draw: np.random.Generator) -> Ints:
-    """Items that users did not take, drawn alike: int64 `[n, count]`."""
+    """Items that users did not take, drawn alike: int64 `[n, count]`.
+
+    Of a user who took nearly all, some are taken ones.
+    """
     size = len(positives.items.ids)
     found = draw.integers(0, size, (len(users), count))
     for _ in range(TRIES):
@@ -58,8 +61,19 @@ def nearest(
     return out
 
 
-def hard(near: npt.NDArray[np.int32], users: Ints, count: int, draw: np.random.Generator) -> Ints:
-    """`count` of each user's nearest items, drawn alike: int64 `[n, count]`."""
-    which = draw.integers(0, near.shape[1], (len(users), count))
+def hard(
+    positives: Positives,
+    near: npt.NDArray[np.int32],
+    users: Ints,
+    count: int,
+    draw: np.random.Generator,
+) -> Ints:
+    """`count` of each user's nearest items, drawn alike from those not taken: int64 `[n, count]`.
+
+    Of a user who took all items they are taken ones.
+    """
+    taken = positives.starts[users + 1] - positives.starts[users]
+    room = np.clip(len(positives.items.ids) - taken, 1, near.shape[1])
+    which = draw.integers(0, room[:, None], (len(users), count))
     found: Any = near[users[:, None], which]
     return np.asarray(found, np.int64)

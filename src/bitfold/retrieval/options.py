@@ -1,9 +1,8 @@
 """The options that say how two towers are trained, indexed and measured."""
 
 from dataclasses import dataclass
-from typing import Any
 
-from bitfold.config import check_choices, option
+from bitfold.config import MOST_WHOLE, check_choices, check_number, check_whole, option
 from bitfold.errors import BitfoldError, unknown_name
 from bitfold.ranking.config import ITEMS, RankConfig
 from bitfold.runs.options import MOST_SEED, OPTIMIZERS, ROW_OPTIMIZERS, SAME, TrainConfig
@@ -189,16 +188,13 @@ class RetrieveConfig:
     def __post_init__(self) -> None:
         check_choices(self)
         for name in ("width", "epochs", "batch_size", "memory_size", "hard_depth", "index_effort"):
-            self._whole(name, 1)
+            check_whole(self, name, 1)
         for name in ("history", "sampled", "hard", "memory_hardest", "memory_after", "patience",
-                     "valid_users", "seed", "checkpoint_steps"):  # fmt: skip
-            self._whole(name, 0)
-        if self.seed > MOST_SEED:
-            raise BitfoldError(
-                "seed is out of range", got=self.seed, expected=f"at most {MOST_SEED:,}"
-            )
+                     "valid_users", "checkpoint_steps"):  # fmt: skip
+            check_whole(self, name, 0)
+        check_whole(self, "seed", 0, MOST_SEED)
         for name in ("temperature", "lr", "noise"):
-            self._number(name, above=True)
+            check_number(self, name, above=0)
         for name in (
             "correction",
             "popularity",
@@ -211,14 +207,14 @@ class RetrieveConfig:
             "margin",
             "relation",
         ):
-            self._number(name)
+            check_number(self, name)
         if self.lr_end > 1:
             raise BitfoldError("lr_end is out of range", got=self.lr_end, expected="0 to 1")
-        if self.dropout >= 1 or any(size < 1 for size in self.hidden):
+        if self.dropout >= 1 or any(not 1 <= size <= MOST_WHOLE for size in self.hidden):
             raise BitfoldError(
                 "the towers' network cannot be built",
                 got=f"hidden {self.hidden}, dropout {self.dropout}",
-                expected="layers of 1 or more units, a dropout below 1",
+                expected=f"layers of 1 to {MOST_WHOLE:,} units, a dropout below 1",
             )
         if self.index_bits not in BITS:
             raise unknown_name("index_bits", str(self.index_bits), map(str, BITS))
@@ -246,24 +242,6 @@ class RetrieveConfig:
         budget: object = self.budget
         if budget is not None:
             object.__setattr__(self, "budget", str(budget))
-
-    def _whole(self, name: str, least: int) -> None:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise BitfoldError(
-                f"{name} is out of range",
-                got=repr(value),
-                expected=f"a whole number, {least} or more",
-            )
-
-    def _number(self, name: str, *, above: bool = False) -> None:
-        value: Any = getattr(self, name)
-        right = isinstance(value, int | float) and not isinstance(value, bool)
-        if not right or not (value > 0 if above else value >= 0) or value > 3e38:
-            least = "above 0" if above else "0 or more"
-            raise BitfoldError(
-                f"{name} is out of range", got=repr(value), expected=f"a number {least}"
-            )
 
     def ranking(self, field: str, *, valid: bool = False) -> RankConfig:
         """What is ranked: in the test part, or after an epoch."""

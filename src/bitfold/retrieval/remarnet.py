@@ -83,9 +83,14 @@ class Heads:
     @classmethod
     @torch.no_grad()
     def of(cls, model: TwoTowers, positives: Positives) -> "Heads":
-        """As the towers are now."""
-        made = prototypes(user_vectors(model, positives), positives, unit=model.user.unit)
-        return cls(item_vectors(model, positives), made, clicks(positives))
+        """As the towers are now.
+
+        Where vectors have a prior of popularity as one more number, a prototype has its item's.
+        """
+        users, items = user_vectors(model, positives), item_vectors(model, positives)
+        width = users.shape[1] - bool(model.prior)
+        made = prototypes(users[:, :width], positives, unit=model.user.unit)
+        return cls(items, torch.cat([made, items[:, width:]], dim=1), clicks(positives))
 
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
         """The mean item `[D]`, and what each head has beside its mean, `[I, D]` each."""

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bitfold.config import MOST_WHOLE
+from bitfold.data.cells import dense_id
 from bitfold.data.hashing import hash_values
 from bitfold.errors import BitfoldError
 from bitfold.planning.plan import Plan
@@ -67,14 +69,21 @@ class Retriever:
 
         Returns:
             Ids of items int64 `[Q, k]`, as `ids_of` gives them, -1 where fewer were found; and
-            scores float32 `[Q, k]`.
+            scores float32 `[Q, k]`, -inf there. With k above the number of items, so many columns
+            as there are items.
 
         Raises:
-            BitfoldError: a user that training does not know, naming the first; or no k.
+            BitfoldError: a user that training does not know, naming the first; a text in place of
+                a list; or a k that cannot be.
         """
-        if k < 1:
-            raise BitfoldError("k is too small", got=k, expected="1 or more")
-        scores, places = self.index.search(self.vectors_of(users), k)
+        whole = isinstance(k, int | np.integer) and not isinstance(k, bool)
+        if not whole or not 1 <= k <= MOST_WHOLE:
+            raise BitfoldError(
+                "k is too small" if whole and k < 1 else "k cannot be",
+                got=repr(k),
+                expected=f"a whole number, 1 to {MOST_WHOLE:,}",
+            )
+        scores, places = self.index.search(self.vectors_of(users), int(k))
         ids = torch.where(places >= 0, self.item_ids[places.clamp_min(0)], -1)
         return ids.numpy(), scores.numpy()
 
@@ -84,6 +93,7 @@ class Retriever:
         Raises:
             BitfoldError: a user that it does not know, naming the first.
         """
+        users = _listed(users)
         hashed = torch.from_numpy(self._hashed(users))
         place = torch.searchsorted(self.user_ids, hashed).clamp_max(len(self.user_ids) - 1)
         unknown = (self.user_ids[place] != hashed).nonzero().flatten()
@@ -100,11 +110,12 @@ class Retriever:
 
         With them, what `search` found is told in your own values.
         """
-        layout = self.layout
-        ids = self._hashed(items)
+        layout, items = self.layout, _listed(items)
         if layout.schema.config.ids == "dense":
-            ids = np.asarray(items, np.int64)
-        elif layout.schema.vocabulary is not None:
+            ids = np.array([_dense(item) for item in items], np.int64)
+            return np.where(np.isin(ids, self.item_ids.numpy()), ids, -1)
+        ids = self._hashed(items)
+        if layout.schema.vocabulary is not None:
             fmap = layout.schema.vocabulary.maps[layout.schema.field_names.index(layout.item)]
             assert fmap is not None
             ids = fmap.apply(ids)
@@ -117,3 +128,23 @@ class Retriever:
     def __repr__(self) -> str:
         users, items = len(self.user_ids), len(self.item_ids)
         return f"Retriever({self.plan.method}, {users:,} users, {items:,} items)"
+
+
+def _listed(values: Sequence[Any]) -> list[Any]:
+    """Values as a list; a text alone would be one value a letter."""
+    if isinstance(values, str | bytes):
+        raise BitfoldError(
+            "one value was given where several are read",
+            got=repr(values),
+            expected="a list of values",
+            fix=f"say [{values!r}]",
+        )
+    return list(values)
+
+
+def _dense(item: Any) -> int:
+    """The number of an item whose ids are numbers; -1 for what is none."""
+    try:
+        return dense_id(item)
+    except BitfoldError:
+        return -1

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from bitfold.config import check_choices, option
+from bitfold.config import MOST_WHOLE, check_choices, check_number, check_whole, option
 from bitfold.errors import BitfoldError
 from bitfold.ranking.config import ITEMS, RankConfig
 
@@ -142,52 +142,27 @@ class TrainConfig:
                 "hidden cannot be read", got=repr(self.hidden), expected="sizes such as 256,128"
             ) from None
         object.__setattr__(self, "hidden", sizes)
-        if any(size < 1 for size in sizes):
+        if any(not 1 <= size <= MOST_WHOLE for size in sizes):
             raise BitfoldError(
-                "a hidden layer has no units", got=sizes, expected="sizes of 1 or more"
+                "a hidden layer cannot be built",
+                got=sizes,
+                expected=f"sizes of 1 to {MOST_WHOLE:,}",
             )
         for name in ("width", "embedding_sets", "epochs", "batch_size", "devices", "log_steps"):
-            self._whole(name, 1)
-        for name in ("patience", "seed", "checkpoint_steps"):
-            self._whole(name, 0)
-        if self.seed > MOST_SEED:
-            raise BitfoldError(
-                "seed is out of range", got=self.seed, expected=f"at most {MOST_SEED:,}"
-            )
-        self._number("lr", above=0)
+            check_whole(self, name, 1)
+        for name in ("patience", "checkpoint_steps"):
+            check_whole(self, name, 0)
+        check_whole(self, "seed", 0, MOST_SEED)
+        check_number(self, "lr", above=0)
         if self.embedding_lr is not None:
-            self._number("embedding_lr", above=0)
-        self._number("weight_decay")
-        self._number("embedding_decay")
-        self._number("dropout", below=1)
+            check_number(self, "embedding_lr", above=0)
+        check_number(self, "weight_decay")
+        check_number(self, "embedding_decay")
+        check_number(self, "dropout", below=1)
         _ = self.ranking or RankConfig("", self.rank_at, users=self.rank_users)
         budget: object = self.budget
         if budget is not None:
             object.__setattr__(self, "budget", str(budget))
-
-    def _whole(self, name: str, least: int) -> None:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise BitfoldError(
-                f"{name} is out of range",
-                got=repr(value),
-                expected=f"a whole number, {least} or more",
-            )
-
-    def _number(self, name: str, *, above: float | None = None, below: float | None = None) -> None:
-        value: Any = getattr(self, name)
-        right = isinstance(value, int | float) and not isinstance(value, bool)
-        # The largest number of float32, which the weights have; a whole number may be larger still.
-        if right and abs(value) <= 3e38:
-            right = value >= 0 if above is None else value > above
-            right = right and (below is None or value < below)
-            if right:
-                return
-        least = "0 or more" if above is None else f"above {above}"
-        most = "" if below is None else f", below {below}"
-        raise BitfoldError(
-            f"{name} is out of range", got=repr(value), expected=f"a number {least}{most}"
-        )
 
     @property
     def ranking(self) -> RankConfig | None:

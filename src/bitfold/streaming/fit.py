@@ -18,7 +18,7 @@ import msgspec
 from bitfold.data.config import DataConfig
 from bitfold.data.memory_log import MemoryLog
 from bitfold.data.prepare import describe_inputs
-from bitfold.errors import BitfoldError, Diverged
+from bitfold.errors import BitfoldError, Diverged, memory_told
 from bitfold.method.registry import plugin_files
 from bitfold.notes import note
 from bitfold.outputs import Work
@@ -152,7 +152,8 @@ def stream(
         try:
             if not is_complete(work.folder):
                 fabric = make_fabric(train)
-                StreamJob(work.folder, options, config, record, paths, fabric, tell).run()
+                with memory_told():
+                    StreamJob(work.folder, options, config, record, paths, fabric, tell).run()
         except (BitfoldError, OSError) as error:
             _give_up(work, error)
             raise

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitfold.data.config import DataConfig
 from bitfold.data.memory_log import MemoryLog
-from bitfold.errors import BitfoldError, Diverged
+from bitfold.errors import BitfoldError, Diverged, memory_told
 from bitfold.outputs import Work
 from bitfold.progress import Progress, silent
 from bitfold.runs import folder as runs
@@ -121,7 +121,7 @@ def train(
         fabric = make_fabric(config.train)
         check_beside(config, fabric.world_size)
         memory = data_paths if isinstance(data_paths, MemoryLog) else None
-        with together(fabric):
+        with together(fabric), memory_told():
             teaching = Teaching.of(config, fabric)
             if group is None:  # the processes that were started just now have asked for it
                 fabric.broadcast(config)
@@ -155,7 +155,7 @@ def _early_group(words: TrainConfig | None) -> Iterator["Fabric | None"]:
         return
     words = words or TrainConfig()
     fabric = make_fabric(replace(words, devices=agreed(words.devices)))
-    with together(fabric):
+    with together(fabric), memory_told():
         yield fabric
 
 
@@ -181,7 +181,7 @@ def _train(
             folder.sweep(work.folder)
         place = Path(fabric.broadcast(str(work.folder if work else "")))
         try:
-            with together(fabric):
+            with together(fabric), memory_told():
                 if not is_complete(place):
                     Job(
                         place, config, base, fabric, tell, memory, floors, out.name,
