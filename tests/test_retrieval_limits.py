@@ -185,7 +185,7 @@ def test_a_text_alone_is_no_list(trained: Retriever, users: Any) -> None:
 
 @pytest.mark.parametrize("k", [0, -1, 2.5, True, "5", 2**31])
 def test_depths_that_cannot_be(trained: Retriever, k: Any) -> None:
-    with pytest.raises(BitfoldError, match="k is too small|k cannot be"):
+    with pytest.raises(BitfoldError, match=r"k is too small|k cannot be"):
         trained.search(["u1"], k)
 
 

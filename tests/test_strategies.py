@@ -57,6 +57,35 @@ def test_rows_are_counted_to_the_byte() -> None:
     assert weighted.row_bytes == 3 * (8 + 1 + 4) + 8
 
 
+def test_a_share_below_a_row_is_kept_over_steps() -> None:
+    kept = reservoir(100, share=0.2)
+    kept.seen.fill_(100)
+    assert sum(kept.drawn(2, step) for step in range(1000)) == 500
+    assert [kept.drawn(40, step) for step in range(5)] == [10] * 5
+
+
+def test_a_refusal_leaves_no_folder_of_strategies(log: Path, tmp_path: Path) -> None:
+    words = ["stream", str(log), "--label", "clicked", "--fields", "user,item", "--time", "time"]
+    words += ["--method", "hash", "--strategies", "finetune,replay", "--out", str(tmp_path / "all")]
+    done = command(*words, "--budget", "1B")
+    assert done.code == 2
+    assert not (tmp_path / "all").exists(), done.err
+    (tmp_path / "all").write_text("mine")
+    assert "is no folder" in command(*words, "--budget", "1KiB").err
+    assert (tmp_path / "all").read_text() == "mine"
+
+
+def test_strategies_go_on_from_whichever_began(log: Path, tmp_path: Path) -> None:
+    out = tmp_path / "all"
+    with stopped_after(7):
+        stream(log, out / "replay", **READ, **HOW, strategy="replay")
+    alone = command("stream", "--resume", "--out", str(out))
+    assert "say --strategies replay" in alone.err
+    command("stream", "--resume", "--strategies", "finetune,replay", "--out", str(out))
+    for name in ("finetune", "replay"):
+        assert len(read(out / name).courses[0].lines) == 4
+
+
 def test_kept_rows_stay_whole() -> None:
     kept = reservoir(16)
     for first in (0, 40, 80):

@@ -250,6 +250,64 @@ def test_bad_input(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     assert (tmp_path / "run").exists() == ("window" in change and change["window"] == "1s")
 
 
+def test_rows_in_memory_that_are_none() -> None:
+    with pytest.raises(BitfoldError, match="the log has no rows"):
+        stream({name: [] for name in rows_of(days=1)}, **READ, **SMALL)
+
+
+def test_numbers_may_be_missing_from_a_later_window() -> None:
+    """Their buckets are those of the first one."""
+    rows = rows_of(days=3)
+    rows["price"] = [None if 160 <= row < 320 else row % 17 for row in range(480)]
+    options = {"numeric": "price", "numeric_transform": "buckets:4"}
+    found = stream(rows, **READ, **SMALL, **options)
+    assert [line.auc is not None for line in found.course.lines] == [False, True, True]
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for day in (1, 2):
+        (tmp_path / f"day={day}").mkdir()
+        write_csv(tmp_path / f"day={day}" / "part.csv", rows_of(days=1, seed=day))
+    write_csv(tmp_path / "day=2" / "new\nline.csv", rows_of(days=1, seed=3))
+    paths = [tmp_path / "day=1" / "part.csv", *sorted((tmp_path / "day=2").iterdir())[::-1]]
+    found = stream(paths, **READ | {"time": None}, **SMALL, window="file")
+    names = [line.window for line in found.course.lines]
+    assert names[:2] == ["day=1/part.csv", "day=2/part.csv"]
+    assert names[2].startswith("day=2/new")
+    assert "\n" not in names[2]
+
+
+def test_only_one_class_in_every_window(tmp_path: Path) -> None:
+    rows = rows_of(days=2) | {"clicked": [1] * 320}
+    done = command(
+        "stream", str(write_csv(tmp_path / "log.csv", rows)), "--label", "clicked", "--fields",
+        "user,item", "--time", "time", "--method", "hash", "--budget", "4KiB", "--width", "4",
+        "--out", str(tmp_path / "run"),
+    )  # fmt: skip
+    assert "no window has an AUC: each is of one class; log loss 0." in done.out
+    assert read(tmp_path / "run").courses[0].lines[1].constant_logloss == 0
+    assert "-0.0" not in (tmp_path / "run" / "stream.json").read_text()
+
+
+def test_what_a_stopped_stream_has_lost_is_named(log: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with stopped_after(12):
+        stream(log, out, **READ, **SMALL)
+    with pytest.raises(BitfoldError, match="another passes"):
+        stream(log, out, resume=True, **READ, **SMALL, passes=2)
+    kept = {name: (out / name).read_bytes() for name in ("stream.json", "config.json")}
+    (out / "stream.json").write_bytes(kept["stream.json"][:300])
+    with pytest.raises(BitfoldError, match=r"begin anew with --force"):
+        stream(log, out, resume=True, **READ, **SMALL)
+    (out / "stream.json").unlink()
+    with pytest.raises(BitfoldError, match=r"put stream.json back, or begin anew"):
+        stream(log, out, resume=True, **READ, **SMALL)
+    (out / "stream.json").write_bytes(kept["stream.json"])
+    (out / "config.json").unlink()
+    with pytest.raises(BitfoldError, match=r"no config.json(?s:.)*begin anew with --force"):
+        stream(log, out, resume=True, **READ, **SMALL)
+
+
 def test_a_method_of_two_phases_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from bitfold.method.base import Phase
     from bitfold.method.hash import Hash

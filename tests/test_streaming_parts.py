@@ -21,7 +21,7 @@ from bitfold.pool.moved import RowMove
 from bitfold.report.look import NARROW, SLIDE, WIDE
 from bitfold.report.stream_charts import Streams, auc, churn, new_ids, sizes
 from bitfold.streaming.clock import Clock, number_of, span_of
-from bitfold.streaming.config import WHOLE, WindowRule, parse_window
+from bitfold.streaming.config import WHOLE, StreamConfig, WindowRule, parse_window
 from bitfold.streaming.cutting import Cutter
 from bitfold.streaming.record import Course, Line
 from bitfold.streaming.seen import Newness, Seen, filter_bytes
@@ -265,3 +265,29 @@ def test_charts_without_figures_are_left_out() -> None:
 
 def test_the_rule_of_a_window_is_plain() -> None:
     assert parse_window("1d@first") == WindowRule("time", DAY, None)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[5e11, 5e11 + 1], [1e17], [1e30, 1e30], [0.0, 100.0, 1e300], [20240131, 20240132, 20240201]],
+)
+def test_numbers_that_are_no_moments_are_refused(values: list[float]) -> None:
+    with pytest.raises(BitfoldError, match="is no moment") as raised:
+        Clock("t").read(Rows(pl.DataFrame({"t": values}), Path("log"), 7))
+    bad = next((row for row, each in enumerate(values) if each > 1e11), 1)
+    assert f"in row {7 + bad + 1} of log" in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["99999999999999999999r", str(2**62) + "r"])
+def test_windows_of_more_rows_than_are_counted(text: str) -> None:
+    with pytest.raises(BitfoldError, match="window cannot be read"):
+        parse_window(text)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("replay_rows", 10**20), ("expand_every", 10**24), ("passes", 2**31), ("expand_heads", 10**8)],
+)
+def test_options_beyond_any_use(option: str, value: int) -> None:
+    with pytest.raises(BitfoldError, match=f"{option} is out of range"):
+        StreamConfig(**{option: value})  # type: ignore[arg-type]

@@ -58,8 +58,7 @@ def stream(
 
     known = [name for kind in KINDS for name in options_of(kind)]
     names = None if strategies is None else names_of(strategies, given.get("strategy"))
-    place = out if names is None else str(Path(out) / names[0])
-    saved, paths = _saved(place, known) if resume else ({}, ())
+    saved, paths = _saved(out, names, known) if resume else ({}, ())
     file = saved | file_options(config_file, known)
     file = {name: value for name, value in file.items() if name not in WITHOUT}
     data = data or paths
@@ -90,8 +89,27 @@ def stream(
     )
 
 
-def _saved(out: str, known: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """What the stream to resume was begun with, and its log."""
+def _saved(
+    out: str, names: Sequence[str] | None, known: Sequence[str]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What the stream to resume, or the first of some strategies, was begun with; and its log."""
+    from bitfold.streaming.several import runs_in
+
+    if names is not None:
+        said = (_begun_with(str(Path(out) / name), known) for name in names)
+        return next((found for found in said if found[1]), ({}, ()))
+    found = _begun_with(out, known)
+    if not found[1] and (several := runs_in(Path(out))):
+        raise BitfoldError(
+            f"{out} has a stream of each strategy",
+            got=", ".join(path.name for path in several),
+            expected="one stream",
+            fix=f"say --strategies {','.join(path.name for path in several)}",
+        )
+    return found
+
+
+def _begun_with(out: str, known: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
     from bitfold.runs.manifest import CONFIG
     from bitfold.streaming.expand import without_heads
     from bitfold.streaming.folder import begun
@@ -137,8 +155,10 @@ def _figures(line: Line) -> list[str]:
 
 def _told(course: Course) -> list[str]:
     """What the whole came to."""
-    if course.auc is None or course.logloss is None or course.most_bytes is None:
+    if course.logloss is None or course.most_bytes is None:
         return ["no window was scored: a stream needs two, with clicks and without"]
+    if course.auc is None:
+        return [f"no window has an AUC: each is of one class; log loss {course.logloss:.4f}"]
     budget = "" if course.budget_bytes is None else f" of a budget of {course.budget_bytes:,}"
     held = "in all" if course.memory == "aligned" else "to serve"
     return [

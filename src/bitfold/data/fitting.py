@@ -116,6 +116,8 @@ class NumericFit:
     def edges(self, buckets: int) -> tuple[float, ...]:
         """The bounds between quantile buckets; fewer where values repeat."""
         values = self.sample.sorted()
+        if not len(values):  # a window without a value; its schema is that of the first
+            return ()
         place = np.arange(1, buckets) * len(values) // buckets
         bounds = np.unique(values[place])
         # A bound at the least value would leave the first bucket empty.

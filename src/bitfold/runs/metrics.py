@@ -162,7 +162,7 @@ def constant_logloss(labels: Any, weights: Any = None) -> float:
     if total <= 0:
         return math.nan
     shares = np.array([rest, clicks]) / total
-    return float(-(shares * np.log(np.where(shares > 0, shares, 1.0))).sum())
+    return float(-(shares * np.log(np.where(shares > 0, shares, 1.0))).sum()) + 0.0  # not -0.0
 
 
 def calibration(labels: Any, predictions: Any, weights: Any = None) -> float:

@@ -15,6 +15,7 @@ from bitfold.streaming.config import WindowRule
 Seconds = npt.NDArray[np.float64]
 
 _FIRST = 631_152_000.0  # 1990, in seconds: what is less counts from a beginning of its own
+_LAST = 253_402_300_799.0  # the end of the year 9999
 _DAY = 86_400
 
 
@@ -63,6 +64,7 @@ class Clock:
             self._spelt = next((way for way in ways if way(found) is not None), None)
             self._first = False
         if self._spelt is None:
+            self._check(rows, found)
             return found
         seconds = self._spelt(found)
         if seconds is None:
@@ -73,6 +75,29 @@ class Clock:
                 expected="one spelling: such as 20240131, or 2024-01-31T10:00:00",
             )
         return seconds
+
+    def _check(self, rows: Rows, found: Seconds) -> None:
+        """Raise where a number is no moment, and no seconds of a counter either."""
+        wrong = np.flatnonzero(~(np.abs(found) <= _LAST))
+        if len(wrong):
+            raise self._no_moment(rows, int(wrong[0]), "seconds, milliseconds or finer since 1970")
+        # Numbers most of which spell dates are dates; a counter's are dates now and then.
+        like = (found >= 1990_01_01) & (found < 2100_01_01)
+        if len(found) and bool(like.all()):
+            no_date = np.array(
+                [_dates(found[[row]]) is None for row in range(min(len(found), 1000))]
+            )
+            if 0 < no_date.sum() <= len(no_date) // 2:
+                raise self._no_moment(rows, int(no_date.argmax()), "dates, as most others spell")
+
+    def _no_moment(self, rows: Rows, row: int, expected: str) -> BitfoldError:
+        value = rows.frame[self._column][row]
+        return BitfoldError(
+            f"a time in column {self._column!r} is no moment",
+            got=f"{value!r} in row {rows.first + row + 1:,} of {rows.path}",
+            expected=expected,
+            fix="check the column, and in which unit it counts",
+        )
 
 
 def _hours_short(found: Seconds) -> Seconds | None:

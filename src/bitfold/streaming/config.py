@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bitfold.config import check_choices, option, to_json
+from bitfold.config import check_choices, check_whole, option, to_json
 from bitfold.data.config import DataConfig
 from bitfold.data.formats import with_defaults
 from bitfold.errors import BitfoldError
@@ -22,6 +22,7 @@ NOT_READING = ("split", "ids", "min_count", "negatives", "negatives_by", "negati
 WITHOUT = (*NOT_TRAINING, *NOT_READING)
 """Options of training and reading that a stream does not have."""
 
+MOST_HEADS = 1000
 STRATEGIES = ("finetune", "replay", "expand")
 MEMORIES = ("model", "aligned")
 
@@ -66,7 +67,7 @@ def parse_window(text: str) -> WindowRule:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]+)", said.removesuffix(FIRST))
     number = float(match.group(1)) if match else 0.0
     unit = match.group(2) if match else ""
-    if unit == "r" and not early and number >= 1 and number.is_integer():
+    if unit == "r" and not early and 1 <= number < 2**62 and number.is_integer():
         return WindowRule("rows", int(number))
     seconds = number * UNITS.get(unit, 0)
     if not 1 <= seconds < 1e10:
@@ -115,13 +116,9 @@ class StreamConfig:
     def __post_init__(self) -> None:
         _ = self.rule
         check_choices(self)
-        least = {"passes": 1, "replay_rows": 1, "expand_every": 1, "expand_heads": 2}
-        for name, lowest in least.items():
-            value: Any = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-                raise BitfoldError(
-                    f"{name} is out of range", got=repr(value), expected=f"{lowest} or more"
-                )
+        for name in ("passes", "replay_rows", "expand_every"):
+            check_whole(self, name, 1)
+        check_whole(self, "expand_heads", 2, MOST_HEADS)
         share: Any = self.replay_share
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
             raise BitfoldError(

@@ -1,5 +1,6 @@
 """The raw rows of a log, window by window: one window is on the disk, one chunk in memory."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from bitfold.data.spill import append_frame, each_frame
 from bitfold.errors import BitfoldError
 from bitfold.streaming.clock import Clock, Seconds, Span, number_of, span_of
 from bitfold.streaming.config import WindowRule
+from bitfold.terminal import printable
 
 MOST_EMPTY = 1000
 """Windows without a row between two that have some; more, and the window is a wrong one."""
@@ -56,7 +58,7 @@ class WindowLog(MemoryLog):
     def fingerprint(self, config: DataConfig) -> str:
         """Which rows they are."""
         path, first, _ = self._pieces[0]
-        return f"{self.rows} rows from row {first + 1} of {path.name}"
+        return f"{self.rows} rows from row {first + 1} of {printable(path.name)}"
 
     @staticmethod
     def _none(*given: Any) -> Iterator[Any]:
@@ -96,6 +98,7 @@ class Cutter:
         self._files: dict[Path, int] = {}
         if rule.kind == "file":
             self._files = _numbered(paths, config)
+        self._titles = _titles(list(self._files))
         self._first: int | None = None
         self._row = 0  # of the whole log
         self._latest = -np.inf  # of the windows before this one
@@ -134,6 +137,8 @@ class Cutter:
                 if log is not None:
                     log.add(part)
             done = chunk.done
+        if open_number < 0:
+            raise BitfoldError("the log has no rows", got="no window", expected="at least one row")
         yield Cut(self._span(open_number), rows, log, done)
         yield from self._empty(open_number, self._end(open_number), done)
         self._spill.unlink(missing_ok=True)
@@ -195,7 +200,7 @@ class Cutter:
             size = int(self._rule.size)
             return Span(number, f"rows {number * size + 1:,} to {(number + 1) * size:,}")
         at = number + (self._first or 0)
-        return Span(number, next(path.name for path, each in self._files.items() if each == at))
+        return Span(number, self._titles[at])
 
     def _empty(self, last: int, following: int, done: int) -> Iterator[Cut]:
         """The windows without a row between two others."""
@@ -212,6 +217,22 @@ class Cutter:
     def _end(self, last: int) -> int:
         """The number after the last window: files without a row count."""
         return len(self._files) - (self._first or 0) if self._files else last + 1
+
+
+def _titles(files: Sequence[Path]) -> list[str]:
+    """What the windows of files are called: their names, or paths where names repeat.
+
+    Example:
+        >>> _titles([Path("log/a.csv"), Path("log/b.csv")])
+        ['a.csv', 'b.csv']
+        >>> _titles([Path("log/day=1/part.csv"), Path("log/day=2/part.csv")])
+        ['day=1/part.csv', 'day=2/part.csv']
+    """
+    names = [path.name for path in files]
+    if len(set(names)) < len(names):
+        above = Path(os.path.commonpath([path.parent for path in files]))
+        names = [str(path.relative_to(above)) for path in files]
+    return [printable(name) for name in names]
 
 
 def _runs(numbers: Numbers) -> list[tuple[int, int, int]]:

@@ -158,7 +158,7 @@ def stream(
             _give_up(work, error)
             raise
         _draw(page, work.folder, out)
-        trainings.tidy(work.folder, keep_log=train.keep_log)
+        trainings.tidy(work.folder, keep_log=options.train.keep_log)
         work.finish()
     return _finished(out)
 

@@ -7,10 +7,12 @@ from bitfold import outputs
 from bitfold.errors import BitfoldError
 from bitfold.outputs import Work
 from bitfold.runs.config import RunConfig
-from bitfold.runs.manifest import LOG, RUN, is_complete
+from bitfold.runs.manifest import CONFIG, LOG, RUN, is_complete
 from bitfold.streaming.record import FILE, Record, read
 from bitfold.streaming.windows import other_log
 from bitfold.training import folder as trainings
+
+ANEW = "begin anew with --force"
 
 
 def claim(
@@ -40,13 +42,21 @@ def begun(out: Path) -> tuple[RunConfig, Record] | None:
     place = trainings.under_way(out)
     config = trainings.read_config(place)
     if config is None:
+        if (place / FILE).is_file():
+            raise BitfoldError(
+                f"{out} lacks a file",
+                got=f"no {CONFIG}",
+                expected=f"{CONFIG} beside {FILE}",
+                fix=ANEW,
+            )
         return None
     if not (place / FILE).is_file():
         raise BitfoldError(
             f"{out} is no stream",
-            got=f"a run of `bitfold train`, without {FILE}",
+            got=f"a run of `bitfold train`, without {FILE}, or a stream that has lost it",
             expected="what `bitfold stream` began",
-            fix="name another --out, or go on with `bitfold train --resume`",
+            fix="name another --out, or go on with `bitfold train --resume`; of a stream, "
+            f"put {FILE} back, or {ANEW}",
         )
     return config, read(place)
 
@@ -57,7 +67,6 @@ def check_same(before: tuple[RunConfig, Record], config: RunConfig, asked: Recor
     Raises:
         BitfoldError: an option differs, or the log has changed.
     """
-    trainings.check_same(before[0], config)
     was = before[1]
     for name in ("window", "passes"):
         if getattr(was, name) != getattr(asked, name):
@@ -75,6 +84,7 @@ def check_same(before: tuple[RunConfig, Record], config: RunConfig, asked: Recor
                 expected=was.beside[name],
                 fix=f"say {name} as it was, or start anew with --force",
             )
+    trainings.check_same(before[0], config)
     if [list(each) for each in was.inputs] != [list(each) for each in asked.inputs]:
         changed = [each for each in asked.inputs if list(each) not in map(list, was.inputs)]
         raise other_log(

@@ -19,7 +19,7 @@ from bitfold.runs.manifest import STREAM
 from bitfold.streaming.seen import NEW_IN
 
 FILE, PAGE = STREAM, "stream.html"
-FORM = Form("bitfold stream", 1, sealed_from=1, fix="go on with --resume, which writes it again")
+FORM = Form("bitfold stream", 1, sealed_from=1, fix="put the file back, or begin anew with --force")
 
 Figure = Annotated[float, Meta(ge=-1e300, le=1e300)] | None
 Share = Annotated[float, Meta(ge=0, le=1)] | None

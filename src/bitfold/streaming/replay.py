@@ -3,6 +3,7 @@
 Shapes: `R` rows that are kept, `B` rows of a step, `F` fields, `N` numeric features.
 """
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -92,8 +93,12 @@ class Replay(Strategy):
         return min(int(self.seen), self.rows)
 
     def drawn(self, rows: int, step: int) -> int:
-        """How many rows a step of so many new ones gets: their share of all is `share`."""
-        return min(round(rows * self.share / (1 - self.share)), self.filled)
+        """How many rows a step of so many new ones gets: their share of all is `share`.
+
+        Over steps it is, where one step's share is no whole number.
+        """
+        each = rows * self.share / (1 - self.share)
+        return min(math.floor((step + 1) * each) - math.floor(step * each), self.filled)
 
     def mixed(self, batch: Batch, step: int) -> Batch:
         """The batch, and after it rows that are kept, each at most once."""

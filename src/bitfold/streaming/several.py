@@ -62,11 +62,23 @@ def streams(
             expected="a folder for a run of each strategy",
             fix="name another --out",
         )
+    if out.exists() and not out.is_dir():
+        raise BitfoldError(
+            f"{out} exists and is no folder",
+            got="a file",
+            expected="a folder for a run of each strategy",
+            fix="name another --out",
+        )
+    made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
-    return [
-        stream(paths, data, train, replace(config, strategy=name), out / name, **how)
-        for name in names
-    ]
+    try:
+        return [
+            stream(paths, data, train, replace(config, strategy=name), out / name, **how)
+            for name in names
+        ]
+    finally:
+        if made and not any(out.iterdir()):  # the first of them was refused
+            out.rmdir()
 
 
 def runs_in(out: Path) -> list[Path]:
