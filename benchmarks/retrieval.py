@@ -94,7 +94,7 @@ LOGS = {
             "split": "last:1,1",
         },
         # At 0.01 and 0.003 the first epoch is the best one; the best figure is the same.
-        {"epochs": 12, "history": 100, "lr": 0.001},
+        {"epochs": 12, "history": 100, "lr": 0.001, "memory_size": 4096},
     ),
     "ml-small": Log(
         "MovieLens small, each user's last item liked",

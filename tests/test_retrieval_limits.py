@@ -245,3 +245,37 @@ def test_ranks_far_beyond_the_items_are_those_of_all(log: PreparedLog, tmp_path:
 def test_a_text_in_python_is_told(trained: Retriever) -> None:
     with pytest.raises(BitfoldError, match="batch_size is out of range"):
         bitfold.retrieve(taken(), batch_size=10**20)
+
+
+def test_items_learn_from_the_batch_and_users_from_the_memory_too(
+    log: PreparedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gradient of the batch's items is half of what it is without a memory."""
+    step, vectors, grads = Trainer._vectors, [], []
+
+    def watched(self, *given):  # type: ignore[no-untyped-def]
+        users, items = (each.detach().requires_grad_() for each in step(self, *given))
+        vectors.append((users, items))
+        return users, items
+
+    def without(self, rows):  # type: ignore[no-untyped-def]
+        draw, memory = self._loss(rows), self.memory
+        self.memory = None
+        alone = self._loss(rows)
+        self.memory = memory
+        (users, items), (plain_users, plain_items) = vectors[-2:]
+        draw.backward()
+        alone.backward()
+        grads.append((users.grad, plain_users.grad, items.grad, plain_items.grad, len(memory)))
+        return float(draw.detach())
+
+    monkeypatch.setattr(Trainer, "_vectors", watched)
+    monkeypatch.setattr(Trainer, "_step", without)
+    config = replace(TINY, memory="plain", memory_size=64, memory_after=0, epochs=1)
+    retrieve(log.path, None, config, tmp_path / "run")
+    assert len(grads) > 1
+    for number, (users, plain_users, items, plain_items, held) in enumerate(grads):
+        assert held == 64
+        share = 1.0 if number == 0 else 0.5  # nothing is stored before the first step
+        torch.testing.assert_close(items, share * plain_items)
+        assert torch.allclose(users, plain_users) == (number == 0)

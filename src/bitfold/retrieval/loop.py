@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -131,12 +131,7 @@ class Trainer:
             return bpr_loss(users, items, own, config.temperature, hidden)
         where = torch.from_numpy(places)
         log_q = self._log_q(where)
-        shared = [*self._drawn(draw), *self._remembered(items, where)]
-        taken = None
-        if config.mask_taken:
-            columns = np.concatenate([places, *(each.places.numpy() for each in shared)])
-            met = positives.met(owners, columns)
-            taken = (torch.from_numpy(met[0]), torch.from_numpy(met[1]))
+        drawn, remembered = self._drawn(draw), self._remembered(items, where)
         prior = None
         if config.popularity and negatives is not None:
             prior = config.popularity * self.log_q[negatives]
@@ -144,21 +139,36 @@ class Trainer:
             prior = torch.zeros(hidden.shape) if prior is None else prior
             prior = prior.masked_fill(hidden, -torch.inf)
         cold = config.cold == "remarnet"
-        loss = softmax_loss(
-            users,
-            items,
-            where,
-            config.temperature,
-            log_q,
-            tuple(shared),
-            own,
-            taken,
-            prior,
-            config.margin if cold else 0.0,
-        )
+        margin = config.margin if cold else 0.0
+
+        def over(items: Tensor, own: Tensor | None, shared: list[Shared]) -> Tensor:
+            taken = self._taken(owners, places, shared)
+            return softmax_loss(
+                users, items, where, config.temperature, log_q, tuple(shared), own, taken, prior,
+                margin,
+            )  # fmt: skip
+
+        loss = over(items, own, drawn)
+        if remembered:
+            # What is stored does not move: were the batch's items to learn beside it, they would
+            # be drawn to their users and hardly driven from others. So the users alone do.
+            still = [replace(each, vectors=each.vectors.detach()) for each in drawn]
+            all_own = None if own is None else own.detach()
+            loss = (loss + over(items.detach(), all_own, [*still, *remembered])) / 2
         if cold and config.relation:
+            taken = self._taken(owners, places, [])
             loss = loss + relation(users, positives, owners, places, log_q, config, taken)
         return loss
+
+    def _taken(
+        self, owners: Ints, places: Ints, shared: Sequence[Shared]
+    ) -> tuple[Tensor, Tensor] | None:
+        """Rows and columns, of the batch and then of `shared`, of what a row's user took."""
+        if not self.config.mask_taken:
+            return None
+        columns = np.concatenate([places, *(each.places.numpy() for each in shared)])
+        rows, columns = self.positives.met(owners, columns)
+        return torch.from_numpy(rows), torch.from_numpy(columns)
 
     def _vectors(
         self, rows: Ints, places: Ints, owners: Ints, draw: np.random.Generator

@@ -108,8 +108,7 @@ class RetrieveConfig:
     memory_share: float = option(
         1.0,
         help="What all of the memory counts for beside the batch: 1 as much as the batch; 0 each "
-        "vector as one of the batch, as in the papers. Vectors of the memory do not move, so where "
-        "they outweigh the batch, items are drawn to users and hardly driven from others.",
+        "vector as one of the batch, as in the papers.",
     )
     memory_after: int = option(
         1, help="Epochs before the memory is read, while vectors move fast.", metavar="N"
