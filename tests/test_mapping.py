@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import bitfold
-from bitfold import BitfoldError, EmbeddingCollection, Field
+from bitfold import BitfoldError, EmbeddingCollection, Field, plan
+from bitfold.errors import BudgetTooSmall
 from bitfold.method.registry import method_kinds
 from bitfold.planning.statistics import Counted
 from bitfold.training.lifecycle import Lifecycle
@@ -144,3 +145,21 @@ def test_every_method_trains_whole_fields_behind_a_map(method: str) -> None:
         life.step()
         life.epoch_ended()
     assert made.bytes == sum(each.nbytes for each in layer.serving().state_dict().values())
+
+
+@pytest.mark.parametrize("method", sorted(method_kinds()))
+def test_the_least_bytes_are_those_of_maps_too(method: str) -> None:
+    """What is named is enough, and a byte less is not."""
+    fields = [Field("q", distinct=400), Field("d", 50)]
+    with pytest.raises(BitfoldError) as raised:
+        plan(fields, 8, method=method, budget=1, map=True)
+    error = raised.value
+    if not isinstance(error, BudgetTooSmall):
+        assert "map" in str(error) or "by itself" in str(error) or "dense id" in str(error)
+        return
+    assert error.minimum > 526
+    assert "got: 1 bytes, of which maps take 526" in str(error)
+    assert plan(fields, 8, method=method, budget=error.minimum, map=True).bytes <= error.minimum
+    # Of a method that has a map in front of whole tables alone, less is refused for that.
+    with pytest.raises(BitfoldError, match=rf"{error.minimum:,} bytes or more|read as they stand"):
+        plan(fields, 8, method=method, budget=error.minimum - 1, map=True)

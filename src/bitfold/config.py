@@ -195,7 +195,7 @@ def _parse(name: str, hint: Any, value: Any) -> Any:
         kind is not bool and kind is not type(None) and isinstance(value, kind) for kind in kinds
     ):
         return value
-    elif isinstance(value, int) and float in kinds:
+    elif isinstance(value, int) and float in kinds and abs(value) <= MOST_NUMBER:
         return float(value)
     expected = " or ".join("none" if kind is type(None) else kind.__name__ for kind in kinds)
     raise BitfoldError(f"{name} has a value of the wrong type", got=repr(value), expected=expected)

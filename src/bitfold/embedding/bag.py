@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bitfold.embedder.watching import watch
 from bitfold.embedding.pretrained import pretrained
 from bitfold.embedding.single import OneField
 from bitfold.embedding.tracing import as_leaf
@@ -163,6 +164,8 @@ class EmbeddingBag(OneField, nn.EmbeddingBag):
         pooled: Tensor = embedder.forward_bags(
             input, offsets, per_sample_weights, self.mode, self.padding_idx
         )
+        if embedder.observes:
+            watch(embedder, input, offsets, pooled, self.padding_idx)
         return pooled.squeeze(1)
 
     def _by_torch(

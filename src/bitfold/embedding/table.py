@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bitfold.embedder.watching import watch
 from bitfold.embedding.pretrained import pretrained
 from bitfold.embedding.single import OneField
 from bitfold.embedding.tracing import as_leaf
@@ -144,7 +145,10 @@ class Embedding(OneField, nn.Embedding):
         embedder: Any = self._modules.get("embedder") or self.embedder
         if self.max_norm is not None or self.scale_grad_by_freq:
             return self._by_torch(input, embedder)
-        vectors: Tensor = embedder(input.reshape(-1, 1), self.padding_idx)
+        ids = input.reshape(-1, 1)
+        vectors: Tensor = embedder(ids, self.padding_idx)
+        if embedder.observes:
+            watch(embedder, ids, None, vectors, self.padding_idx)
         return vectors.reshape(*input.shape, self.embedding_dim)
 
     def _by_torch(self, ids: Tensor, embedder: Any) -> Tensor:

@@ -68,7 +68,7 @@ class Amtl(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least, most in (("search", 0, 1), ("alpha", 0, 2), ("temperature", 0, 100)):
+        for name, least, most in (("search", 0, 1), ("alpha", 0, 2), ("temperature", 1e-6, 100)):
             got = getattr(self, name)
             inside = least < got < most or (got == most and name != "search")
             if not inside:

@@ -21,6 +21,7 @@ from bitfold.planning.plan import Plan
 from bitfold.planning.slices import slices_of
 from bitfold.planning.spec import FEW_BITS, SCALES, Group, PoolSpec, StoredSpec
 
+MOST_STD = 1e6
 Forms = tuple[Mapping[str, Any], ...]
 
 
@@ -96,8 +97,10 @@ class Method(ABC):
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if not 0 < self.std < math.inf:
-            raise BitfoldError("std is out of range", got=self.std, expected="a number above 0")
+        if not 0 < self.std <= MOST_STD:
+            raise BitfoldError(
+                "std is out of range", got=self.std, expected=f"above 0, up to {MOST_STD:,.0f}"
+            )
         if self.low_precision:
             self._check_low_precision()
         if self.bits is None:
@@ -301,13 +304,25 @@ def dense_only(method: str, fields: Sequence[Field]) -> None:
             )
 
 
+def check_most(method: str, options: Mapping[str, Any], **most: int) -> None:
+    """Raise unless each named option is at most its largest value."""
+    for name, maximum in most.items():
+        if options[name] > maximum:
+            raise BitfoldError(
+                f"{name} of method {method!r} is too large",
+                got=options[name],
+                expected=f"{maximum:,} or less",
+            )
+
+
 def check_options(method: str, options: Mapping[str, Any], **least: int) -> None:
     """Raise unless each named option is None or at least its least value."""
     for name, minimum in least.items():
         value = options[name]
-        if value is not None and value < minimum:
+        if value is not None and not minimum <= value < math.inf:
+            small = value < minimum
             raise BitfoldError(
-                f"{name} of method {method!r} is too small",
+                f"{name} of method {method!r} is {'too small' if small else 'out of range'}",
                 got=value,
                 expected=f"{minimum} or more",
             )

@@ -22,6 +22,8 @@ from bitfold.planning.ask import Ask
 from bitfold.planning.plan import Plan
 from bitfold.planning.spec import Group
 
+LEAST_START = -100.0
+
 
 @dataclass(frozen=True)
 class Pep(Method):
@@ -52,6 +54,10 @@ class Pep(Method):
         super().__post_init__()
         if not 0 < self.search < 1:
             raise BitfoldError("search is out of range", got=self.search, expected="0 to 1, apart")
+        if not LEAST_START <= self.start <= 0:  # sigmoid(0) is far above any fresh number
+            raise BitfoldError(
+                "start is out of range", got=self.start, expected=f"{LEAST_START:g} to 0"
+            )
 
     def plan(self, ask: Ask) -> Group:
         """As many numbers as the budget buys beside the index of which they are."""

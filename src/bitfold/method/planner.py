@@ -1,6 +1,7 @@
 """From fields, a width, a method and a budget to a plan."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -9,13 +10,13 @@ import torch
 from bitfold.config import to_json
 from bitfold.errors import BitfoldError, BudgetTooSmall
 from bitfold.method.base import Method
-from bitfold.method.mapping import mapped, with_places
+from bitfold.method.mapping import map_bytes, mapped, with_places
 from bitfold.method.registry import recipe_meant
 from bitfold.planning.ask import Ask
 from bitfold.planning.budget import full_bytes, parse_budget
 from bitfold.planning.field import Field
 from bitfold.planning.plan import Plan
-from bitfold.planning.spec import FINGERPRINT_BYTES, dtype_size
+from bitfold.planning.spec import FINGERPRINT_BYTES, Group, dtype_size
 from bitfold.planning.statistics import Statistics
 from bitfold.pool.dtypes import dtype_name
 
@@ -97,15 +98,7 @@ def plan(
 def _made(recipe: Method, ask: Ask) -> Plan:
     """A method's plan, held against the budget."""
     numbers = [i for i, field in enumerate(ask.fields) if field.hashed] if recipe.map else []
-    if numbers:
-        places = with_places(ask, numbers)
-        groups = tuple(mapped(group, ask, numbers) for group in recipe.groups(places))
-        over = sum(group.bytes(ask.dim) for group in groups) - (ask.budget or 0)
-        if places.budget is not None and over > 0:  # a map's address has a fingerprint
-            places = replace(places, budget=places.budget - FINGERPRINT_BYTES * len(groups))
-            groups = tuple(mapped(group, ask, numbers) for group in recipe.groups(places))
-    else:
-        groups = recipe.groups(ask)
+    groups = _behind_maps(recipe, ask, numbers) if numbers else recipe.groups(ask)
     alone = len(groups) == 1 and groups[0].method == recipe.name
     made = Plan(
         fields=ask.fields,
@@ -119,3 +112,42 @@ def _made(recipe: Method, ask: Ask) -> Plan:
     if ask.budget is not None and made.bytes > ask.budget:
         raise AssertionError(f"a plan of {recipe.name} exceeds its budget: {made.bytes} bytes")
     return made
+
+
+def _behind_maps(recipe: Method, ask: Ask, numbers: Sequence[int]) -> tuple[Group, ...]:
+    """A method's groups, where some fields have maps within the budget.
+
+    Raises:
+        BudgetTooSmall: it counts the maps, too.
+    """
+    places, maps = with_places(ask, numbers), map_bytes(ask, numbers)
+
+    def within(budget: int | None) -> tuple[Group, ...]:
+        task = replace(places, budget=None if budget is None else budget - maps)
+        return tuple(mapped(group, ask, numbers) for group in recipe.groups(task))
+
+    def settled(budget: int | None) -> tuple[Group, ...]:
+        groups = within(budget)
+        if budget is not None and sum(group.bytes(ask.dim) for group in groups) > budget:
+            groups = within(budget - FINGERPRINT_BYTES * len(groups))  # a map's address has one
+        return groups
+
+    try:
+        return settled(ask.budget)
+    except BudgetTooSmall as error:
+        least = error.minimum + maps
+        try:
+            groups = within(least)
+        except BitfoldError:  # what is smaller than whole tables has no map
+            room = full_bytes(places.fields, ask.dim) + FINGERPRINT_BYTES * len(ask.fields)
+            least = sum(group.bytes(ask.dim) for group in settled(maps + room))
+        else:
+            with suppress(BudgetTooSmall):
+                settled(least)
+                groups = ()
+            least += FINGERPRINT_BYTES * len(groups)
+        raise BudgetTooSmall(
+            error.problem,
+            minimum=least,
+            got=f"{ask.budget:,} bytes, of which maps take {maps:,}",
+        ) from None

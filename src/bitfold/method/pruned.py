@@ -37,7 +37,7 @@ def pruned(method: Method, ask: Ask) -> Group:
         return whole
     pool = whole.pools[0]
     least = replace(whole, pools=(replace(pool, kept=1),))
-    check_minimum(method.name, least.bytes(ask.dim), ask.budget)
+    check_minimum(method.name, min(least.bytes(ask.dim), whole.bytes(ask.dim)), ask.budget)
     return replace(whole, pools=(replace(pool, kept=_most(pool, ask.budget)),))
 
 

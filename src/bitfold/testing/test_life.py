@@ -137,6 +137,39 @@ def test_the_gradients_of_vectors_are_observed(case: Case, monkeypatch: pytest.M
     assert not seen
 
 
+@pytest.mark.first_form
+@pytest.mark.parametrize("padding_idx", [None, 7])
+def test_a_layer_of_its_own_observes_too(
+    case: Case, padding_idx: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one field: every id that is no padding, with the gradient of its vector."""
+    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+    layer, bag = (
+        case.embedding(padding_idx=padding_idx),
+        case.bag(padding_idx=padding_idx, mode="sum"),
+    )
+    for each in (layer, bag):
+        monkeypatch.setattr(each.embedder, "observes", True)
+        monkeypatch.setattr(each.embedder, "observe", lambda *given: seen.append(given))
+    ids = torch.tensor([[3, 7], [7, 49]])
+    real = ids.reshape(-1) != (-1 if padding_idx is None else padding_idx)
+    toward = torch.randn(2, 2, DIM)
+    (layer(ids) * toward).sum().backward()
+    (bag(ids) * toward[:, 0]).sum().backward()
+    (bag(ids.reshape(-1), torch.tensor([0, 2])) * toward[:, 0]).sum().backward()
+    grads = [toward.reshape(-1, DIM), *[toward[:, 0].repeat_interleave(2, 0)] * 2]
+    assert len(seen) == 3
+    for (got, field, grad), right in zip(seen, grads, strict=True):
+        assert torch.equal(got, ids.reshape(-1)[real])
+        assert torch.equal(field, torch.zeros_like(got))
+        assert torch.equal(grad, right[real])
+    seen.clear()
+    with torch.no_grad():
+        layer(ids)
+        bag(ids)
+    assert not seen
+
+
 def test_phases_end_in_plans(case: Case) -> None:
     collection = case.collection(seed=1)
     kind = method_kind(case.method)
