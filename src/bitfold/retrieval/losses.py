@@ -44,6 +44,7 @@ def softmax_loss(
         margin: taken off each row's own `u . v`, which must be ahead by as much.
 
     Example:
+        >>> import torch
         >>> one = torch.eye(2)
         >>> softmax_loss(one, one, torch.tensor([0, 1]), 1.0)  # log(1 + e**-1)
         tensor(0.3133)
@@ -71,6 +72,7 @@ def bpr_loss(
         hidden: bool `[B, H]`, which of `own` are no negatives; None: all are.
 
     Example:
+        >>> import torch
         >>> one = torch.ones(1, 1)
         >>> bpr_loss(one, one, torch.ones(1, 2, 1), 1.0)  # log 2
         tensor(0.6931)
