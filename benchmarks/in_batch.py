@@ -26,7 +26,6 @@ from bitfold.retrieval.losses import softmax_loss
 
 BATCHES, ITEMS, TEMPERATURE = (256, 1024, 4096, 8192), 40_000, 0.1
 
-
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Shared | None]
 
 

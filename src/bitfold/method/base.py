@@ -21,7 +21,7 @@ from bitfold.planning.plan import Plan
 from bitfold.planning.slices import slices_of
 from bitfold.planning.spec import FEW_BITS, SCALES, Group, PoolSpec, StoredSpec
 
-MOST_STD = 1e6
+MOST_STD = 1e6  # far beyond what any model begins with, and far below what float32 holds
 Forms = tuple[Mapping[str, Any], ...]
 
 
@@ -304,28 +304,21 @@ def dense_only(method: str, fields: Sequence[Field]) -> None:
             )
 
 
-def check_most(method: str, options: Mapping[str, Any], **most: int) -> None:
-    """Raise unless each named option is at most its largest value."""
-    for name, maximum in most.items():
-        if options[name] > maximum:
-            raise BitfoldError(
-                f"{name} of method {method!r} is too large",
-                got=options[name],
-                expected=f"{maximum:,} or less",
-            )
-
-
-def check_options(method: str, options: Mapping[str, Any], **least: int) -> None:
-    """Raise unless each named option is None or at least its least value."""
-    for name, minimum in least.items():
+def check_options(
+    method: str, options: Mapping[str, Any], **ranges: float | tuple[float, float]
+) -> None:
+    """Raise unless each named option is None or within its range: the least, or least and most."""
+    for name, said in ranges.items():
         value = options[name]
-        if value is not None and not minimum <= value < math.inf:
-            small = value < minimum
-            raise BitfoldError(
-                f"{name} of method {method!r} is {'too small' if small else 'out of range'}",
-                got=value,
-                expected=f"{minimum} or more",
-            )
+        least, most = said if isinstance(said, tuple) else (said, math.inf)
+        if value is None or (least <= value <= most and value < math.inf):
+            continue
+        wrong = "too small" if value < least else "too large" if value > most else "out of range"
+        raise BitfoldError(
+            f"{name} of method {method!r} is {wrong}",
+            got=value,
+            expected=f"{most:,} or less" if value > most else f"{least} or more",
+        )
 
 
 def check_chunks(chunks: int | None, dim: int) -> None:

@@ -22,7 +22,7 @@ from bitfold.embedder.precisions import Precisions, groups_of, zipf
 from bitfold.embedder.prefixes import CLASSES, REST, row_cost
 from bitfold.errors import BitfoldError
 from bitfold.method.allocation import check_minimum
-from bitfold.method.base import Forms, Method, Phase, Traits, check_most, check_options, dense_only
+from bitfold.method.base import Forms, Method, Phase, Traits, check_options, dense_only
 from bitfold.method.hash import field_sizes
 from bitfold.method.knapsack import knapsack
 from bitfold.planning.ask import Ask
@@ -115,8 +115,7 @@ class Mpe(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_options(self.name, vars(self), groups_each=1, penalty=0)
-        check_most(self.name, vars(self), groups_each=65_536)
+        check_options(self.name, vars(self), groups_each=(1, 65_536), penalty=0)
         for name, least, most in (
             ("spread", 0, 8),
             ("alpha", -1, 4),

@@ -1,7 +1,6 @@
 """From fields, a width, a method and a budget to a plan."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -142,10 +141,10 @@ def _behind_maps(recipe: Method, ask: Ask, numbers: Sequence[int]) -> tuple[Grou
             room = full_bytes(places.fields, ask.dim) + FINGERPRINT_BYTES * len(ask.fields)
             least = sum(group.bytes(ask.dim) for group in settled(maps + room))
         else:
-            with suppress(BudgetTooSmall):
+            try:
                 settled(least)
-                groups = ()
-            least += FINGERPRINT_BYTES * len(groups)
+            except BudgetTooSmall:
+                least += FINGERPRINT_BYTES * len(groups)
         raise BudgetTooSmall(
             error.problem,
             minimum=least,

@@ -20,7 +20,7 @@ from bitfold.embedder.contract import Embedder
 from bitfold.embedder.resizing import Resizing
 from bitfold.embedder.size_policy import POLICIES
 from bitfold.errors import BitfoldError
-from bitfold.method.base import Forms, Method, check_chunks, check_most, check_options
+from bitfold.method.base import Forms, Method, check_chunks, check_options
 from bitfold.method.hash import field_sizes
 from bitfold.method.hot_rows import check_share, split
 from bitfold.planning.ask import Ask
@@ -77,8 +77,10 @@ class Scall(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_options(self.name, vars(self), pieces=1, distributions=1, bands=1, every=1, hidden=1)
-        check_most(self.name, vars(self), hidden=4096, bands=4096)
+        check_options(
+            self.name, vars(self), pieces=1, distributions=1, bands=(1, 4096), every=1,
+            hidden=(1, 4096),
+        )  # fmt: skip
         check_share("own", self.own)
         for name, good, expected in (
             ("decay", 0 < self.decay <= 1, "above 0, up to 1"),

@@ -25,7 +25,7 @@ from bitfold.embedder.contract import Embedder
 from bitfold.embedder.signatures import Signatures
 from bitfold.errors import BitfoldError
 from bitfold.method.allocation import check_minimum
-from bitfold.method.base import Forms, Method, Traits, check_most, check_options, dense_only
+from bitfold.method.base import Forms, Method, Traits, check_options, dense_only
 from bitfold.method.hash import field_sizes
 from bitfold.planning.ask import Ask
 from bitfold.planning.plan import Plan
@@ -81,10 +81,9 @@ class Scma(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_options(
-            self.name, vars(self), elements=1, element_bits=1, chunk=1, power=1, rare=0,
+            self.name, vars(self), elements=1, element_bits=1, chunk=1, power=(1, 64), rare=0,
             most_rows=1,
         )  # fmt: skip
-        check_most(self.name, vars(self), power=64)
         if self.element_bits is not None and self.element_bits > MOST_BITS:
             raise BitfoldError(
                 "element_bits is out of range", got=self.element_bits, expected=f"1 to {MOST_BITS}"

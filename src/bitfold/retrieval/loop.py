@@ -22,7 +22,7 @@ from bitfold.ranking.scoring import Ranking
 from bitfold.retrieval import checkpoint
 from bitfold.retrieval.checkpoint import Position
 from bitfold.retrieval.in_blocks import Shared
-from bitfold.retrieval.losses import bpr_loss, softmax_loss
+from bitfold.retrieval.losses import among_first, bpr_loss, softmax_loss
 from bitfold.retrieval.measuring import item_vectors, measure, user_vectors
 from bitfold.retrieval.memory import Memory, weighed
 from bitfold.retrieval.negatives import hard, nearest, unseen
@@ -132,6 +132,7 @@ class Trainer:
         where = torch.from_numpy(places)
         log_q = self._log_q(where)
         drawn, remembered = self._drawn(draw), self._remembered(items, where)
+        taken = self._taken(owners, places, [*drawn, *remembered])
         prior = None
         if config.popularity and negatives is not None:
             prior = config.popularity * self.log_q[negatives]
@@ -142,10 +143,10 @@ class Trainer:
         margin = config.margin if cold else 0.0
 
         def over(items: Tensor, own: Tensor | None, shared: list[Shared]) -> Tensor:
-            taken = self._taken(owners, places, shared)
+            columns = len(places) + sum(len(each.places) for each in shared)
             return softmax_loss(
-                users, items, where, config.temperature, log_q, tuple(shared), own, taken, prior,
-                margin,
+                users, items, where, config.temperature, log_q, tuple(shared), own,
+                among_first(taken, columns), prior, margin,
             )  # fmt: skip
 
         loss = over(items, own, drawn)
@@ -153,10 +154,9 @@ class Trainer:
             # What is stored does not move: were the batch's items to learn beside it, they would
             # be drawn to their users and hardly driven from others. So the users alone do.
             still = [replace(each, vectors=each.vectors.detach()) for each in drawn]
-            all_own = None if own is None else own.detach()
-            loss = (loss + over(items.detach(), all_own, [*still, *remembered])) / 2
+            still_own = None if own is None else own.detach()
+            loss = (loss + over(items.detach(), still_own, [*still, *remembered])) / 2
         if cold and config.relation:
-            taken = self._taken(owners, places, [])
             loss = loss + relation(users, positives, owners, places, log_q, config, taken)
         return loss
 

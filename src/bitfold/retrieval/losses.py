@@ -59,6 +59,14 @@ def softmax_loss(
     return found
 
 
+def among_first(taken: tuple[Tensor, Tensor] | None, count: int) -> tuple[Tensor, Tensor] | None:
+    """Of rows and columns those of the first `count` columns."""
+    if taken is None:
+        return None
+    inside = taken[1] < count
+    return taken[0][inside], taken[1][inside]
+
+
 def bpr_loss(
     users: Tensor, items: Tensor, own: Tensor, temperature: float, hidden: Tensor | None = None
 ) -> Tensor:

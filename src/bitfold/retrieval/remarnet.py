@@ -23,6 +23,7 @@ from bitfold.nets.cold import ENDS, NAMES
 from bitfold.nets.cold_heads import least
 from bitfold.ranking.candidates import Ints
 from bitfold.ranking.scoring import Ranking
+from bitfold.retrieval.losses import among_first
 from bitfold.retrieval.measuring import asked_vectors, item_vectors, ranked_vectors, user_vectors
 from bitfold.retrieval.options import RetrieveConfig
 from bitfold.retrieval.positives import Positives
@@ -214,11 +215,7 @@ def relation(
 ) -> Tensor:
     """The relation head's share of the loss of some rows; `taken` as `softmax_loss` has it."""
     size = len(places)
-    if taken is None:
-        rows, columns = map(torch.from_numpy, positives.met(owners, places))
-    else:
-        inside = taken[1] < size
-        rows, columns = taken[0][inside], taken[1][inside]
+    rows, columns = among_first(taken, size) or map(torch.from_numpy, positives.met(owners, places))
     took = torch.zeros(size, size, dtype=torch.bool)
     took[rows, columns] = True
     unit = config.similarity == "cosine"

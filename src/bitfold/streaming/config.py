@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bitfold.config import check_choices, check_whole, option, to_json
+from bitfold.config import check_choices, check_number, check_whole, option, to_json
 from bitfold.data.config import DataConfig
 from bitfold.data.formats import with_defaults
 from bitfold.errors import BitfoldError
@@ -119,11 +119,7 @@ class StreamConfig:
         for name in ("passes", "replay_rows", "expand_every"):
             check_whole(self, name, 1)
         check_whole(self, "expand_heads", 2, MOST_HEADS)
-        share: Any = self.replay_share
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
-            raise BitfoldError(
-                "replay_share is out of range", got=repr(share), expected="above 0, below 1"
-            )
+        check_number(self, "replay_share", above=0, below=1)
 
     @property
     def beside(self) -> dict[str, Any]:

@@ -155,7 +155,7 @@ def _early_group(words: TrainConfig | None) -> Iterator["Fabric | None"]:
         return
     words = words or TrainConfig()
     fabric = make_fabric(replace(words, devices=agreed(words.devices)))
-    with together(fabric), memory_told():
+    with together(fabric):
         yield fabric
 
 
