@@ -439,6 +439,42 @@ def test_the_section_of_low_precision_has_both_and_what_they_weigh(
     ]
 
 
+def test_the_section_of_bits_by_frequency_has_both_rivals_beside_auto(
+    made: SimpleNamespace, tmp_path: Path
+) -> None:
+    pages = importlib.import_module("benchmarks.results.auto")
+    every = made.boards.every_board()
+    board = every["frappe-precisions"]
+    methods = "auto", *made.boards.PRECISIONS
+    cells = [cell for call in made.stages.calls(board, "auto", {}) for cell in call.cells(board)]
+    assert {(cell.variant.name, cell.budget) for cell in cells} == {
+        (method, budget) for method in methods for budget in ("10x", "14x")
+    }
+    sitting = made.sitting.Sitting(
+        {name: every[name] for name in ("frappe-auto", board.name)}, *3 * (tmp_path,)
+    )
+    record = sitting.record(board, "auto")
+    figures = [
+        {
+            "method": method, "budget": "14x", "seed": seed, "auc": auc + seed / 1000,
+            "bytes": 200, "valid": {"auc": 0.5, "logloss": 0.5},
+        }
+        for method, auc in zip(methods, (0.81, 0.80, 0.83), strict=True)
+        for seed in range(2)
+    ]  # fmt: skip
+    record.add(figures[:4])  # without the other rival there is no line
+    record.write()
+    assert pages.auto(sitting) == ""
+    record.add(figures[4:])
+    record.write()
+    (line,) = [line for line in pages.auto(sitting).splitlines() if line.startswith("| Frappe")]
+    assert [cell.strip() for cell in line.strip("|").split("|")][1:] == [
+        *("14x", "0.8105 ± 0.0007", "0.8005 ± 0.0007", "0.8305 ± 0.0007"),
+        *("-0.0100 (-0.0100 to -0.0100)", "+0.0200 (+0.0200 to +0.0200)", "2"),
+        "[frappe-precisions-auto.json](results/frappe-precisions-auto.json)",
+    ]
+
+
 def test_the_section_of_narrower_rows_has_both_and_their_difference(
     made: SimpleNamespace, tmp_path: Path
 ) -> None:

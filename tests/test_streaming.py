@@ -289,6 +289,17 @@ def test_only_one_class_in_every_window(tmp_path: Path) -> None:
     assert "-0.0" not in (tmp_path / "run" / "stream.json").read_text()
 
 
+def test_a_window_that_weighs_nothing_is_gone_through(caplog: pytest.LogCaptureFixture) -> None:
+    rows = rows_of(days=3) | {"w": [1.0] * 160 + [0.0] * 160 + [2.0] * 160}
+    found = stream(rows, **READ, **SMALL, weight="w").course.lines
+    assert "2023-11-16 weighs nothing: it has no AUC" in caplog.text
+    assert [line.rows for line in found] == [160] * 3
+    assert (found[1].auc, found[1].logloss, found[1].loss) == (None, None, None)
+    assert found[2].auc is not None
+    with pytest.raises(BitfoldError, match="all weights are zero"):
+        stream(rows | {"w": [0.0] * 480}, **READ, **SMALL, weight="w")
+
+
 def test_what_a_stopped_stream_has_lost_is_named(log: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with stopped_after(12):

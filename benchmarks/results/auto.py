@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from bitfold.comparison.config import FULL
 
-from .boards import AUTO, LOW_PRECISION, NARROW, Board
+from .boards import AUTO, LOW_PRECISION, NARROW, PRECISIONS, Board
 from .figures import Figures, difference, figure, link, paired, table
 from .reported import is_reported
 from .sitting import Sitting
@@ -15,9 +15,11 @@ def auto(sitting: Sitting) -> str:
     boards = [board for board in sitting.boards.values() if AUTO in board.stages]
     low = [board for board in boards if LOW_PRECISION in board.rivals]
     narrow = [board for board in boards if board.rivals == NARROW]
-    others = [each for each in boards if each not in (*low, *narrow) and not is_reported(each.name)]
-    parts = [_budgets(sitting, others)]
-    parts += [_narrow(sitting, narrow), *(_low_precision(sitting, board) for board in low)]
+    precisions = [board for board in boards if board.rivals == PRECISIONS]
+    beside = *low, *narrow, *precisions
+    others = [each for each in boards if each not in beside and not is_reported(each.name)]
+    parts = [_budgets(sitting, others), _narrow(sitting, narrow), _precisions(sitting, precisions)]
+    parts += [_low_precision(sitting, board) for board in low]
     return "\n".join(part for part in parts if part)
 
 
@@ -76,6 +78,35 @@ def _narrow(sitting: Sitting, boards: Sequence[Board]) -> str:
         f"width, each can keep a narrower row of its own (`{NARROW[0]}`), or rows can be shared "
         f"(`{NARROW[1]}`). `auto` takes the first as long as half the width fits, which is down to "
         "16x here. The training of the table above.\n\n" + table((*heads, "from"), rows)
+    )
+
+
+def _precisions(sitting: Sitting, boards: Sequence[Board]) -> str:
+    rows = []
+    for board in boards:
+        found = Figures(sitting, board)
+        for budget in board.budgets:
+            lines = [found.line(method, budget) for method in ("auto", *PRECISIONS)]
+            ours, *theirs = (found.rows(method, budget) for method in ("auto", *PRECISIONS))
+            if None in lines:
+                continue
+            rows.append(
+                [
+                    board.title, budget,
+                    *(figure(line.auc, line.deviation) for line in lines if line),
+                    *(difference(paired(each, ours)) for each in theirs),
+                    str(len(ours)), link(found.records[AUTO], "results/"),
+                ]
+            )  # fmt: skip
+    if not rows:
+        return ""
+    heads = ("log", "budget", "auto", *PRECISIONS, *(f"{each} less auto" for each in PRECISIONS))
+    return (
+        "## Bits by frequency\n\nMPE is the nearest rival of `auto`: frequent ids have more bits "
+        f"than rare ones, searched (`{PRECISIONS[0]}`) or by Zipf's law (`{PRECISIONS[1]}`). What "
+        "`auto` takes here are the narrower rows of the table above. The training of the tables "
+        "above; differences are paired over seeds, with their 95 % interval.\n\n"
+        + table((*heads, "seeds", "from"), rows)
     )
 
 

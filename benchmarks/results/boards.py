@@ -191,6 +191,9 @@ SHARES = {
     "auto:teacher_share=0.25": "teacher, share .25",
 }
 """Other shares, with one seed."""
+PRECISIONS = ("mpe", "mpe:search=0")
+"""What is held against `auto` where rows of few bits do not quite fit: bits by frequency, searched,
+and as they start."""
 NARROW_BUDGETS = ("10x", "14x", "18x", "25x")
 NARROW_LOGS = ("frappe", "ml-1m", "gowalla")
 REPORTED: dict[str, tuple[str, str]] = {
@@ -248,6 +251,16 @@ def auto_boards() -> list[Board]:
                     auto=False,
                     seeds=2,
                     budgets=NARROW_BUDGETS,
+                    stages=(AUTO,),
+                )
+            )
+            out.append(
+                replace(
+                    board,
+                    name=f"{log.name}-precisions",
+                    reference=board.name,
+                    rivals=PRECISIONS,
+                    budgets=("10x", "14x"),
                     stages=(AUTO,),
                 )
             )

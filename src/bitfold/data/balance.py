@@ -43,9 +43,9 @@ class Balance:
             some = parts if chosen is None else parts[chosen]
             counts += np.bincount(some, minlength=len(PARTS))
 
-    def check_train(self, weight: str | None, *, both: bool = True) -> None:
-        """Raise unless the training part has rows that weigh something, of `both` classes."""
-        rows, weighing = int(self.rows[0]), int(self.weighing[0])
+    def check_train(self, weight: str | None, *, both: bool = True, weighing: bool = True) -> None:
+        """Raise unless the training part has rows: some `weighing` something, of `both` classes."""
+        rows, left = int(self.rows[0]), int(self.weighing[0])
         if rows == 0:
             raise BitfoldError(
                 "the split leaves no rows to train on",
@@ -53,7 +53,7 @@ class Balance:
                 expected="at least one row of each class",
                 fix="give train a larger share, or more rows",
             )
-        if self.weighted and weighing == 0:
+        if weighing and self.weighted and left == 0:
             raise BitfoldError(
                 "all weights are zero",
                 got=f"{rows:,} rows of the training part whose weight {weight!r} is 0",
@@ -61,10 +61,10 @@ class Balance:
                 fix="check the column, or leave --weight out",
             )
         if both and self.labelled and (alone := self._only_class(0)) is not None:
-            what = f"the training part{' that weighs more than 0' if weighing < rows else ''}"
+            what = f"the training part{' that weighs more than 0' if left < rows else ''}"
             raise BitfoldError(
                 f"{what} has one class only",
-                got=f"{weighing:,} rows, all with label {alone}",
+                got=f"{left:,} rows, all with label {alone}",
                 expected="rows with label 0 and rows with label 1",
                 fix="check the label, its comparison, and the split",
             )

@@ -147,7 +147,7 @@ def fit(
     """Learn the schema from the training rows of the dealt files.
 
     Rows of a `window` may be of one class; where no `fresh` schema is wanted of them, a column may
-    be missing in all of them.
+    be missing in all of them, and all may weigh nothing.
     """
     plain = [spec for spec in specs if spec.kind != "bucket"]
     fields = [FieldFit(spec, config) for spec in plain]
@@ -182,7 +182,7 @@ def fit(
             done += shard.frame.height
             if progress is not None:
                 progress("fitting", done, shard.index + 1, len(dealt.paths))
-    balance.check_train(config.weight, both=not window)
+    balance.check_train(config.weight, both=not window, weighing=fresh or not window)
     rows, positives = int(balance.rows[0]), int(balance.clicks[0])
     for name, missing in [
         *((field.spec.name, field.missing) for field in fields if field.spec.kind != "cross"),

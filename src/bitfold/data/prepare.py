@@ -55,7 +55,7 @@ def prepare(
         schema: that of an earlier log, to give the same values the same ids and numbers;
             `config` may then say otherwise only how the files are read and split.
         window: whether this is one window of a stream, whose rows may all be of one class; with a
-            schema a column may also be missing in all of them.
+            schema a column may also be missing in all of them, and all may weigh nothing.
 
     Raises:
         BitfoldError: for whatever is wrong with the options, the input or the output.

@@ -228,7 +228,8 @@ class StreamJob:
             return
         self._tell_empty()
         if line["scored"] and line["auc"] is None:
-            note(f"{name} holds one class only: it has no AUC")
+            nothing = line["logloss"] is None
+            note(f"{name} {'weighs nothing' if nothing else 'holds one class only'}: it has no AUC")
         if not line["scored"]:
             note(f"{name} is the first window: it is trained on, and its rows are not scored")
         facts: dict[str, Any] = {"window": name}
