@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 import bitfold
 from bitfold import BitfoldError, BudgetTooSmall, EmbeddingCollection, Field, Plan, UnknownName
+from bitfold.method.registry import method_kinds
 from bitfold.planning.budget import full_bytes
 from drawn_plans import dense_fields, fitting_plan, hashed_fields, least_budget, options, spares
 
 FIELDS = [Field("user", 6040), Field("movie", 3706), Field("age", 7), Field("gender", 2)]
 LOG = [*FIELDS, Field("query", distinct=50_000)]
 DIMS = st.sampled_from([1, 2, 16, 30])
+METHODS = method_kinds()
 DTYPES = st.sampled_from(["float32", "float64", "float16", "bfloat16"])
 
 
@@ -77,6 +79,33 @@ def test_every_method_names_an_exact_minimum(method):
     for fields in (FIELDS, LOG):
         if method in methods_that_take(fields):
             check_minimum_is_exact(fields, 16, method=method)
+
+
+@pytest.mark.parametrize("scale", ["slice", "row"])
+@pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if kind.traits.narrow])
+def test_every_method_names_an_exact_minimum_of_few_bits(method, scale):
+    for fields in (FIELDS, LOG, FIELDS[3:]):
+        for bits in (8, 4, 2) if method in methods_that_take(fields) else ():
+            check_minimum_is_exact(fields, 16, method=method, bits=bits, scale=scale)
+
+
+@given(dense_fields(), st.sampled_from([2, 16]), options(), st.sampled_from([8, 4, 1]), spares())
+def test_the_least_of_few_bits_works_and_so_does_whatever_is_more(fields, dim, words, bits, spare):
+    assume(not (words.get("block_bits") and words.get("fusion") == "concat"))
+    check_minimum_is_exact(fields, dim, bits=bits, **words)
+    made = fitting_plan(fields, dim, spare, bits=bits, **words)
+    assert 0 < made.bytes <= made.budget
+
+
+@pytest.mark.parametrize("budget", [1000, 2000, 3500, 8000])
+@pytest.mark.parametrize("scale", ["slice", "row"])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_steps_that_are_not_needed_buy_rows(bits, scale, budget):
+    sizes = (6040, 3706, 2, 7, 21, 3439, 81)
+    fields = [Field(f"f{number}", size) for number, size in enumerate(sizes)]
+    for method in ("binary-code", "hash", "multi-hash"):
+        made = bitfold.plan(fields, 16, method=method, budget=budget, bits=bits, scale=scale)
+        assert 0.8 * budget <= made.bytes <= budget
 
 
 @pytest.mark.parametrize("fusion", ["sum", "product", "weighted", "concat"])

@@ -292,7 +292,7 @@ def test_the_command_end_to_end(tmp_path: Path):
     for more, expected in (
         (("--embedding-sets", 0), "embedding_sets is out of range"),
         (("--embedding-sets", "two"), "embedding-sets"),
-        (("--embedding-sets", 3, "--budget", "200B"), "each of 3 embedding sets has 66 bytes"),
+        (("--embedding-sets", 3, "--budget", "60B"), "each of 3 embedding sets has 20 bytes"),
         (("--embedding-sets", 2, "--budget", "1x", "--method", "full"), "embedding sets"),
     ):
         refused = command("train", raw, *said, *more, "--out", tmp_path / "none")

@@ -81,6 +81,11 @@ class BudgetTooSmall(BitfoldError):
             fix=fix or f"raise the budget to {minimum} bytes, or choose another method",
         )
 
+    def with_minimum(self, minimum: int) -> "BudgetTooSmall":
+        """The same error, where another number of bytes is the least."""
+        fix = (self.fix or "").replace(f"{self.minimum} bytes", f"{minimum} bytes")
+        return BudgetTooSmall(self.problem, minimum=minimum, got=self.got, fix=fix)
+
 
 class IdOutOfRange(BitfoldError, IndexError):
     """A dense id lies outside `0..num_embeddings-1`."""

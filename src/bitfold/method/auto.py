@@ -104,13 +104,26 @@ class Auto(Method):
 
     def _chosen(self, ask: Ask) -> tuple[Group, ...]:
         """The first of what may be chosen that fits; the budget is there."""
+        found = self._fitting(ask)
+        if not isinstance(found, BudgetTooSmall):
+            return found
+        least = found.minimum
+        while least > 1:  # with more room more may be chosen, and take less
+            less = self._fitting(replace(ask, budget=least - 1))
+            if isinstance(less, BudgetTooSmall):
+                break
+            least = sum(group.bytes(ask.dim) for group in less)
+        raise found.with_minimum(least)
+
+    def _fitting(self, ask: Ask) -> tuple[Group, ...] | BudgetTooSmall:
+        """The first of what may be chosen that fits, or the refusal that names the least bytes."""
         refusals: list[BudgetTooSmall] = []
         for recipe, numbers in self._choices(ask):
             try:
                 return recipe.groups(replace(ask, numbers=numbers, scale=self.scale))
             except BudgetTooSmall as error:
                 refusals.append(error)
-        raise min(refusals, key=lambda each: each.minimum)
+        return min(refusals, key=lambda each: each.minimum)
 
     def _choices(self, ask: Ask) -> Iterator[tuple[Method, str]]:
         """What may be chosen, the best first, and what its numbers are kept in."""

@@ -3,8 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +13,8 @@ from bitfold.address.program import place
 from bitfold.config import check_choices, option, to_json
 from bitfold.embedder.contract import Embedder
 from bitfold.embedder.corridor import Corridor
-from bitfold.errors import BitfoldError, BudgetTooSmall
+from bitfold.errors import BitfoldError
+from bitfold.method.settling import settled
 from bitfold.planning.ask import Ask
 from bitfold.planning.field import Field
 from bitfold.planning.plan import Plan
@@ -162,22 +162,7 @@ class Method(ABC):
 
     def groups(self, ask: Ask) -> tuple[Group, ...]:
         """How the fields' vectors are stored; several groups for a method that mixes others."""
-        return (self.settled(ask),)
-
-    def settled(self, ask: Ask) -> Group:
-        """The plan; of few bits the best use of what steps it turned out not to need.
-
-        How many slices have steps is known when a program is made, and rows are bought before.
-        """
-        found = self.plan(ask)
-        if not ask.packed or ask.budget is None or ask.reserved is not None:
-            return found
-        steps = found.by_kind(ask.dim).get("steps", 0)
-        with suppress(BudgetTooSmall):
-            again = self.plan(replace(ask, reserved=steps))
-            if found.bytes(ask.dim) < again.bytes(ask.dim) <= ask.budget:
-                return again
-        return found
+        return (settled(self.plan, ask),)
 
     def reasons(self, ask: Ask, groups: Sequence[Group]) -> tuple[str, ...]:
         """Why these groups, a sentence each, for a method that chooses."""

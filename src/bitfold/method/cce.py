@@ -66,7 +66,10 @@ class Cce(Method):
         check_minimum(self.name, least, ask.budget)
         fits = [form for form in forms if form.fixed + form.total(1) <= ask.budget]
         cheap = [form for form in fits if 2 * form.pointers() <= ask.budget]
-        program = (cheap or fits[-1:])[0].program()
+        form = (cheap or fits[-1:])[0]
+        if whole is not None and not any(form.folded(form.rows())):
+            return whole  # of few bits: it is its steps that do not fit
+        program = form.program()
         stored = [StoredSpec(*table) for table in program.tables.values()]
         return self.finish(ask, program, "sum", stored=stored)
 
