@@ -1,6 +1,7 @@
 """A stream: cut into windows, scored before it is trained on, gone on with after any end."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -317,6 +318,31 @@ def test_what_a_stopped_stream_has_lost_is_named(log: Path, tmp_path: Path) -> N
     (out / "config.json").unlink()
     with pytest.raises(BitfoldError, match=r"no config.json(?s:.)*begin anew with --force"):
         stream(log, out, resume=True, **READ, **SMALL)
+
+
+@pytest.mark.parametrize("hurt", ["cut", "gone"])
+def test_a_damaged_window_is_prepared_anew_and_other_damage_is_told(
+    log: Path, whole: Path, tmp_path: Path, hurt: str
+) -> None:
+    left, out = tmp_path / "left", tmp_path / "run"
+    with stopped_after(12):
+        stream(log, left, **READ, **SMALL)
+    names = [path.relative_to(left) for path in sorted(left.rglob("*")) if path.is_file()]
+    windows = [name for name in names if name.parts[0] == "log" and len(name.parts) > 2]
+    assert {"log.json", "schema.json", "00000.parquet"} <= {name.name for name in windows}
+    for name in [*windows, Path("checkpoint/state.safetensors"), Path("schema.json")]:
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(left, out)
+        (out / name).unlink()
+        if hurt == "cut":
+            content = (left / name).read_bytes()
+            (out / name).write_bytes(content[: len(content) // 2])
+        if name in windows or (hurt == "gone" and name.parts[0] == "checkpoint"):
+            stream(log, out, resume=True, **READ, **SMALL)
+            assert outcome(out) == outcome(whole)
+        else:
+            with pytest.raises(BitfoldError, match="begin anew with --force"):
+                stream(log, out, resume=True, **READ, **SMALL)
 
 
 def test_a_method_of_two_phases_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

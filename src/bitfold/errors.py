@@ -69,6 +69,25 @@ def memory_told() -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def remedied(fix: str, *others: str) -> Iterator[None]:
+    """Errors of the block that have no remedy, or one of `others`, have this one.
+
+    Example:
+        >>> with remedied("train anew"):
+        ...     raise BitfoldError("weights.bin is damaged")
+        Traceback (most recent call last):
+        bitfold.errors.BitfoldError: weights.bin is damaged
+          fix: train anew
+    """
+    try:
+        yield
+    except BitfoldError as error:
+        if error.fix is not None and error.fix not in others:
+            raise
+        raise BitfoldError(error.problem, got=error.got, expected=error.expected, fix=fix) from None
+
+
 class BudgetTooSmall(BitfoldError):
     """No plan fits the budget; `minimum` is the least number of bytes that one needs."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from bitfold.errors import remedied
 from bitfold.files import check_seal, read_tensors, remove_parts, write_tensors
 from bitfold.planning.plan import Plan
 from bitfold.records import Count, Number, broken, build, inside, parse_object
@@ -100,7 +101,8 @@ def load(
     """
     remove_parts(folder)
     path = folder / FILE
-    tensors, notes = read_tensors(path)
+    with remedied(ANEW):
+        tensors, notes = read_tensors(path)
     if notes.get("towers") != FORMAT:
         raise broken(path, f"format {notes.get('towers')}"[:80], f"format {FORMAT}", ANEW)
     check_seal(path, tensors, notes)

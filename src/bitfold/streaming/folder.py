@@ -4,15 +4,19 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from bitfold import outputs
-from bitfold.errors import BitfoldError
+from bitfold.data.schema import AGAIN
+from bitfold.errors import BitfoldError, remedied
 from bitfold.outputs import Work
 from bitfold.runs.config import RunConfig
 from bitfold.runs.manifest import CONFIG, LOG, RUN, is_complete
 from bitfold.streaming.record import FILE, Record, read
 from bitfold.streaming.windows import other_log
+from bitfold.training import checkpoint
 from bitfold.training import folder as trainings
 
 ANEW = "begin anew with --force"
+OTHERS = AGAIN, "copy the run again", "check the path", checkpoint.ANEW
+"""Remedies of what is damaged elsewhere, and not in a stopped stream."""
 
 
 def claim(
@@ -40,7 +44,8 @@ def begun(out: Path) -> tuple[RunConfig, Record] | None:
         BitfoldError: there is a run that is no stream.
     """
     place = trainings.under_way(out)
-    config = trainings.read_config(place)
+    with remedied(ANEW, *OTHERS):
+        config = trainings.read_config(place)
     if config is None:
         if (place / FILE).is_file():
             raise BitfoldError(

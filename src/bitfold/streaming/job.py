@@ -12,7 +12,7 @@ import bitfold
 from bitfold.data.prepared import PreparedLog, is_prepared
 from bitfold.data.schema import Schema
 from bitfold.embedding import EmbeddingCollection
-from bitfold.errors import BitfoldError
+from bitfold.errors import BitfoldError, remedied
 from bitfold.method.auto import Auto
 from bitfold.method.registry import method_kind
 from bitfold.method.sets import plan_sets
@@ -29,6 +29,7 @@ from bitfold.runs.manifest import CHECKPOINT, LOG
 from bitfold.streaming.aligned import Beside, plan_aligned
 from bitfold.streaming.config import StreamConfig
 from bitfold.streaming.cutting import Source
+from bitfold.streaming.folder import ANEW, OTHERS
 from bitfold.streaming.record import Course, Line, Record
 from bitfold.streaming.strategies import make_strategy
 from bitfold.streaming.training import StreamPosition, StreamTrainer
@@ -85,8 +86,9 @@ class StreamJob:
         )
         (self.out / CHECKPOINT).mkdir(exist_ok=True)
         if checkpoint.exists(self.out / CHECKPOINT):
-            windows.schema = schema = Schema.load(self.out)
-            self.trainer = self._resumed(schema, windows.place(0))
+            with remedied(ANEW, *OTHERS):
+                windows.schema = schema = Schema.load(self.out)
+                self.trainer = self._resumed(schema, windows.place(0))
         trained = 0 if self.trainer is None else self.trainer.position.epoch
         names: list[str] = []
         for window in windows.after(trained):

@@ -89,6 +89,7 @@ class Windows:
         def tell(stage: str, done: int, total: int | None = None, **facts: object) -> None:
             self._tell(f"{span.name}: {stage.partition(': ')[2]}", done, total, **facts)
 
+        shutil.rmtree(place, ignore_errors=True)  # what is left of one that is not whole
         return prepare(
             rows, place, self._config, schema=self.schema, window=True, progress=reading(tell)
         )

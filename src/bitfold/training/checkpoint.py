@@ -19,7 +19,7 @@ import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
-from bitfold.errors import BitfoldError
+from bitfold.errors import BitfoldError, remedied
 from bitfold.files import (
     check_seal,
     read_notes,
@@ -177,7 +177,8 @@ def plan_of(folder: Path) -> Plan | None:
         BitfoldError: the checkpoint is damaged.
     """
     path = folder / FILE
-    text = read_notes(path).get("plan")
+    with remedied(ANEW):
+        text = read_notes(path).get("plan")
     if text is None:
         return None
     return Plan.from_json(parse_object(text.encode(), path, fix=ANEW), path)
@@ -198,7 +199,8 @@ def load(
     """
     remove_parts(folder)
     path = folder / FILE
-    tensors, notes = read_tensors(path)
+    with remedied(ANEW):
+        tensors, notes = read_tensors(path)
     try:
         version = int(notes.get("format", ""))
     except ValueError:
