@@ -42,7 +42,7 @@ def _fitted(plan: Planner, ask: Ask, budget: int) -> Group:
     try:
         found = plan(ask)
     except BudgetTooSmall as error:
-        most = error.minimum - _without_steps(plan, ask)  # what it reserved
+        most = max(0, error.minimum - _without_steps(plan, ask))  # what it reserved
         searched = _searched(plan, ask, budget, most)
         if searched is None:
             raise
