@@ -149,6 +149,14 @@ def test_a_plan_goes_through_json_and_back(fields, words, spare):
     assert again.program.fingerprint == made.program.fingerprint
 
 
+def test_a_plan_of_more_bytes_than_a_float_counts_goes_through_json_and_back():
+    fields = [Field("f", 2**49 + 1)]
+    minimum = least_budget(fields, 4, method="binary-code", blocks=1)
+    made = bitfold.plan(fields, 4, budget=minimum, method="binary-code", blocks=1)
+    assert made.bytes > 2**53
+    assert Plan.from_json(json.loads(json.dumps(made.to_json()))) == made
+
+
 def test_the_ratio_is_full_bytes_over_bytes():
     made = bitfold.plan(FIELDS, 16, budget="10x")
     assert made.ratio == full_bytes(FIELDS, 16) / made.bytes

@@ -217,6 +217,7 @@ def test_few_items_and_much_effort(kind: str, capfd: pytest.CaptureFixture[str])
     """What an index finds too few of is -1 and -inf, and its library says nothing of its own."""
     index = Approximate.build(torch.eye(3), kind, 32, 2**31 - 1)
     scores, places = index.search(torch.eye(3), 5)
+    assert index.effort == 3  # of candidates and cells, each of which takes memory
     assert places.shape == (3, 3)
     assert torch.equal(places[:, 0], torch.arange(3))
     assert torch.equal(scores == -torch.inf, places == -1)

@@ -15,6 +15,7 @@ VERSION = 2
 _FIX = "plan it again"
 _Width = Annotated[int, Meta(ge=1, le=2**31)]
 _Bits = Annotated[int, Meta(ge=1, le=64)]
+_Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # of rows that an int64 can number, and bytes
 
 
 class _First(msgspec.Struct, forbid_unknown_fields=True):
@@ -26,27 +27,27 @@ class _First(msgspec.Struct, forbid_unknown_fields=True):
     options: dict[str, Any]
     fields: list[dict[str, Any]]
     embedding_dim: _Width
-    budget: Count | None
+    budget: _Size | None
     dtype: Name
     program: dict[str, Any]
     fusion: Name
-    by_kind: dict[str, Count]
+    by_kind: dict[str, _Size]
 
 
 class _Pool(msgspec.Struct, forbid_unknown_fields=True):
     name: Name
-    rows: Count
+    rows: _Size
     width: _Width
     numbers: Name
     step: Count
-    slices: list[Count]
+    slices: list[_Size]
     scale: Name
     kept: Annotated[int, Meta(ge=1, le=2**62)] | None = None
 
 
 class _Stored(msgspec.Struct, forbid_unknown_fields=True):
     name: Name
-    length: Count
+    length: _Size
     bits: _Bits
     kind: Name
 
@@ -62,14 +63,14 @@ class _Group(msgspec.Struct, forbid_unknown_fields=True):
     fusion: Name
     width: _Width
     dtype: Name
-    own: dict[str, Count]
+    own: dict[str, _Size]
 
 
 class _Plan(msgspec.Struct, forbid_unknown_fields=True):
     plan_version: int
     fields: list[dict[str, Any]]
     embedding_dim: _Width
-    budget: Count | None
+    budget: _Size | None
     method: Name
     options: dict[str, Any]
     groups: list[_Group]

@@ -83,9 +83,9 @@ class Approximate:
 
     def __init__(self, index: Any, effort: int) -> None:
         self.index = index
-        self.effort = effort
+        self.effort = min(effort, max(1, index.ntotal))  # faiss takes memory for each candidate
         if hasattr(index, "hnsw"):
-            index.hnsw.efSearch = effort
+            index.hnsw.efSearch = self.effort
         else:
             index.nprobe = min(effort, index.nlist)
 
@@ -142,7 +142,7 @@ class Approximate:
         """Scores and places `[Q, min(k, I)]`; -inf and -1 where fewer were found."""
         rows: Any = np.ascontiguousarray(questions.detach().float().numpy())
         if hasattr(self.index, "hnsw"):
-            self.index.hnsw.efSearch = max(self.effort, k)
+            self.index.hnsw.efSearch = max(self.effort, min(k, self.index.ntotal))
         with _one_thread(faiss()):
             scores, places = self.index.search(rows, min(k, self.index.ntotal))
         scores[places < 0] = -np.inf
