@@ -421,13 +421,10 @@ def test_the_section_of_low_precision_has_both_and_what_they_weigh(
     assert pages.auto(sitting) == ""
     record = sitting.record(every["ml-1m-low-precision"], "auto")
     record.add(
-        {
-            "method": method, "budget": "2x", "seed": seed, "auc": auc + seed / 1000,
-            "bytes": 200, "training_bytes": size, "valid": {"auc": 0.5, "logloss": 0.5},
-        }
+        row(method, "2x", seed, auc + seed / 1000) | {"bytes": 200, "training_bytes": size}
         for method, auc, size in (("auto", 0.81, 3_000), (made.boards.LOW_PRECISION, 0.80, 500))
         for seed in range(2)
-    )  # fmt: skip
+    )
     record.write()
     page = pages.auto(sitting)
     assert "What a budget alone gives" not in page
@@ -455,13 +452,10 @@ def test_the_section_of_bits_by_frequency_has_both_rivals_beside_auto(
     )
     record = sitting.record(board, "auto")
     figures = [
-        {
-            "method": method, "budget": "14x", "seed": seed, "auc": auc + seed / 1000,
-            "bytes": 200, "valid": {"auc": 0.5, "logloss": 0.5},
-        }
+        row(method, "14x", seed, auc + seed / 1000)
         for method, auc in zip(methods, (0.81, 0.80, 0.83), strict=True)
         for seed in range(2)
-    ]  # fmt: skip
+    ]
     record.add(figures[:4])  # without the other rival there is no line
     record.write()
     assert pages.auto(sitting) == ""
@@ -491,12 +485,9 @@ def test_the_section_of_narrower_rows_has_both_and_their_difference(
     )
     record = sitting.record(board, "auto")
     record.add(
-        {
-            "method": method, "budget": "18x", "seed": 0, "auc": auc, "bytes": size,
-            "valid": {"auc": 0.5, "logloss": 0.5},
-        }
+        row(method, "18x", 0, auc) | {"bytes": size}
         for method, auc, size in zip(made.boards.NARROW, (0.975, 0.974), (190, 200), strict=True)
-    )  # fmt: skip
+    )
     record.write()
     (line,) = [line for line in pages.auto(sitting).splitlines() if "18x" in line]
     assert [cell.strip() for cell in line.strip("|").split("|")][1:-1] == [

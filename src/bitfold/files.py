@@ -160,7 +160,11 @@ def write_tensors(
 
 
 def read_tensors(
-    path: Path, *, sealed: bool = False, shapes: Mapping[str, tuple[int, ...]] | None = None
+    path: Path,
+    *,
+    sealed: bool = False,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    fix: str | None = None,
 ) -> tuple[dict[str, "Tensor"], dict[str, str]]:
     """The tensors and the notes of a safetensors file.
 
@@ -168,12 +172,13 @@ def read_tensors(
         path: the file.
         sealed: check the digest that the file was written with.
         shapes: those that the tensors must have, checked before any is read.
+        fix: what to do about a damaged file.
 
     Raises:
         BitfoldError: the file is missing, may not be read, is truncated, damaged, or not what was
             saved.
     """
-    with _opened(path) as file:
+    with _opened(path, fix) as file:
         notes = file.metadata() or {}
         names = list(file.keys())
         if shapes is not None:
@@ -185,18 +190,18 @@ def read_tensors(
     return tensors, notes
 
 
-def read_notes(path: Path) -> dict[str, str]:
+def read_notes(path: Path, *, fix: str | None = None) -> dict[str, str]:
     """The notes of a safetensors file alone; whoever reads its tensors checks its digest.
 
     Raises:
-        BitfoldError: the file is missing, may not be read, or is damaged.
+        BitfoldError: the file is missing, may not be read, or is damaged; `fix` is what to do then.
     """
-    with _opened(path) as file:
+    with _opened(path, fix) as file:
         return dict(file.metadata() or {})
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, fix: str | None = None) -> Iterator[Any]:
     """A safetensors file; what is wrong with it while it is read is told in our words."""
     import safetensors
 
@@ -214,7 +219,7 @@ def _opened(path: Path) -> Iterator[Any]:
     ) as error:  # fmt: skip
         got = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise BitfoldError(
-            f"{path} is damaged", got=got, expected="a whole safetensors file"
+            f"{path} is damaged", got=got, expected="a whole safetensors file", fix=fix
         ) from None
 
 

@@ -39,6 +39,9 @@ MOST_DEEP = 64
 DIGEST = "digest"
 """The key of a file's digest over all its other keys."""
 
+CHECK_PATH = "check the path"
+"""The remedy of a file that is not there."""
+
 _BLOCK = 1 << 20
 
 Count = Annotated[int, Meta(ge=0, le=2**53)]
@@ -322,7 +325,7 @@ def unreadable(path: object, error: OSError) -> BitfoldError:
     """Why a file cannot be read, as the system says it."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return MissingFile(
-            f"{path} is missing", got="no such file", expected="a file", fix="check the path"
+            f"{path} is missing", got="no such file", expected="a file", fix=CHECK_PATH
         )
     if isinstance(error, PermissionError):
         return BitfoldError(

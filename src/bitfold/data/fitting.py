@@ -182,13 +182,14 @@ def fit(
             done += shard.frame.height
             if progress is not None:
                 progress("fitting", done, shard.index + 1, len(dealt.paths))
-    balance.check_train(config.weight, both=not window, weighing=fresh or not window)
+    strict = fresh or not window
+    balance.check_train(config.weight, both=not window, weighing=strict)
     rows, positives = int(balance.rows[0]), int(balance.clicks[0])
     for name, missing in [
         *((field.spec.name, field.missing) for field in fields if field.spec.kind != "cross"),
         *zip(config.numeric, (number.missing for number in numeric), strict=True),
     ]:
-        if missing == rows and (fresh or not window):
+        if missing == rows and strict:
             raise BitfoldError(
                 f"the column {name!r} is missing in every row of the training part",
                 got=f"{rows:,} missing values",

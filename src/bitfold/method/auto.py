@@ -104,18 +104,17 @@ class Auto(Method):
 
     def _chosen(self, ask: Ask) -> tuple[Group, ...]:
         """The first of what may be chosen that fits; the budget is there."""
-        found = self._fitting(ask)
-        if not isinstance(found, BudgetTooSmall):
-            return found
-        least = found.minimum
-        while least > 1:  # with more room more may be chosen, and take less
-            less = self._fitting(replace(ask, budget=least - 1))
-            if isinstance(less, BudgetTooSmall):
-                break
-            least = sum(group.bytes(ask.dim) for group in less)
-        raise found.with_minimum(least)
+        try:
+            return self._fitting(ask)
+        except BudgetTooSmall as error:
+            least = error.minimum
+            with suppress(BudgetTooSmall):
+                while least > 1:  # with more room more may be chosen, and take less
+                    less = self._fitting(replace(ask, budget=least - 1))
+                    least = sum(group.bytes(ask.dim) for group in less)
+            raise error.with_minimum(least) from None
 
-    def _fitting(self, ask: Ask) -> tuple[Group, ...] | BudgetTooSmall:
+    def _fitting(self, ask: Ask) -> tuple[Group, ...]:
         """The first of what may be chosen that fits, or the refusal that names the least bytes."""
         refusals: list[BudgetTooSmall] = []
         for recipe, numbers in self._choices(ask):
@@ -123,7 +122,7 @@ class Auto(Method):
                 return recipe.groups(replace(ask, numbers=numbers, scale=self.scale))
             except BudgetTooSmall as error:
                 refusals.append(error)
-        return min(refusals, key=lambda each: each.minimum)
+        raise min(refusals, key=lambda each: each.minimum)
 
     def _choices(self, ask: Ask) -> Iterator[tuple[Method, str]]:
         """What may be chosen, the best first, and what its numbers are kept in."""

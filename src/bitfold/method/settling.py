@@ -28,34 +28,40 @@ def settled(plan: Planner, ask: Ask) -> Group:
     if not ask.packed or ask.budget is None or ask.reserved is not None:
         return plan(ask)
     try:
-        return _fitted(plan, ask, ask.budget)
-    except BudgetTooSmall as error:
-        least = _least(plan, ask, error.minimum)
-        if least > ask.budget:
-            raise error.with_minimum(least) from None
-        return _fitted(plan, ask, least)  # what fits need not fit with a few bytes more
-
-
-def _fitted(plan: Planner, ask: Ask, budget: int) -> Group:
-    """A plan within a budget; where the most steps do not fit, one that was searched."""
-    ask = replace(ask, budget=budget)
-    try:
         found = plan(ask)
-    except BudgetTooSmall as error:
-        most = max(0, error.minimum - _without_steps(plan, ask))  # what it reserved
-        searched = _searched(plan, ask, budget, most)
-        if searched is None:
-            raise
-        return searched
+    except BudgetTooSmall as refusal:
+        return _tight(plan, ask, ask.budget, refusal)
     with suppress(BudgetTooSmall):
         again = plan(replace(ask, reserved=_steps(found)))
-        if found.bytes(ask.dim) < again.bytes(ask.dim) <= budget:
+        if found.bytes(ask.dim) < again.bytes(ask.dim) <= ask.budget:
             found = again
-    unused = budget - found.bytes(ask.dim)
-    if unused > UNUSED * budget:
-        searched = _searched(plan, ask, budget, _steps(found) + unused) or found
+    unused = ask.budget - found.bytes(ask.dim)
+    if unused > UNUSED * ask.budget:
+        searched = _searched(plan, ask, ask.budget, _steps(found) + unused) or found
         found = max(found, searched, key=lambda each: each.bytes(ask.dim))
     return found
+
+
+def _tight(plan: Planner, ask: Ask, budget: int, refusal: BudgetTooSmall) -> Group:
+    """A plan within a budget that the most steps there can be do not fit.
+
+    Raises:
+        BudgetTooSmall: if nothing fits; it names the least that does.
+    """
+    low, high = _without_steps(plan, ask), refusal.minimum
+    most = max(0, high - low)  # what the method reserved
+    if found := _searched(plan, ask, budget, most):
+        return found
+    fits: Group | None = None
+    while low < high:
+        middle = (low + high) // 2
+        if found := _searched(plan, ask, middle, most):
+            high, fits = middle, found
+        else:
+            low = middle + 1
+    if fits is None or high > budget:
+        raise refusal.with_minimum(high) from None
+    return fits  # what fits need not fit with a few bytes more
 
 
 def _steps(group: Group) -> int:
@@ -73,7 +79,7 @@ def _searched(plan: Planner, ask: Ask, budget: int, most: int) -> Group | None:
     for _ in range(TRIES):
         reserved = (low + high) // 2
         try:
-            found = plan(replace(ask, reserved=reserved))
+            found = plan(replace(ask, budget=budget, reserved=reserved))
         except BudgetTooSmall:
             high = reserved
         else:
@@ -95,17 +101,3 @@ def _without_steps(plan: Planner, ask: Ask) -> int:
     except BudgetTooSmall as error:
         return error.minimum
     return 1
-
-
-def _least(plan: Planner, ask: Ask, named: int) -> int:
-    """The least bytes that can be planned within, of which `named` are enough."""
-    low, high = _without_steps(plan, ask), named
-    while low < high:
-        middle = (low + high) // 2
-        try:
-            _fitted(plan, ask, middle)
-        except BudgetTooSmall:
-            low = middle + 1
-        else:
-            high = middle
-    return high

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bitfold.errors import remedied
 from bitfold.files import check_seal, read_tensors, remove_parts, write_tensors
 from bitfold.planning.plan import Plan
 from bitfold.records import Count, Number, broken, build, inside, parse_object
@@ -101,8 +100,7 @@ def load(
     """
     remove_parts(folder)
     path = folder / FILE
-    with remedied(ANEW):
-        tensors, notes = read_tensors(path)
+    tensors, notes = read_tensors(path, fix=ANEW)
     if notes.get("towers") != FORMAT:
         raise broken(path, f"format {notes.get('towers')}"[:80], f"format {FORMAT}", ANEW)
     check_seal(path, tensors, notes)

@@ -4,10 +4,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from bitfold import outputs
-from bitfold.data.schema import AGAIN
+from bitfold.data.schema import AGAIN as PREPARE
 from bitfold.errors import BitfoldError, remedied
 from bitfold.outputs import Work
+from bitfold.records import CHECK_PATH
 from bitfold.runs.config import RunConfig
+from bitfold.runs.manifest import AGAIN as COPY
 from bitfold.runs.manifest import CONFIG, LOG, RUN, is_complete
 from bitfold.streaming.record import FILE, Record, read
 from bitfold.streaming.windows import other_log
@@ -15,7 +17,7 @@ from bitfold.training import checkpoint
 from bitfold.training import folder as trainings
 
 ANEW = "begin anew with --force"
-OTHERS = AGAIN, "copy the run again", "check the path", checkpoint.ANEW
+OTHERS = PREPARE, COPY, CHECK_PATH, checkpoint.ANEW
 """Remedies of what is damaged elsewhere, and not in a stopped stream."""
 
 

@@ -19,7 +19,7 @@ import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
-from bitfold.errors import BitfoldError, remedied
+from bitfold.errors import BitfoldError
 from bitfold.files import (
     check_seal,
     read_notes,
@@ -177,8 +177,7 @@ def plan_of(folder: Path) -> Plan | None:
         BitfoldError: the checkpoint is damaged.
     """
     path = folder / FILE
-    with remedied(ANEW):
-        text = read_notes(path).get("plan")
+    text = read_notes(path, fix=ANEW).get("plan")
     if text is None:
         return None
     return Plan.from_json(parse_object(text.encode(), path, fix=ANEW), path)
@@ -199,8 +198,7 @@ def load(
     """
     remove_parts(folder)
     path = folder / FILE
-    with remedied(ANEW):
-        tensors, notes = read_tensors(path)
+    tensors, notes = read_tensors(path, fix=ANEW)
     try:
         version = int(notes.get("format", ""))
     except ValueError:
